@@ -1,0 +1,37 @@
+"""A decision: what the autoscaler wants, with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.core.revision import RevisionKey
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One number of pods that a rule asked for, and why in plain words."""
+
+    rule: str
+    pods: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many pods a revision should have, and how that came about.
+
+    `inputs` are named numbers with their unit last in the name (`arrivals_per_s`, `service_time_s`);
+    an unknown one is None. `rule` names the candidate or bound that won, `binds` what kept the
+    number from being another one (empty if nothing did), `would_change` what would move it.
+    """
+
+    revision: RevisionKey
+    at_s: float  # monotonic
+    pods_before: int
+    pods: int
+    rule: str
+    reason: str
+    binds: str = ""
+    would_change: str = ""
+    inputs: tuple[tuple[str, float | None], ...] = ()
+    candidates: tuple[Candidate, ...] = ()

@@ -1,0 +1,48 @@
+"""A pod: one running model server of one revision, as the fleet reports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from trimtab.core.revision import RevisionKey
+
+
+class PodPhase(Enum):
+    """Where a pod is in its life. Order: STARTING → READY → STOPPING → GONE; FAILED ends any of them."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"  # told to terminate; its process may still be there
+    FAILED = "failed"  # ended by itself, or was ended for a reason in `cause`
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a start (`start`, `import`, `load`, `warm`, `ready`) and when it was reached, wall clock."""
+
+    name: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod as observed now. Times are wall-clock seconds; `None` is unknown, never zero."""
+
+    id: str  # unique for ever, e.g. `iris.default-r3-k7f2q`
+    revision: RevisionKey
+    phase: PodPhase
+    host: str
+    port: int
+    process_id: int
+    started_at_s: float
+    ready_at_s: float | None = None
+    stages: tuple[Stage, ...] = ()
+    cause: str = ""  # why it FAILED, in a person's words
+    exit_status: int | None = None
+    cpu_seconds: float | None = None  # used since its start, all its processes
+    memory_bytes: int | None = None  # resident now, all its processes
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"

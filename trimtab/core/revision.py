@@ -1,0 +1,46 @@
+"""A revision: one immutable (model version, runtime, resources, pod template) of an endpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from trimtab.core.names import EndpointName
+from trimtab.core.spec import ModelSpec
+
+
+@dataclass(frozen=True, order=True)
+class RevisionKey:
+    """Names one revision; `number` counts from 1 within its endpoint and is never used again."""
+
+    endpoint: EndpointName
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}/r{self.number}"
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One revision and the model it runs. `hash` is what `revision_hash` says of the model."""
+
+    key: RevisionKey
+    model: ModelSpec
+    hash: str
+    created_at_s: float  # wall clock
+
+
+def revision_hash(model: ModelSpec) -> str:
+    """Names what needs pods of its own: two models with the same hash can share pods.
+
+    The range is not part of it, nor where the bytes were found: only what runs. 16 hex digits.
+    """
+    runs = {
+        "digest": model.source.digest,
+        "runtime": model.runtime,
+        "resources": asdict(model.resources),
+        "env": sorted(model.env),
+        "start_timeout_s": model.start_timeout_s,
+    }
+    return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""What a user asks for: an endpoint's spec. Lists from the first day; what cannot be done yet is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from trimtab.core.errors import Problem
+
+CONCURRENCY_MAX = 100_000  # far above what one revision can use; a typing error is likelier than a need
+PODS_MAX = 10_000
+START_TIMEOUT_MAX_S = 3_600.0
+REQUEST_TIMEOUT_MAX_S = 3_600.0
+
+
+@dataclass(frozen=True)
+class ConcurrencyRange:
+    """The user's range in concurrent requests (in flight plus queued), both ends included."""
+
+    min: int = 1
+    max: int = 64
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one pod may use. `memory_bytes` 0: no limit of its own, the machine's guard still holds."""
+
+    cpu: float = 1.0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from, as resolved at the user's side. Immutable once recorded.
+
+    `uri` as written; `resolved_uri` with an alias or run replaced by what it meant then; `digest`
+    is `sha256:…` over the files, and names the folder in the cache; `asked` the server that answered.
+    """
+
+    uri: str
+    resolved_uri: str = ""
+    version: str = ""
+    alias: str = ""
+    digest: str = ""
+    asked: str = ""
+    resolved_at_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model of an endpoint."""
+
+    name: str
+    source: Source
+    runtime: str = "mlflow"
+    resources: Resources = Resources()
+    concurrency: ConcurrencyRange = ConcurrencyRange()
+    env: tuple[tuple[str, str], ...] = ()
+    start_timeout_s: float = 300.0  # a 13 GB model from a cold disk; a hang is noticed all the same
+
+
+@dataclass(frozen=True)
+class TrafficShare:
+    """`percent` of the endpoint's requests go to the model called `model`."""
+
+    model: str
+    percent: int
+
+
+@dataclass(frozen=True)
+class EndpointSpec:
+    """All that a user may say of an endpoint. Replica counts and thresholds are not among it."""
+
+    models: tuple[ModelSpec, ...]
+    traffic: tuple[TrafficShare, ...] = ()
+    max_pods: int = 0  # 0: the range and the machine are the only ceilings
+    request_timeout_s: float = 300.0  # Envoy's own 15 s would fail requests that wait out a spike
+
+
+def with_defaults(endpoint_name: str, spec: EndpointSpec) -> EndpointSpec:
+    """The spec with its optional parts filled in: the model's name, all traffic to the one model."""
+    models = tuple(m if m.name else replace(m, name=endpoint_name) for m in spec.models)
+    traffic = spec.traffic
+    if not traffic and len(models) == 1:
+        traffic = (TrafficShare(models[0].name, 100),)
+    return replace(spec, models=models, traffic=traffic)
+
+
+def spec_problems(spec: EndpointSpec, runtimes: frozenset[str]) -> tuple[Problem, ...]:
+    """Everything wrong with a spec (after `with_defaults`); `runtimes` are the known runtimes' names."""
+    found: list[Problem] = []
+    if not spec.models:
+        found.append(Problem("models", "is empty", "name one model, e.g. models: [{uri: models:/iris/1}]"))
+    if len(spec.models) > 1:
+        hint = "deploy each model as an endpoint of its own"
+        found.append(Problem("models", "more than one model per endpoint is not supported yet", hint))
+    for index, model in enumerate(spec.models):
+        found += _model_problems(f"models[{index}]", model, runtimes)
+    found += _traffic_problems(spec)
+    if not 0 <= spec.max_pods <= PODS_MAX:
+        found.append(Problem("max_pods", f"is {spec.max_pods}", f"0 (no ceiling) to {PODS_MAX}"))
+    if not 0 < spec.request_timeout_s <= REQUEST_TIMEOUT_MAX_S:
+        hint = f"more than 0 and at most {REQUEST_TIMEOUT_MAX_S:.0f} seconds"
+        found.append(Problem("request_timeout_s", f"is {spec.request_timeout_s:g}", hint))
+    return tuple(found)
+
+
+def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> list[Problem]:
+    found: list[Problem] = []
+    if not model.source.uri:
+        hint = "models:/NAME/VERSION, models:/NAME@ALIAS, runs:/…, a path, s3://…"
+        found.append(Problem(f"{where}.uri", "is empty", hint))
+    if model.runtime not in runtimes:
+        known = ", ".join(sorted(runtimes))
+        found.append(
+            Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
+        )
+    found += _range_problems(f"{where}.concurrency", model.concurrency)
+    if not 0 < model.resources.cpu <= 1024:
+        hint = "cores of one pod, e.g. 0.5, 1 or 4"
+        found.append(Problem(f"{where}.resources.cpu", f"is {model.resources.cpu:g}", hint))
+    if model.resources.memory_bytes and model.resources.memory_bytes < 32 << 20:
+        hint = "at least 32Mi; leave it out for no limit of its own"
+        found.append(Problem(f"{where}.resources.memory", "is too small to start anything", hint))
+    if not 0 < model.start_timeout_s <= START_TIMEOUT_MAX_S:
+        hint = f"more than 0 and at most {START_TIMEOUT_MAX_S:.0f} seconds"
+        found.append(Problem(f"{where}.start_timeout_s", f"is {model.start_timeout_s:g}", hint))
+    return found
+
+
+def _range_problems(where: str, wanted: ConcurrencyRange) -> list[Problem]:
+    text = f"{wanted.min}..{wanted.max}"
+    if wanted.min < 1:
+        # Without the admission module no request can wait for a first pod: DESIGN, section Envoy.
+        return [Problem(where, f"{text}: the minimum is below 1", "scale to zero is not supported yet; use 1 or more")]
+    if wanted.max < wanted.min:
+        return [Problem(where, f"{text} is reversed", f"write {wanted.max}..{wanted.min}")]
+    if wanted.max > CONCURRENCY_MAX:
+        return [Problem(where, f"{text}: the maximum is too large", f"at most {CONCURRENCY_MAX}")]
+    return []
+
+
+def _traffic_problems(spec: EndpointSpec) -> list[Problem]:
+    found: list[Problem] = []
+    known = [model.name for model in spec.models]
+    for index, share in enumerate(spec.traffic):
+        if share.model not in known:
+            hint = f"the spec's models: {', '.join(known) or 'none'}"
+            found.append(Problem(f"traffic[{index}].model", f"`{share.model}` is not in the spec", hint))
+        if not 0 <= share.percent <= 100:
+            found.append(Problem(f"traffic[{index}].percent", f"is {share.percent}", "0 to 100"))
+    total = sum(share.percent for share in spec.traffic)
+    if spec.traffic and total != 100:
+        found.append(Problem("traffic", f"the percents add up to {total}", "make them add up to 100"))
+    return found

@@ -1,0 +1,89 @@
+"""What one Envoy should know, in our words: the input of resource building. Plain values, no Envoy types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.core.names import EndpointName
+from trimtab.core.protocol import Protocol
+from trimtab.core.revision import RevisionKey
+
+BODY_BYTES_MAX = 16 << 20
+REPLAY_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, order=True)
+class Backend:
+    """One pod as Envoy should see it. A draining one finishes what it has and gets nothing new."""
+
+    host: str
+    port: int
+    draining: bool = False
+
+
+@dataclass(frozen=True)
+class RevisionView:
+    """One revision: its pods, how many requests each may hold in flight, how many may wait in all."""
+
+    key: RevisionKey
+    protocols: frozenset[Protocol]
+    target_concurrency: int
+    queue_max: int
+    backends: tuple[Backend, ...] = ()
+
+
+@dataclass(frozen=True)
+class Share:
+    """`percent` of an endpoint's requests go to `revision`; the shares of an endpoint add up to 100."""
+
+    revision: RevisionKey
+    percent: int
+
+
+@dataclass(frozen=True)
+class EndpointView:
+    """One endpoint. Without shares (nothing was ready yet) callers get 503 with Retry-After."""
+
+    name: EndpointName
+    revisions: tuple[RevisionView, ...] = ()
+    shares: tuple[Share, ...] = ()
+    request_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A caller's name (shown in logs) and its secret."""
+
+    client: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The one port that callers reach. No keys: whoever reaches the port may call."""
+
+    host: str
+    port: int
+    domain: str = "localhost"
+    api_keys: tuple[ApiKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class World:
+    """All that one Envoy should know."""
+
+    gateway: Gateway
+    endpoints: tuple[EndpointView, ...] = ()
+
+
+def cluster_name(revision: RevisionKey) -> str:
+    """The Envoy cluster of a revision. Without dots: Envoy cuts its statistics' names at them."""
+    return f"{revision.endpoint.namespace}/{revision.endpoint.name}/r{revision.number}"
+
+
+def revision_of(cluster: str) -> RevisionKey | None:
+    """The inverse of `cluster_name`; None for a cluster that is not a revision's."""
+    parts = cluster.split("/")
+    if len(parts) != 3 or not parts[2].startswith("r") or not parts[2][1:].isdigit():
+        return None
+    return RevisionKey(EndpointName(parts[0], parts[1]), int(parts[2][1:]))
