@@ -64,5 +64,5 @@ class Fleet(Protocol):
         ...
 
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
-        """(pod id, line) of every pod of a revision: the last `lines` of each, then new ones while `follow`."""
+        """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         ...

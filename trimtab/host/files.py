@@ -79,5 +79,7 @@ def _explained(error: OSError, path: Path) -> Exception:
     if error.errno in NO_SPACE:
         return Exhausted("the disk is full", where=str(path), hint="free space, or choose another --home")
     if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
-        return Unauthorised("cannot be written", where=str(path), hint="choose another --home, or mend its rights")
+        return Unauthorised(
+            "cannot be written", where=str(path), hint="choose another --home, or mend its rights"
+        )
     return error

@@ -88,9 +88,7 @@ class Process:
         """True while the leader lives, or while members of its group carry our mark after its death."""
         if self.alive():
             return True
-        return any(
-            _process_group(other) == self.pid for other, mark in _marked() if mark == self.mark
-        )
+        return any(_process_group(other) == self.pid for other, mark in _marked() if mark == self.mark)
 
 
 def spawn(
@@ -144,6 +142,11 @@ def find(home: Path, kind: str | None = None) -> list[Process]:
 def stray_members(home: Path) -> list[psutil.Process]:
     """Every process that carries the mark of `home`, leaders and what they left behind alike."""
     return [info for info, mark in _marked() if mark.home == home]
+
+
+def marked_with(mark: Mark) -> list[psutil.Process]:
+    """Every process that carries exactly this mark, whatever group or session it moved to."""
+    return [info for info, found in _marked() if found == mark]
 
 
 def _marked() -> Iterator[tuple[psutil.Process, Mark]]:

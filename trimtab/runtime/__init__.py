@@ -1,0 +1,1 @@
+"""All that runs inside a pod, and `catalog`: what each kind of pod is."""

@@ -50,6 +50,8 @@ def _mlflow_command(launch: Launch) -> tuple[str, ...]:
         f"{launch.host}:{launch.port}",
         "--stages",
         str(launch.stages_path),
+        "--threads",
+        str(cores_of(launch.model)),
     )
 
 

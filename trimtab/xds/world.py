@@ -10,6 +10,8 @@ from trimtab.core.revision import RevisionKey
 
 BODY_BYTES_MAX = 16 << 20
 REPLAY_BYTES_MAX = 1 << 20
+GRPC_SUFFIX = "/grpc"
+GRPC_PROTOCOLS = frozenset({Protocol.OPEN_INFERENCE_GRPC})
 
 
 @dataclass(frozen=True, order=True)
@@ -81,9 +83,24 @@ def cluster_name(revision: RevisionKey) -> str:
     return f"{revision.endpoint.namespace}/{revision.endpoint.name}/r{revision.number}"
 
 
+def grpc_cluster_name(revision: RevisionKey) -> str:
+    """The cluster for gRPC to a revision: HTTP/2 to the same pods, with limits of its own."""
+    return cluster_name(revision) + GRPC_SUFFIX
+
+
+def clusters_of(revision: RevisionView) -> tuple[tuple[str, bool], ...]:
+    """(name, whether it speaks gRPC) of each cluster that the revision's protocols need."""
+    found = []
+    if revision.protocols - GRPC_PROTOCOLS:
+        found.append((cluster_name(revision.key), False))
+    if revision.protocols & GRPC_PROTOCOLS:
+        found.append((grpc_cluster_name(revision.key), True))
+    return tuple(found)
+
+
 def revision_of(cluster: str) -> RevisionKey | None:
-    """The inverse of `cluster_name`; None for a cluster that is not a revision's."""
-    parts = cluster.split("/")
+    """The inverse of `cluster_name` and `grpc_cluster_name`; None for a cluster that is not a revision's."""
+    parts = cluster.removesuffix(GRPC_SUFFIX).split("/")
     if len(parts) != 3 or not parts[2].startswith("r") or not parts[2][1:].isdigit():
         return None
     return RevisionKey(EndpointName(parts[0], parts[1]), int(parts[2][1:]))

@@ -1,0 +1,86 @@
+# The two commands: `make demo` and `make test`. Everything they need goes into .venv, nothing elsewhere.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The links at the root (runtime, xds, …) must never win over the package's modules.
+export PYTHONSAFEPATH := 1
+export UV_CACHE_DIR ?= $(CURDIR)/.venv/cache
+export UV_PYTHON_DOWNLOADS := never
+
+BIN := .venv/bin
+PY := $(BIN)/python
+PATHS := trimtab tests bench demo proto
+LOCK := uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
+
+# A checkout that was moved or copied has scripts that name another folder: set it up again.
+ifneq ($(shell cat .venv/.stamp 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.stamp
+endif
+
+.PHONY: help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+.PHONY: setup
+setup: .venv/.stamp  ## .venv from requirements.lock; instant when nothing changed
+
+.venv/.stamp: requirements.lock pyproject.toml
+	@if ! $(PY) -c '' 2>/dev/null; then rm -rf .venv; .ci/python -m venv .venv; fi
+	@echo "setup: dependencies from requirements.lock into .venv"
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.txt
+	@$(PY) -m pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(PY) --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@printf '%s' '$(CURDIR)' > $@
+
+.PHONY: demo
+demo: setup  ## the whole system with real traffic; ONCE=1 ends by itself and checks (TRIMTAB_HOME, TRIMTAB_LISTEN)
+	@$(PY) -m demo $(if $(filter-out 0,$(ONCE)),--once)
+
+.PHONY: test
+test: setup  ## all tests; ARGS="tests/xds -k nack" for some
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: setup  ## ruff: rules and format
+	@$(BIN)/ruff check $(PATHS)
+	@$(BIN)/ruff format --check $(PATHS)
+
+.PHONY: types
+types: setup  ## mypy, strict
+	@$(BIN)/mypy
+	@$(BIN)/mypy -p bench -p demo proto/*.py
+
+.PHONY: contracts
+contracts: setup  ## who may import whom
+	@$(BIN)/lint-imports
+
+.PHONY: proto
+proto: setup  ## regenerate trimtab/v1 from proto/
+	@$(PY) proto/generate.py
+
+.PHONY: proto-check
+proto-check: setup  ## generated code is fresh and the API did not break
+	@$(PY) proto/generate.py --check
+	@$(PY) proto/breaking.py
+
+.PHONY: proto-accept
+proto-accept: setup  ## record additions to the API in proto/baseline.json; refuses breaking changes
+	@$(PY) proto/breaking.py --accept
+
+.PHONY: wheel
+wheel: setup  ## dist/: the sdist, and the wheel built from it
+	@rm -rf dist
+	@$(PY) -m build --no-isolation --outdir dist
+
+.PHONY: lock
+lock:  ## resolve requirements.lock anew (keeps what still fits; UPGRADE=1 takes the newest)
+	@if ! $(PY) -m uv --version >/dev/null 2>&1; then .ci/python -m venv .venv && $(PY) -m pip install --quiet uv; fi
+	@$(BIN)/$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+.PHONY: clean
+clean:  ## remove all that make made here, .venv included; a running demo's home stays
+	@rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

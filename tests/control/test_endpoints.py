@@ -1,0 +1,200 @@
+"""What people ask for, and what is remembered of it, on a real SQLite file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trimtab.control.endpoints import REVISIONS_KEPT, Endpoints
+from trimtab.control.migrations import STEPS
+from trimtab.control.records import Failure, Outcome
+from trimtab.control.store import DECISIONS_MAX, Store
+from trimtab.core.clock import ManualClock
+from trimtab.core.errors import Conflict, Exhausted, InvalidInput, NotFound
+from trimtab.core.names import EndpointName
+from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
+from trimtab.v1 import control_pb2 as v1
+
+IRIS = EndpointName("default", "iris")
+
+
+def spec(version: int = 1, low: int = 1, high: int = 64, **other: object) -> EndpointSpec:
+    source = Source(f"models:/iris/{version}", version=str(version), digest=f"sha256:{version}")
+    model = ModelSpec("", source, concurrency=ConcurrencyRange(low, high))
+    return replace(with_defaults("iris", EndpointSpec((model,))), **other)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def reopened(store: Store, clock: ManualClock) -> Endpoints:
+    return Endpoints(store, clock, has_model=lambda digest: digest != "sha256:9")
+
+
+@pytest.fixture
+def endpoints(store: Store, clock: ManualClock) -> Endpoints:
+    return reopened(store, clock)
+
+
+def served(endpoints: Endpoints) -> None:
+    """Let the newest change end well."""
+    record = endpoints.get(IRIS)
+    record = replace(record, serving_revision=record.wanted_revision)
+    endpoints.end_rollout(record, Outcome.SERVING, Failure())
+
+
+def test_a_new_model_is_a_new_revision_and_a_new_range_is_not(endpoints: Endpoints) -> None:
+    assert endpoints.apply(IRIS, spec(1), by="ann").wanted_revision == 1
+    served(endpoints)
+    assert endpoints.apply(IRIS, spec(1, low=2, high=100), by="bob").wanted_revision == 1
+    served(endpoints)
+    assert endpoints.apply(IRIS, spec(2), by="ann").wanted_revision == 2
+    told = [(c.generation, c.by, c.what, c.outcome) for c in endpoints.history(IRIS, 10)]
+    assert told == [
+        (3, "ann", "model models:/iris/1 → models:/iris/2; range 2..100 → 1..64; digest sha256:1 → sha256:2", "rolling out"),
+        (2, "bob", "range 1..64 → 2..100", "served"),
+        (1, "ann", "created with models:/iris/1, range 1..64", "served"),
+    ]  # fmt: skip
+
+
+def test_the_same_again_changes_nothing_unless_it_failed(endpoints: Endpoints) -> None:
+    first = endpoints.apply(IRIS, spec(), by="ann")
+    assert endpoints.apply(IRIS, spec(), by="ann") is first
+    endpoints.put_revision(replace(endpoints.revisions(IRIS)[1], failures=3, failed_at_s=5.0))
+    endpoints.end_rollout(first, Outcome.FAILED, Failure("it broke"))
+    again = endpoints.apply(IRIS, spec(), by="ann")
+    assert (again.generation, again.wanted_revision, again.outcome) == (2, 1, Outcome.ROLLING)
+    assert endpoints.revisions(IRIS)[1].failures == 0
+    assert [c.outcome for c in endpoints.history(IRIS, 10)] == ["rolling out", "failed"]
+
+
+def test_an_update_before_the_last_one_ended_supersedes_it(endpoints: Endpoints) -> None:
+    endpoints.apply(IRIS, spec(1), by="ann")
+    endpoints.apply(IRIS, spec(2), by="ann")
+    assert [c.outcome for c in endpoints.history(IRIS, 10)] == ["rolling out", "superseded"]
+
+
+def test_rollback_keeps_the_range_and_names_what_served_before(endpoints: Endpoints) -> None:
+    endpoints.apply(IRIS, spec(1), by="ann")
+    served(endpoints)
+    endpoints.apply(IRIS, spec(2), by="ann")
+    served(endpoints)
+    endpoints.apply(IRIS, spec(2, high=99), by="ann")
+    served(endpoints)
+    back = endpoints.rollback(IRIS, 0, "bob")
+    assert back.wanted_revision == 1
+    assert back.spec.models[0].source.version == "1"
+    assert back.spec.models[0].concurrency.max == 99
+    with pytest.raises(InvalidInput, match="the wanted one already"):
+        endpoints.rollback(IRIS, 1, "bob")
+    with pytest.raises(NotFound, match="no revision 7"):
+        endpoints.rollback(IRIS, 7, "bob")
+
+
+def test_rollback_of_a_failed_update_returns_to_what_serves(endpoints: Endpoints) -> None:
+    endpoints.apply(IRIS, spec(1), by="ann")
+    with pytest.raises(NotFound, match="nothing served before"):
+        endpoints.rollback(IRIS, 0, "ann")
+    served(endpoints)
+    failed = endpoints.apply(IRIS, spec(2), by="ann")
+    endpoints.end_rollout(failed, Outcome.FAILED, Failure("it broke"))
+    assert endpoints.rollback(IRIS, 0, "ann").wanted_revision == 1
+
+
+def test_bad_specs_name_the_field_and_change_nothing(endpoints: Endpoints) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        endpoints.apply(IRIS, spec(9, low=5, high=2), by="ann")
+    assert [p.where for p in caught.value.problems] == ["models[0].concurrency", "models[0].source.digest"]
+    assert endpoints.all() == []
+    unresolved = replace(spec(), models=(ModelSpec("iris", Source("models:/iris/1")),))
+    with pytest.raises(InvalidInput, match="was not resolved"):
+        endpoints.apply(IRIS, unresolved, by="ann")
+
+
+def test_create_update_and_generations_are_checked(endpoints: Endpoints) -> None:
+    with pytest.raises(NotFound):
+        endpoints.apply(IRIS, spec(), by="ann", must="update")
+    endpoints.apply(IRIS, spec(), by="ann", must="create")
+    with pytest.raises(Conflict, match="exists already"):
+        endpoints.apply(IRIS, spec(2), by="ann", must="create")
+    with pytest.raises(Conflict, match="generation 1, not 4"):
+        endpoints.apply(IRIS, spec(2), by="ann", expected_generation=4)
+    endpoints.delete(IRIS)
+    with pytest.raises(Conflict, match="being deleted"):
+        endpoints.apply(IRIS, spec(2), by="ann")
+
+
+def test_everything_is_there_again_after_a_restart(
+    endpoints: Endpoints, store: Store, clock: ManualClock
+) -> None:
+    endpoints.apply(IRIS, spec(1), by="ann", client_stages_s={"download": 2.0, "resolve": 1.0})
+    endpoints.end_rollout(endpoints.get(IRIS), Outcome.FAILED, Failure("cause", "hint", ("a", "b")))
+    again = reopened(store, clock)
+    assert again.get(IRIS) == endpoints.get(IRIS)
+    assert again.get(IRIS).stages == (("resolve", 1.0), ("download", 2.0))
+    assert again.get(IRIS).failure.log_tail == ("a", "b")
+    assert again.revisions(IRIS) == endpoints.revisions(IRIS)
+
+
+def test_a_removed_endpoint_leaves_nothing_behind(endpoints: Endpoints, store: Store) -> None:
+    endpoints.apply(IRIS, spec(), by="ann")
+    endpoints.remove(IRIS)
+    assert (store.endpoints(), store.revisions(IRIS), store.changes(IRIS, 10)) == ([], [], [])
+
+
+def test_old_revisions_are_forgotten_but_not_what_runs(endpoints: Endpoints) -> None:
+    for version in range(10, 25):
+        endpoints.apply(IRIS, spec(version), by="ann")
+        served(endpoints)
+    endpoints.forget_old_revisions(keep=lambda key: key.number == 2)
+    kept = sorted(endpoints.revisions(IRIS))
+    assert kept == [2, *range(15 - REVISIONS_KEPT + 1, 16)]
+    assert "sha256:10" not in endpoints.digests()
+
+
+def test_a_write_that_fails_changes_nothing(endpoints: Endpoints, store: Store) -> None:
+    before = endpoints.apply(IRIS, spec(1), by="ann")
+    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    big = spec(2)
+    big = replace(big, models=(replace(big.models[0], env=(("X", "y" * 500_000),)),))
+    with pytest.raises(Exhausted, match="full"):
+        endpoints.apply(IRIS, big, by="ann")
+    assert endpoints.get(IRIS) == before
+    assert store.endpoint(IRIS) == before
+    store._db.execute(f"PRAGMA max_page_count = {pages + 10_000}")
+    assert endpoints.apply(IRIS, big, by="ann").generation == 2
+
+
+def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "trimtab.db") as db:
+        db.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
+    db.close()
+    with pytest.raises(Conflict, match="newer trimtab"):
+        Store(tmp_path)
+
+
+def test_decisions_are_bounded_and_newest_first(store: Store) -> None:
+    with store.transaction():
+        for second in range(DECISIONS_MAX + 10):
+            changed = second % 2
+            store.add_decision(IRIS, v1.Decision(at_s=second, pods_before=1, pods=1 + changed))
+    everything = store.decisions(IRIS, 10_000, 1e9, changes_only=False)
+    assert len(everything) == DECISIONS_MAX
+    assert [d.at_s for d in everything[:2]] == [DECISIONS_MAX + 9, DECISIONS_MAX + 8]
+    changes = store.decisions(IRIS, 5, before_s=100.0, changes_only=True)
+    assert [d.at_s for d in changes] == [99, 97, 95, 93, 91]

@@ -1,0 +1,205 @@
+"""The planner: what to start, what to let go, which revision serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
+from trimtab.control.rollout import (
+    FAILURES_MAX,
+    STARTS_AT_ONCE_MAX,
+    RevisionFacts,
+    after_failure,
+    after_service,
+    backoff_s,
+    plan,
+)
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import EndpointSpec, ModelSpec, Source
+
+NAME = EndpointName("default", "iris")
+MODEL = ModelSpec("iris", Source("models:/iris/1", digest="sha256:0"))
+NOW_S = 1_000.0
+
+
+def record(wanted: int, serving: int, outcome: Outcome = Outcome.ROLLING, **other: object) -> EndpointRecord:
+    base = EndpointRecord(NAME, EndpointSpec((MODEL,)), 1, 0.0, wanted, serving, outcome)
+    return replace(base, **other)
+
+
+def revision(number: int, **other: object) -> RevisionRecord:
+    return replace(RevisionRecord(Revision(RevisionKey(NAME, number), MODEL, f"h{number}", 0.0)), **other)
+
+
+def pod(number: int, index: int, phase: PodPhase = PodPhase.READY, **other: object) -> Pod:
+    base = Pod(f"r{number}-{index}", RevisionKey(NAME, number), phase, "127.0.0.1", 1, 1, float(index))
+    return replace(base, ready_at_s=1.0 if phase is PodPhase.READY else None, **other)
+
+
+def facts(number: int, wanted: int, *pods: Pod, **other: object) -> RevisionFacts:
+    return replace(RevisionFacts(revision(number), pods, wanted=wanted), **other)
+
+
+def test_a_first_revision_starts_its_pods_and_serves_with_the_first_that_is_ready() -> None:
+    nothing = plan(record(1, 0), {1: facts(1, 2)}, routes_settled=True, now_s=NOW_S)
+    assert nothing.starts == ((1, 2),)
+    assert nothing.serving == 0
+    one = facts(1, 2, pod(1, 0), pod(1, 1, PodPhase.STARTING))
+    first = plan(record(1, 0), {1: one}, routes_settled=True, now_s=NOW_S)
+    assert (first.serving, first.complete, first.starts) == (1, False, ())
+
+
+def test_an_update_waits_for_as_many_pods_as_the_old_revision_needs() -> None:
+    old = facts(1, 2, pod(1, 0), pod(1, 1))
+    short = facts(2, 2, pod(2, 0), pod(2, 1, PodPhase.STARTING))
+    steps = plan(record(2, 1), {1: old, 2: short}, routes_settled=True, now_s=NOW_S)
+    assert (steps.serving, steps.leaves) == (1, ())
+    enough = facts(2, 2, pod(2, 0), pod(2, 1))
+    steps = plan(record(2, 1), {1: old, 2: enough}, routes_settled=True, now_s=NOW_S)
+    assert steps.serving == 2
+    assert steps.leaves == (), "Envoy does not know the new route yet"
+
+
+def test_old_pods_leave_once_the_routes_are_acknowledged() -> None:
+    old = facts(1, 2, pod(1, 0), pod(1, 1))
+    new = facts(2, 2, pod(2, 0), pod(2, 1))
+    waiting = plan(record(2, 2), {1: old, 2: new}, routes_settled=False, now_s=NOW_S)
+    assert waiting.leaves == ()
+    assert not waiting.complete
+    settled = plan(record(2, 2), {1: old, 2: new}, routes_settled=True, now_s=NOW_S)
+    assert set(settled.leaves) == {"r1-0", "r1-1"}
+    assert settled.complete
+
+
+def test_a_revision_that_never_served_is_given_up_and_the_old_one_serves_on() -> None:
+    old = facts(1, 1, pod(1, 0))
+    bad = RevisionFacts(revision(2, failures=FAILURES_MAX, failed_at_s=NOW_S), (), wanted=1)
+    steps = plan(record(2, 1), {1: old, 2: bad}, routes_settled=True, now_s=NOW_S + 1_000)
+    assert steps.gave_up
+    assert (steps.serving, steps.starts, steps.leaves) == (1, (), ())
+
+
+def test_a_revision_that_served_is_tried_again_after_its_rest() -> None:
+    lost = RevisionFacts(revision(1, failures=5, failed_at_s=NOW_S), (), wanted=1)
+    steps = plan(record(1, 1, Outcome.SERVING), {1: lost}, routes_settled=True, now_s=NOW_S + 1)
+    assert (steps.gave_up, steps.starts) == (False, ())
+    assert steps.retry_at_s == NOW_S + backoff_s(5)
+    steps = plan(record(1, 1, Outcome.SERVING), {1: lost}, routes_settled=True, now_s=NOW_S + backoff_s(5))
+    assert steps.starts == ((1, 1),)
+
+
+def test_fewer_pods_let_go_of_starting_ones_first_then_of_the_youngest() -> None:
+    many = facts(1, 1, pod(1, 0), pod(1, 1), pod(1, 2, PodPhase.STARTING))
+    steps = plan(record(1, 1, Outcome.SERVING), {1: many}, routes_settled=True, now_s=NOW_S)
+    assert set(steps.leaves) == {"r1-1", "r1-2"}
+
+
+def test_a_draining_pod_is_taken_back_before_a_new_one_is_started() -> None:
+    pods = (pod(1, 0), pod(1, 1))
+    wants_two = facts(1, 2, *pods, leaving=frozenset({"r1-1"}))
+    steps = plan(record(1, 1, Outcome.SERVING), {1: wants_two}, routes_settled=True, now_s=NOW_S)
+    assert (steps.starts, steps.leaves) == ((), ())
+    too_late = replace(wants_two, gone_from_envoy=frozenset({"r1-1"}))
+    steps = plan(record(1, 1, Outcome.SERVING), {1: too_late}, routes_settled=True, now_s=NOW_S)
+    assert (steps.starts, steps.leaves) == (((1, 1),), ("r1-1",))
+
+
+def test_deleting_takes_the_routes_before_the_pods() -> None:
+    serving = facts(1, 1, pod(1, 0))
+    gone = record(1, 1, Outcome.SERVING, deleting=True)
+    assert plan(gone, {1: serving}, routes_settled=False, now_s=NOW_S).leaves == ()
+    assert plan(gone, {1: serving}, routes_settled=True, now_s=NOW_S).leaves == ("r1-0",)
+
+
+def test_pods_that_die_of_one_cause_count_once_and_a_later_one_again() -> None:
+    start = revision(1)
+    dead = [pod(1, index, PodPhase.FAILED, started_at_s=NOW_S - 5 + index) for index in range(3)]
+    after = start
+    for one in dead:
+        after = after_failure(after, one, NOW_S)
+    assert after.failures == 1
+    later = pod(1, 9, PodPhase.FAILED, started_at_s=NOW_S + 1)
+    assert after_failure(after, later, NOW_S + 5).failures == 2
+
+
+def test_a_start_beyond_its_deadline_is_final_and_long_service_forgives() -> None:
+    overdue = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - MODEL.start_timeout_s)
+    assert after_failure(revision(1), overdue, NOW_S).failures == FAILURES_MAX
+    served = replace(pod(1, 1, PodPhase.FAILED), started_at_s=NOW_S - 500, ready_at_s=NOW_S - 400)
+    assert after_failure(revision(1, failures=2), served, NOW_S).failures == 0
+    young = replace(pod(1, 2), ready_at_s=NOW_S - 10)
+    failing = revision(1, failures=2, failed_at_s=NOW_S - 20)
+    assert after_service(failing, (young,), NOW_S).failures == 2
+    assert after_service(failing, (young,), NOW_S + 60).failures == 0
+
+
+@pytest.mark.parametrize(("failures", "rest_s"), [(0, 0), (1, 0), (2, 2), (3, 4), (6, 32), (40, 60)])
+def test_rests_double_up_to_a_minute(failures: int, rest_s: float) -> None:
+    assert backoff_s(failures) == rest_s
+
+
+PHASES = st.sampled_from(list(PodPhase))
+
+
+@given(
+    wanted=st.integers(1, 2),
+    serving=st.integers(0, 2),
+    outcome=st.sampled_from(list(Outcome)),
+    phases=st.lists(st.tuples(st.integers(1, 2), PHASES), max_size=12),
+    leaving=st.sets(st.integers(0, 11)),
+    gone=st.sets(st.integers(0, 11)),
+    counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    failures=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    settled=st.booleans(),
+    deleting=st.booleans(),
+)
+def test_whatever_is_there_the_plan_is_sane(
+    wanted: int,
+    serving: int,
+    outcome: Outcome,
+    phases: list[tuple[int, PodPhase]],
+    leaving: set[int],
+    gone: set[int],
+    counts: tuple[int, int],
+    failures: tuple[int, int],
+    settled: bool,
+    deleting: bool,
+) -> None:
+    pods = [pod(number, index, phase) for index, (number, phase) in enumerate(phases)]
+    leaving_ids = frozenset(pods[i].id for i in (leaving | gone) if i < len(pods))
+    gone_ids = frozenset(pods[i].id for i in gone if i < len(pods))
+    known = {
+        number: RevisionFacts(
+            revision(number, failures=failures[number - 1]),
+            tuple(p for p in pods if p.revision.number == number),
+            leaving_ids,
+            gone_ids,
+            counts[number - 1],
+        )
+        for number in (1, 2)
+    }
+    steps = plan(
+        record(wanted, serving, outcome, deleting=deleting), known, routes_settled=settled, now_s=NOW_S
+    )
+    alive = {p.id for p in pods if p.phase in (PodPhase.STARTING, PodPhase.READY)}
+    assert set(steps.leaves) <= alive
+    assert len(set(steps.leaves)) == len(steps.leaves)
+    for number, count in steps.starts:
+        usable = len(known[number].usable())
+        assert 0 < count <= STARTS_AT_ONCE_MAX
+        assert usable + count <= counts[number - 1], "never more pods than are wanted"
+    if deleting:
+        assert not steps.starts
+    elif serving:
+        ready_then = len(known[serving].ready())
+        left = sum(p.id not in steps.leaves for p in known[serving].ready())
+        if steps.serving == serving:
+            assert left >= min(ready_then, counts[serving - 1]), "what serves keeps what it needs"
+        else:
+            assert left == ready_then, "what served until now stays until Envoy knows"

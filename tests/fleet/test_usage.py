@@ -1,0 +1,47 @@
+"""Memory that forked processes share is counted once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from trimtab.fleet.usage import Meter, held_bytes, sessions
+
+MIB = 1 << 20
+FORKS = """
+import os, sys, time
+held = bytearray(os.urandom(1 << 20)) * 100
+if os.fork() == 0:
+    time.sleep(600)
+print("forked", flush=True)
+time.sleep(600)
+"""
+
+
+def test_pages_shared_by_a_fork_are_counted_once():
+    command = [sys.executable, "-S", "-c", FORKS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            assert parent.stdout.readline() == b"forked\n"
+            usage = Meter().read([parent.pid], 0.0)[parent.pid]
+            assert len(usage.processes) == 2
+            assert 100 * MIB <= usage.memory_bytes < 150 * MIB  # the plain sum would be above 200
+            assert 100 * MIB <= held_bytes(usage.processes) < 150 * MIB
+        finally:
+            for process in sessions([parent.pid])[parent.pid]:
+                subprocess.run(["kill", "-9", str(process)], check=False)
+
+
+def test_each_member_of_a_session_is_found_without_its_ancestry():
+    script = "sleep 600 & sleep 600 & wait"
+    with subprocess.Popen(["sh", "-c", script], start_new_session=True) as leader:
+        try:
+            meter = Meter()
+            while len(meter.read([leader.pid], 0.0)[leader.pid].processes) < 3:
+                assert leader.poll() is None
+                time.sleep(0.01)
+            assert meter.read([leader.pid], 0.0)[leader.pid].memory_bytes > 0
+        finally:
+            for process in sessions([leader.pid])[leader.pid]:
+                subprocess.run(["kill", "-9", str(process)], check=False)

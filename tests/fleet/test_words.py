@@ -1,0 +1,55 @@
+"""Causes as a person reads them."""
+
+from __future__ import annotations
+
+import pytest
+
+from trimtab.fleet.words import QUOTE_LENGTH_MAX, ending, error_line, failure, size
+
+TRACEBACK = """\
+loading
+Traceback (most recent call last):
+  File "x.py", line 1, in <module>
+    raise ValueError("no")
+mlflow.exceptions.MlflowException: no such model
+worker exiting
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 MiB"), (400 << 20, "400 MiB"), (1 << 30, "1 GiB"), (1395864371, "1.3 GiB"), (70 << 30, "70 GiB")],
+)
+def test_sizes(count, said):
+    assert size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (0, "ended by itself with exit status 0"),
+        (-11, "was killed by SIGSEGV"),
+        (-9, "was killed by SIGKILL: by somebody, or by the kernel's memory killer"),
+        (-64, "was killed by SIGRTMAX"),
+        (-99, "was killed by signal 99"),
+        (None, "ended (its exit status went to an earlier control plane)"),
+    ],
+)
+def test_endings(status, said):
+    assert ending(status) == said
+
+
+def test_the_error_in_a_log_is_found_though_more_was_said():
+    assert error_line(TRACEBACK.splitlines()) == "mlflow.exceptions.MlflowException: no such model"
+    assert error_line(["KeyError"]) == "KeyError"
+    assert error_line(["all is well", "  bye ", ""]) == "bye"
+    assert error_line([]) == ""
+    assert len(error_line(["E" * 10_000])) == QUOTE_LENGTH_MAX
+
+
+def test_a_failure_says_how_when_and_why():
+    assert failure(3, "load", TRACEBACK.splitlines()) == (
+        "ended by itself with exit status 3 while starting (last stage reached: load): "
+        "mlflow.exceptions.MlflowException: no such model"
+    )
+    assert failure(-15, "", []) == "was killed by SIGTERM; its log is empty"

@@ -1,0 +1,84 @@
+"""A decision's reasons in plain words: a short sentence, whose numbers `inputs` holds too."""
+
+from __future__ import annotations
+
+from math import inf
+
+from trimtab.autoscaler.demand import Demand
+from trimtab.autoscaler.tuning import Tuning
+from trimtab.core.decision import Candidate
+from trimtab.core.spec import ConcurrencyRange
+
+BOUNDS_CHANGE = {
+    "the range's minimum": "a smaller minimum of the range, or more load",
+    "the range's maximum": "a larger maximum of the range, or less load",
+    "max_pods": "a larger max_pods, or less load",
+    "this machine": "room on this machine, or less load",
+}
+
+
+def sentence(before: int, pods: int, why: str, bounds: tuple[Candidate, ...], binds: str) -> str:
+    """What happens, why, and what binds: `goes from 1 to 4: load wants 9 (…); capped by this machine: …`."""
+    begin = f"stays at {pods}" if pods == before else f"goes from {before} to {pods}"
+    for bound in bounds:
+        if bound.rule == binds:
+            return f"{begin}: {why}; {bound.why}"
+    return f"{begin}: {why}"
+
+
+def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
+    """What the load wants, and of what the number is made."""
+    if demand.held >= demand.load + demand.headroom + demand.backlog:
+        parts = f"{demand.held:.3g} held in flight"
+    else:
+        parts = f"{demand.arrivals_per_s:.3g} requests/s keep {demand.load:.3g} in flight"
+        parts += f", {demand.headroom:.3g} spare"
+        if demand.queued:
+            parts += f", {demand.backlog:.3g} for {demand.queued:.0f} queued"
+    cap = f"; grows at most ×{tuning.growth:g} per decision" if capped else ""
+    return f"load wants {pods} ({parts}){cap}"
+
+
+def window(now: int, keep: int, held: int, left_s: float, tuning: Tuning) -> str:
+    """Why the down window keeps what it keeps."""
+    if left_s > 0:
+        return f"load wants {now}; the scale-down window still holds {left_s:.0f} s"
+    if keep >= held:
+        return f"load wants {now}; it comes too near to what one pod fewer can carry"
+    return f"the largest load of the last {tuning.down_window_s:.0f} s wants {keep}"
+
+
+def window_change(left_s: float) -> str:
+    """What ends a hold by the down window."""
+    return f"{left_s:.0f} s without more load" if left_s > 0 else "a little less load"
+
+
+def down(keep: int, held: int, step: int, tuning: Tuning) -> str:
+    """Why pods leave, and why not all of them at once."""
+    slow = f"; at most {step} leave{'s' if step == 1 else ''} per decision" if held - step > keep else ""
+    return f"the largest load of the last {tuning.down_window_s:.0f} s wants {keep}{slow}"
+
+
+def unknown(silent_s: float) -> str:
+    """Why nothing is decided while no Envoy reports."""
+    since = "yet" if silent_s == inf else f"for {silent_s:.0f} s"
+    return f"no signal from Envoy {since}; unknown is not zero"
+
+
+def inherited(pods: int) -> str:
+    """Why a new revision starts with more than one pod."""
+    return f"the revision that it takes over from needs {pods} of these pods"
+
+
+def bounds(floor: int, most: int, wanted: ConcurrencyRange, max_pods: int) -> tuple[Candidate, Candidate]:
+    """The range's two ends in pods, the upper one being `max_pods` where that is lower."""
+    low = Candidate("the range's minimum", floor, f"the range's minimum of {wanted.min} needs {floor}")
+    if max_pods and most == max_pods:
+        return low, Candidate("max_pods", most, f"capped by max_pods at {most}")
+    high = f"capped by the range's maximum of {wanted.max} at {most}"
+    return low, Candidate("the range's maximum", most, high)
+
+
+def machine(fits: int, why: str) -> Candidate:
+    """How many pods this machine holds."""
+    return Candidate("this machine", fits, f"capped by this machine: {why or f'{fits} fit'}")

@@ -1,0 +1,89 @@
+"""What a decision is made from, and what is remembered between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from trimtab.autoscaler.demand import ServiceTime, SlowRate
+from trimtab.autoscaler.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.windows import EnvoyHistory, Peaks
+from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import RevisionSignal
+from trimtab.core.spec import ConcurrencyRange
+
+_RANGE = ConcurrencyRange()
+_NO_ARRIVALS = SlowRate()
+
+
+@dataclass(frozen=True)
+class Signals:
+    """All that one decision is made from. Times and ages in seconds; None is unknown, never zero."""
+
+    revision: RevisionKey
+    revision_signals: tuple[RevisionSignal, ...] = ()  # of this revision, since the last decision
+    ready_pods: int = 0
+    starting_ages_s: tuple[float, ...] = ()  # of each pod that is starting
+    start_time_s: float | None = None  # what a start typically takes
+    target_concurrency: int = 1
+    concurrency: ConcurrencyRange = _RANGE
+    max_pods: int = 0  # 0: no ceiling of its own
+    room: int | None = None  # more pods that fit beside all that run and start
+    room_why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the axis remembers of one revision between decisions. Empty after a restart."""
+
+    envoys: tuple[EnvoyHistory, ...] = ()
+    pods: int | None = None  # wanted last, before the machine's bound
+    service_time: ServiceTime | None = None
+    slow: SlowRate = _NO_ARRIVALS
+    demand: float = 0.0  # accepted by the last decision, in concurrent requests
+    peaks: Peaks = ()  # of the down window: (observed_s, demand)
+    observed_s: float = 0.0  # seconds for which every Envoy reported; the down window's clock
+    stalled_s: float = 0.0  # requests have been in flight for so long and none completed
+    inherited: float = 0.0  # demand taken over from another revision, until the next decision
+
+
+def inherit(old: State, new: State | None = None) -> State:
+    """The state of a revision that takes over the traffic of another: it needs what the old one needs.
+
+    May be called before each decision of a rollout. Demand is in concurrent requests, so the new
+    revision's own target concurrency applies; its own service time, once seen, is kept.
+    """
+    new = State() if new is None else new
+    largest = max(old.peaks[0][1] if old.peaks else 0.0, old.inherited)
+    return replace(
+        new,
+        service_time=new.service_time or old.service_time,
+        slow=max(new.slow, old.slow, key=lambda slow: slow.arrivals),
+        demand=max(new.demand, old.demand),
+        inherited=max(new.inherited, largest),
+    )
+
+
+def overdue_pods(signals: Signals, tuning: Tuning = DEFAULT) -> int:
+    """How many starting pods are past the time in which a start should have ended: to be replaced."""
+    limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * (signals.start_time_s or 0.0))
+    return sum([age_s > limit_s for age_s in signals.starting_ages_s])
+
+
+def pods_range(signals: Signals) -> tuple[int, int]:
+    """Fewest and most pods that the user's range and ceiling allow, the machine apart."""
+    most = pods_for(signals.concurrency.max, signals.target_concurrency)
+    if signals.max_pods:
+        most = min(most, signals.max_pods)
+    return min(most, pods_for(signals.concurrency.min, signals.target_concurrency)), most
+
+
+def pods_for(demand: float, target: int) -> int:
+    """Pods that hold `demand` concurrent requests; at least 1. The rest of a float's error is no pod."""
+    return max(1, ceil(demand / target - 1e-9))
+
+
+def capacity(signals: Signals, tuning: Tuning) -> float:
+    """Concurrent requests that the pods there, or still expected, can hold; at least one pod's."""
+    pods = signals.ready_pods + len(signals.starting_ages_s) - overdue_pods(signals, tuning)
+    return float(max(1, pods) * signals.target_concurrency)

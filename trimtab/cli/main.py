@@ -1,0 +1,91 @@
+"""The command's root: every subcommand, and the one place where errors become words and exit statuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from trimtab import __version__
+from trimtab.cli import deploy, doctor, live, serve, show
+from trimtab.cli.output import say
+from trimtab.core.errors import TrimtabError
+
+INTERRUPTED = 130
+UNEXPECTED = 1
+
+
+class Root(click.Group):
+    """A group that explains errors, in the order of the help text below rather than of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """The commands in the order in which they were added."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand. A TrimtabError ends it with its own exit status; no traceback is shown."""
+        try:
+            return super().invoke(ctx)
+        except TrimtabError as error:
+            explain(error)
+            ctx.exit(error.exit_status)
+        except KeyboardInterrupt:
+            say("interrupted")
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:  # `trimtab … | head`: whoever read us has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 -- a traceback never reaches a user unasked
+            _confess(error)
+            ctx.exit(UNEXPECTED)
+
+
+def explain(error: TrimtabError) -> None:
+    """`error:` and `hint:` lines on stderr."""
+    say(f"error: {error}", style="red")
+    if error.hint:
+        say(f"hint: {error.hint}", style="yellow")
+    if os.environ.get("TRIMTAB_DEBUG"):
+        say("".join(traceback.format_exception(error)))
+
+
+def _confess(error: Exception) -> None:
+    say(f"error: unexpected: {type(error).__name__}: {error}", style="red")
+    if os.environ.get("TRIMTAB_DEBUG"):
+        say("".join(traceback.format_exception(error)))
+    else:
+        say("hint: this is a defect of trimtab; TRIMTAB_DEBUG=1 shows the details to report", style="yellow")
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="trimtab")
+def cli() -> None:
+    """Serve models behind Envoy: bring a model and a concurrency range, trimtab tunes the rest."""
+
+
+for command in (
+    serve.up,
+    deploy.deploy,
+    deploy.apply,
+    show.status,
+    show.why,
+    live.top,
+    live.logs,
+    show.history,
+    deploy.rollback,
+    deploy.delete,
+    serve.down,
+    serve.prune,
+    doctor.doctor,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script `trimtab`."""
+    cli.main(prog_name="trimtab")

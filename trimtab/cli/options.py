@@ -1,0 +1,84 @@
+"""Options that several commands share, and how the words given to them are read."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from trimtab.core.errors import InvalidInput
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_HOME = "~/.trimtab"
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+
+
+def as_home(_ctx: click.Context | None, _parameter: click.Parameter | None, value: str) -> Path:
+    """The one spelling of a home: its processes carry it in their mark."""
+    return Path(value or DEFAULT_HOME).expanduser().resolve()
+
+
+def home_option(command: Command) -> Command:
+    """`--home DIR`."""
+    text = f"Folder of this platform's state.  [env: TRIMTAB_HOME; default: {DEFAULT_HOME}]"
+    return click.option(
+        "--home", metavar="DIR", envvar="TRIMTAB_HOME", default=DEFAULT_HOME, callback=as_home, help=text
+    )(command)
+
+
+def json_option(command: Command) -> Command:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON (with a schema_version).")(
+        command
+    )
+
+
+def namespace_option(command: Command) -> Command:
+    """`-n NAMESPACE`."""
+    text = "Namespace of NAME; or write NAME.NAMESPACE.  [default: default]"
+    return click.option("-n", "--namespace", metavar="NAMESPACE", default="", help=text)(command)
+
+
+def wait_options(command: Command) -> Command:
+    """`--wait/--no-wait` and `--timeout`."""
+    timeout = click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="How long to wait.  [default: the model's start timeout and a minute]",
+    )
+    wait = click.option(
+        "--wait/--no-wait", default=True, help="Wait until it serves or failed.  [default: wait]"
+    )
+    return timeout(wait(command))
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """`4..256` as (4, 256). Raises InvalidInput for what is empty, not two whole numbers, or reversed."""
+    where = "--concurrency"
+    hint = "write MIN..MAX in concurrent requests, for example 1..64"
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        what = "is empty" if not text.strip() else f"`{text}` is not a range"
+        raise InvalidInput(what, where=where, hint=hint)
+    low, high = int(match[1]), int(match[2])
+    if high < low:
+        raise InvalidInput(f"{text} is reversed", where=where, hint=f"write {high}..{low}")
+    return low, high
+
+
+def asker() -> str:
+    """Who asks, for the history: `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no name for this user id, as in many containers
+        user = f"uid-{os.geteuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,91 @@
+"""`--set KEY=VALUE`: one setting of a spec, by the name that it has in YAML."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+
+from trimtab.core.errors import InvalidInput
+from trimtab.v1 import control_pb2 as pb
+
+Setter = Callable[[pb.Spec, str], None]
+
+
+def apply_settings(spec: pb.Spec, settings: Iterable[str]) -> None:
+    """Change `spec`, which has its one model already. Raises InvalidInput naming the key that is wrong."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        where = f"--set {key}"
+        if not equals:
+            raise InvalidInput("has no value", where=where, hint=f"write --set {key}=VALUE")
+        if key.startswith("env.") and len(key) > len("env."):
+            spec.models[0].env[key.removeprefix("env.")] = value
+            continue
+        if key not in _SETTERS:
+            raise InvalidInput("there is no such setting", where=where, hint=_known(key))
+        _SETTERS[key](spec, value)
+
+
+def _known(key: str) -> str:
+    keys = [*_SETTERS, "env.NAME"]
+    near = difflib.get_close_matches(key, keys, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{meant}known: {', '.join(keys)}"
+
+
+def _whole(key: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise InvalidInput(f"`{value}` is not a whole number", where=f"--set {key}") from None
+
+
+def _seconds(key: str, value: str) -> float:
+    try:
+        return float(value.removesuffix("s"))
+    except ValueError:
+        raise InvalidInput(f"`{value}` is not a number of seconds", where=f"--set {key}") from None
+
+
+def _set_runtime(spec: pb.Spec, value: str) -> None:
+    spec.models[0].runtime = value
+
+
+def _set_cpu(spec: pb.Spec, value: str) -> None:
+    spec.models[0].resources.cpu = value
+
+
+def _set_memory(spec: pb.Spec, value: str) -> None:
+    spec.models[0].resources.memory = value
+
+
+def _set_low(spec: pb.Spec, value: str) -> None:
+    spec.models[0].concurrency.min = _whole("concurrency.min", value)
+
+
+def _set_high(spec: pb.Spec, value: str) -> None:
+    spec.models[0].concurrency.max = _whole("concurrency.max", value)
+
+
+def _set_start_timeout(spec: pb.Spec, value: str) -> None:
+    spec.models[0].start_timeout_s = _seconds("start_timeout_s", value)
+
+
+def _set_request_timeout(spec: pb.Spec, value: str) -> None:
+    spec.request_timeout_s = _seconds("request_timeout_s", value)
+
+
+def _set_max_pods(spec: pb.Spec, value: str) -> None:
+    spec.max_pods = _whole("max_pods", value)
+
+
+_SETTERS: dict[str, Setter] = {
+    "runtime": _set_runtime,
+    "resources.cpu": _set_cpu,
+    "resources.memory": _set_memory,
+    "concurrency.min": _set_low,
+    "concurrency.max": _set_high,
+    "start_timeout_s": _set_start_timeout,
+    "request_timeout_s": _set_request_timeout,
+    "max_pods": _set_max_pods,
+}

@@ -1,0 +1,252 @@
+"""The endpoints as people change them: create, update, roll back, delete.
+
+Each change is recorded with who, when and what. All is kept in memory too (written through),
+since the reconcile loop looks at it many times a second. A change of a spec never touches a pod
+here: it only states what is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
+from trimtab.control.store import Store
+from trimtab.control.words import describe_change
+from trimtab.core.clock import Clock
+from trimtab.core.errors import Conflict, InvalidInput, NotFound, Problem
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import Revision, RevisionKey, revision_hash
+from trimtab.core.spec import EndpointSpec, ModelSpec, spec_problems
+from trimtab.runtime.catalog import RUNTIMES
+
+REVISIONS_KEPT = 10  # per endpoint: how far back a rollback reaches
+ENDPOINTS_MAX = 10_000
+CLIENT_STAGES = ("resolve", "download")
+
+
+class Endpoints:
+    """All endpoints and their revisions. The store is written first: a failed write changes nothing."""
+
+    def __init__(self, store: Store, clock: Clock, has_model: Callable[[str], bool]) -> None:
+        """`has_model(digest)` tells whether the model's files are in the cache."""
+        self._store = store
+        self._clock = clock
+        self._has_model = has_model
+        self._records = {record.name: record for record in store.endpoints()}
+        self._revisions = {
+            name: {r.revision.key.number: r for r in store.revisions(name)} for name in self._records
+        }
+
+    # looking
+
+    def all(self) -> list[EndpointRecord]:
+        """In the order of their names."""
+        return [self._records[name] for name in sorted(self._records)]
+
+    def get(self, name: EndpointName) -> EndpointRecord:
+        """Raises NotFound, naming what there is instead."""
+        record = self._records.get(name)
+        if record is None:
+            known = ", ".join(n.short for n in sorted(self._records)[:10])
+            hint = f"there are: {known}" if known else "there is none yet; see `trimtab deploy --help`"
+            raise NotFound(f"no endpoint `{name.short}`", where="name", hint=hint)
+        return record
+
+    def revisions(self, name: EndpointName) -> dict[int, RevisionRecord]:
+        return self._revisions.get(name, {})
+
+    # what people ask for
+
+    def apply(
+        self,
+        name: EndpointName,
+        spec: EndpointSpec,
+        *,
+        by: str,
+        client_stages_s: dict[str, float] | None = None,
+        must: str = "",
+        expected_generation: int = 0,
+    ) -> EndpointRecord:
+        """State what is wanted of an endpoint. The same spec again changes nothing, unless it failed.
+
+        `must`: `create` or `update` if it may not, or must, exist already. Raises InvalidInput,
+        NotFound, Conflict or Exhausted; then nothing was changed.
+        """
+        self._check(name, spec)
+        old = self._records.get(name)
+        if must == "create" and old is not None:
+            raise Conflict(
+                f"`{name.short}` exists already", where="name", hint="update it, or choose another name"
+            )
+        if must == "update" and old is None:
+            self.get(name)
+        _check_writable(name, old, expected_generation, len(self._records))
+        stages = tuple((s, client_stages_s[s]) for s in CLIENT_STAGES if s in (client_stages_s or {}))
+        if old is not None and old.spec == spec and old.outcome is not Outcome.FAILED:
+            return old
+        revision = self._revision_for(name, spec.models[0])
+        return self._change(name, old, spec, revision, by, describe_change(old, spec), stages)
+
+    def rollback(self, name: EndpointName, number: int, by: str) -> EndpointRecord:
+        """Make an earlier revision's model the wanted one; the range and the ceilings stay.
+
+        `number` 0 is the one that served before; after a failed update, the one that serves.
+        Raises NotFound, InvalidInput or Conflict.
+        """
+        old = self.get(name)
+        _check_writable(name, old, 0, 0)
+        number = number or self._before(old)
+        found = self.revisions(name).get(number)
+        if found is None:
+            known = ", ".join(str(n) for n in self.revisions(name))
+            hint = f"its revisions: {known}; see `trimtab history {name.short}`"
+            raise NotFound(f"`{name.short}` has no revision {number}", where="revision", hint=hint)
+        if number == old.wanted_revision and old.outcome is not Outcome.FAILED:
+            hint = f"see `trimtab history {name.short}`"
+            raise InvalidInput(f"revision {number} is the wanted one already", where="revision", hint=hint)
+        model = replace(found.revision.model, concurrency=old.spec.models[0].concurrency)
+        spec = replace(old.spec, models=(model, *old.spec.models[1:]))
+        self._check(name, spec)
+        what = f"rolled back from revision {old.wanted_revision} to {number}"
+        return self._change(name, old, spec, replace(found, failures=0, failed_at_s=0.0), by, what, ())
+
+    def delete(self, name: EndpointName) -> None:
+        """Marks it: routes go, pods drain, then its records go. Raises NotFound."""
+        record = self.get(name)
+        if not record.deleting:
+            self.put(replace(record, deleting=True))
+
+    def history(self, name: EndpointName, limit: int) -> list[Change]:
+        """Newest first. Raises NotFound."""
+        record = self.get(name)
+        return [_told_now(change, record) for change in self._store.changes(name, limit)]
+
+    # what the reconcile loop writes
+
+    def put(self, record: EndpointRecord) -> None:
+        self._store.put_endpoint(record)
+        self._records[record.name] = record
+
+    def put_revision(self, record: RevisionRecord) -> None:
+        self._store.put_revision(record)
+        self._revisions.setdefault(record.revision.key.endpoint, {})[record.revision.key.number] = record
+
+    def end_rollout(self, record: EndpointRecord, outcome: Outcome, failure: Failure) -> EndpointRecord:
+        """Records how the newest change ended."""
+        ended = replace(record, outcome=outcome, failure=failure)
+        with self._store.transaction():
+            self._store.put_endpoint(ended)
+            word = "served" if outcome is Outcome.SERVING else "failed"
+            self._store.set_change_outcome(record.name, record.generation, word)
+        self._records[record.name] = ended
+        return ended
+
+    def remove(self, name: EndpointName) -> None:
+        self._store.remove_endpoint(name)
+        del self._records[name]
+        self._revisions.pop(name, None)
+
+    def forget_old_revisions(self, keep: Callable[[RevisionKey], bool]) -> None:
+        """Drop revisions beyond REVISIONS_KEPT that nothing wants and `keep` does not hold."""
+        for record in self.all():
+            needed = {record.wanted_revision, record.serving_revision}
+            for number in sorted(self.revisions(record.name))[:-REVISIONS_KEPT]:
+                key = RevisionKey(record.name, number)
+                if number not in needed and not keep(key):
+                    self._store.remove_revision(key)
+                    del self._revisions[record.name][number]
+
+    def digests(self) -> frozenset[str]:
+        """The models that some revision refers to."""
+        records = (r for revisions in self._revisions.values() for r in revisions.values())
+        return frozenset(r.revision.model.source.digest for r in records)
+
+    def _change(
+        self,
+        name: EndpointName,
+        old: EndpointRecord | None,
+        spec: EndpointSpec,
+        revision: RevisionRecord,
+        by: str,
+        what: str,
+        stages: tuple[tuple[str, float], ...],
+    ) -> EndpointRecord:
+        number = revision.revision.key.number
+        record = EndpointRecord(
+            name=name,
+            spec=spec,
+            generation=old.generation + 1 if old else 1,
+            changed_at_s=self._clock.wall_s(),
+            wanted_revision=number,
+            serving_revision=old.serving_revision if old else 0,
+            stages=stages,
+        )
+        change = Change(record.generation, record.changed_at_s, by, what, number, spec, Outcome.ROLLING.value)
+        with self._store.transaction():
+            if old is not None and old.outcome is Outcome.ROLLING:
+                self._store.set_change_outcome(name, old.generation, "superseded")
+            self._store.put_revision(revision)
+            self._store.put_endpoint(record)
+            self._store.put_change(name, change)
+        self._records[name] = record
+        self._revisions.setdefault(name, {})[number] = revision
+        return record
+
+    def _revision_for(self, name: EndpointName, model: ModelSpec) -> RevisionRecord:
+        """The revision that runs exactly this, or a new one; one that is tried again has no failures yet."""
+        wanted = revision_hash(model)
+        known = self.revisions(name)
+        same = [record for record in known.values() if record.revision.hash == wanted]
+        if same:
+            latest = max(same, key=lambda record: record.revision.key.number)
+            revision = replace(latest.revision, model=model)
+            return replace(latest, revision=revision, failures=0, failed_at_s=0.0)
+        key = RevisionKey(name, max(known, default=0) + 1)
+        return RevisionRecord(Revision(key, model, wanted, self._clock.wall_s()))
+
+    def _before(self, record: EndpointRecord) -> int:
+        if record.outcome is Outcome.FAILED and record.serving_revision:
+            return record.serving_revision
+        for change in self._store.changes(record.name, limit=500):
+            other = change.revision not in (record.wanted_revision, 0)
+            if other and change.outcome == "served" and change.revision in self.revisions(record.name):
+                return change.revision
+        hint = f"see `trimtab history {record.name.short}`"
+        raise NotFound("nothing served before the present revision", where="revision", hint=hint)
+
+    def _check(self, name: EndpointName, spec: EndpointSpec) -> None:
+        problems = list(spec_problems(spec, frozenset(RUNTIMES)))
+        for index, model in enumerate(spec.models):
+            where, digest = f"models[{index}].source.digest", model.source.digest
+            if not digest:
+                hint = "use `trimtab deploy` or `trimtab apply`: they resolve and download the model"
+                problems.append(Problem(where, "the model was not resolved", hint))
+            elif not self._has_model(digest):
+                hint = f"deploy it again: `trimtab deploy {model.source.uri} --name {name.short}`"
+                problems.append(Problem(where, f"{digest[:19]}… is not in the cache of this home", hint))
+        if problems:
+            raise InvalidInput.of(tuple(problems))
+
+
+def _check_writable(
+    name: EndpointName, old: EndpointRecord | None, expected_generation: int, count: int
+) -> None:
+    if old is None and count >= ENDPOINTS_MAX:
+        raise Conflict(f"there are {count} endpoints already", hint="delete some first")
+    if old is None:
+        return
+    if old.deleting:
+        hint = "wait until it is gone (`trimtab status`), then try again"
+        raise Conflict(f"`{name.short}` is being deleted", where="name", hint=hint)
+    if expected_generation and expected_generation != old.generation:
+        hint = "look at it again, then repeat your change on what is there now"
+        raise Conflict(
+            f"`{name.short}` is at generation {old.generation}, not {expected_generation}", hint=hint
+        )
+
+
+def _told_now(change: Change, record: EndpointRecord) -> Change:
+    """The outcome as it reads today: of what served, only one still does."""
+    serves = change.outcome == "served" and change.generation == record.generation
+    return replace(change, outcome="serving") if serves else change

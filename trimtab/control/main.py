@@ -1,0 +1,259 @@
+"""Starts a control plane, runs it, and ends it: by `trimtab down` or Ctrl-C with all it started, else alone.
+
+SIGINT and the API's Shutdown stop Envoy and every pod. SIGTERM ends only the control plane:
+Envoy and the pods serve on, and the next control plane of the same home adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+import trimtab
+from trimtab.control.api import ControlApi
+from trimtab.control.endpoints import Endpoints
+from trimtab.control.home import Home
+from trimtab.control.metrics import Metrics
+from trimtab.control.observations import Observations
+from trimtab.control.options import (
+    Address,
+    ServeOptions,
+    Started,
+    checked_listen,
+    checked_metrics_listen,
+)
+from trimtab.control.platform import Platform
+from trimtab.control.reconcile import TERM_GRACE_S, Reconciler
+from trimtab.control.scaling import Scaling
+from trimtab.control.store import Store
+from trimtab.core.clock import Clock, SystemClock
+from trimtab.core.errors import Conflict
+from trimtab.core.pod import PodPhase
+from trimtab.envoy.bootstrap import Bootstrap
+from trimtab.envoy.intake import Signals, StatisticsIntake
+from trimtab.envoy.process import EnvoyProcess
+from trimtab.fleet.local import LocalFleet
+from trimtab.host.ports import can_bind
+from trimtab.host.process import find
+from trimtab.v1 import control_pb2_grpc
+from trimtab.xds.server import AdsServer
+from trimtab.xds.world import Gateway
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES_MAX = 16 << 20  # 2,000 endpoints of one Envoy made one message of 1 MB
+ADOPTION_MAX_S = 10.0
+METRICS_EACH_S = 1.0
+STOP_POLL_S = 0.05
+
+
+async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | None = None) -> None:
+    """Run a control plane until it is told to end.
+
+    Raises InvalidInput, Unauthorised, NotFound, Conflict or Exhausted before anything was started.
+    """
+    address, keys = checked_listen(options)
+    metrics_address = checked_metrics_listen(options)
+    home = Home.open(options.home)
+    with home.locked():
+        _check_port(home, address)
+        metrics = Metrics()
+        metrics_bound, metrics_server = metrics.serve(metrics_address)
+        started = Started(
+            os.getpid(), trimtab.__version__, str(address), str(metrics_bound), str(home.control_socket)
+        )
+        gateway = Gateway(address.host, address.port, options.domain, keys)
+        try:
+            parts = _build(options, home, started, gateway, metrics)
+            await _run(parts, home, started, on_ready)
+        finally:
+            metrics_server.shutdown()
+            metrics_server.server_close()
+
+
+@dataclass(frozen=True)
+class _Parts:
+    store: Store
+    fleet: LocalFleet
+    ads: AdsServer
+    intake: StatisticsIntake
+    envoy: EnvoyProcess
+    reconciler: Reconciler
+    platform: Platform
+    api: ControlApi
+
+
+def _build(options: ServeOptions, home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> _Parts:
+    clock: Clock = SystemClock()
+    store = Store(home.path)
+    observations = Observations()
+    fleet = LocalFleet(home.path, home.models, clock)
+    ads = AdsServer(clock)
+    endpoints = Endpoints(store, clock, home.has_model)
+    scaling = Scaling(observations, store, clock, metrics, down_window_s=options.down_window_s)
+    reconciler = Reconciler(endpoints, fleet, ads, observations, scaling, gateway, clock, metrics)
+
+    def on_signals(signals: Signals) -> None:
+        observations.add(signals.revisions, signals.pods, signals.latencies)
+        metrics.signals.inc(len(signals.revisions))
+        reconciler.saw_requests()
+
+    intake = StatisticsIntake(clock, on_signals)
+    envoy = EnvoyProcess(home.path, Bootstrap.for_home(home.path), clock)
+    platform = Platform(
+        home,
+        started,
+        endpoints,
+        fleet,
+        reconciler,
+        observations,
+        ads,
+        intake,
+        envoy,
+        clock,
+        metrics,
+        api_keys=bool(gateway.api_keys),
+    )
+    api = ControlApi(endpoints, store, fleet, reconciler, platform, clock)
+    return _Parts(store, fleet, ads, intake, envoy, reconciler, platform, api)
+
+
+async def _run(
+    parts: _Parts, home: Home, started: Started, on_ready: Callable[[Started], None] | None
+) -> None:
+    with contextlib.closing(parts.store), _signals(parts.platform) as ended:
+        await parts.fleet.open()
+        try:
+            await _adopted(parts.fleet)
+            async with _servers(parts, home), asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(parts.reconciler.run()),
+                    tasks.create_task(parts.envoy.run()),
+                    tasks.create_task(_relay(parts)),
+                    tasks.create_task(_measure(parts.platform)),
+                ]
+                home.announce(started)
+                if on_ready is not None:
+                    on_ready(started)
+                await _told_to_end(parts.platform, ended)
+                for task in running:
+                    task.cancel()
+            if parts.platform.stopping.is_set():
+                await _take_down(parts, parts.platform.grace_s)
+        finally:
+            await parts.fleet.close()
+
+
+def _check_port(home: Home, address: Address) -> None:
+    """Raises Conflict if somebody else listens there; an Envoy of this home may."""
+    before = home.last_announced()
+    ours = before is not None and before.listen == str(address) and find(home.path, "envoy")
+    if not ours and not can_bind(address.host, address.port):
+        raise Conflict(
+            f"{address} is taken",
+            where="--listen",
+            hint="stop what listens there, or give another port, e.g. --listen 127.0.0.1:8081",
+        )
+
+
+async def _adopted(fleet: LocalFleet) -> None:
+    """Wait until pods that served before answer again: Envoy must not be told that there are none."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ADOPTION_MAX_S):
+            while any(pod.phase is PodPhase.STARTING and pod.ready_at_s is not None for pod in fleet.pods()):
+                fleet.changed.clear()
+                await fleet.changed.wait()
+
+
+@contextlib.asynccontextmanager
+async def _servers(parts: _Parts, home: Home) -> AsyncIterator[None]:
+    """The control API for people, and one server for Envoy: ADS and the intake of its statistics."""
+    options = (("grpc.max_receive_message_length", MESSAGE_BYTES_MAX), ("grpc.so_reuseport", 0))
+    control, envoys = grpc.aio.server(options=options), grpc.aio.server(options=options)
+    control_pb2_grpc.add_ControlServicer_to_server(parts.api, control)
+    parts.ads.add_to(envoys)
+    parts.intake.add_to(envoys)
+    bootstrap = Bootstrap.for_home(home.path)
+    sockets = ((control, home.control_socket), (envoys, bootstrap.control_socket))
+    try:
+        for server, path in sockets:
+            await _listen(server, path)
+        yield
+    finally:
+        await asyncio.gather(*(server.stop(grace=0.5) for server, _ in sockets))
+
+
+async def _listen(server: grpc.aio.Server, path: Path) -> None:
+    """Listen on a Unix socket that only its owner can open."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+    finally:
+        os.umask(before)
+    path.chmod(0o600)
+
+
+@contextlib.asynccontextmanager
+async def _signals(platform: Platform) -> AsyncIterator[asyncio.Event]:
+    """SIGINT stops everything; SIGTERM and SIGHUP set the event that ends only us."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGINT, platform.stop, TERM_GRACE_S)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    try:
+        yield ended
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def _relay(parts: _Parts) -> None:
+    """Any news of pods wakes the reconcile loop."""
+    while True:
+        await parts.fleet.changed.wait()
+        parts.fleet.changed.clear()
+        parts.reconciler.wake.set()
+
+
+async def _measure(platform: Platform) -> None:
+    while True:
+        try:
+            platform.update_metrics()
+        except Exception:
+            log.exception("metrics could not be updated")
+        await asyncio.sleep(METRICS_EACH_S)
+
+
+async def _told_to_end(platform: Platform, ended: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in (platform.stopping, ended)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _take_down(parts: _Parts, grace_s: float) -> None:
+    """Envoy first, so that requests in flight still find their pods; then every pod."""
+    log.info("stopping Envoy and %d pods", len(parts.fleet.pods()))
+    await parts.envoy.stop(grace_s)
+    for pod in parts.fleet.pods():
+        if pod.phase is PodPhase.FAILED:
+            await parts.fleet.forget_pod(pod.id)
+        else:
+            await parts.fleet.stop_pod(pod.id, grace_s)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(grace_s + 5.0):
+            while parts.fleet.pods():
+                await asyncio.sleep(STOP_POLL_S)

@@ -1,0 +1,59 @@
+"""The control plane's own metrics, in Prometheus' form; docs/metrics.md lists them."""
+
+from __future__ import annotations
+
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from trimtab.control.options import Address
+from trimtab.core.errors import InvalidInput
+
+LOOK_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+ENDPOINT = ("namespace", "endpoint")
+
+
+class Metrics:
+    """Counters and gauges of one control plane, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self._look_s = Histogram(
+            "trimtab_reconcile_duration_seconds",
+            "Time of one look at everything.",
+            buckets=LOOK_BUCKETS_S,
+            **own,
+        )
+        self.errors = Counter("trimtab_errors", "Errors that were contained, by where.", ["where"], **own)
+        self.snapshots = Counter("trimtab_snapshots_published", "Snapshots handed to Envoy.", **own)
+        self.signals = Counter("trimtab_signals", "Statistics of revisions received from Envoy.", **own)
+        self.decisions = Counter(
+            "trimtab_decisions", "Decisions of the autoscaler, by the rule that won.", ["rule"], **own
+        )
+        self.pod_failures = Counter("trimtab_pod_failures", "Pods that failed.", ENDPOINT, **own)
+        self.pods = Gauge("trimtab_pods", "Pods by phase.", [*ENDPOINT, "phase"], **own)
+        self.pods_wanted = Gauge("trimtab_pods_wanted", "Pods that should serve.", ENDPOINT, **own)
+        self.in_flight = Gauge("trimtab_requests_in_flight", "Requests at pods.", ENDPOINT, **own)
+        self.queued = Gauge("trimtab_requests_queued", "Requests that wait in Envoy.", ENDPOINT, **own)
+        self.endpoints = Gauge("trimtab_endpoints", "Endpoints by state.", ["state"], **own)
+        self.envoy_connected = Gauge(
+            "trimtab_envoy_connected", "1 while an Envoy takes its configuration.", **own
+        )
+        self.envoy_restarts = Gauge("trimtab_envoy_restarts", "How often Envoy was started again.", **own)
+        self.nacks = Gauge("trimtab_envoy_nacks", "Types of resource that Envoy refused as last sent.", **own)
+
+    def look(self) -> object:
+        """A context manager that times one look."""
+        return self._look_s.time()
+
+    def serve(self, address: Address) -> tuple[Address, WSGIServer]:
+        """Serve /metrics; port 0 takes a free one. Raises InvalidInput if the port is taken."""
+        try:
+            server, _ = start_http_server(address.port, address.host, self.registry)
+        except OSError as error:
+            hint = "stop what holds it, or give another --metrics-listen"
+            raise InvalidInput(
+                f"{address} cannot be listened on: {error.strerror}", where="--metrics-listen", hint=hint
+            ) from error
+        return Address(address.host, server.server_port), server

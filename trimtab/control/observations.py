@@ -1,0 +1,121 @@
+"""The newest signals of each revision and pod: for the status, for drains, on their way to the autoscaler."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from trimtab.core.pod import Pod
+from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+
+LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short enough to follow a spike
+FRESH_S = 5.0  # a gauge older than this is unknown
+CPU_PERIOD_S = 2.0  # shorter ones are mostly the kernel's 10 ms ticks
+BATCH_MAX = 600  # signals that wait for a decision: minutes more than two decisions are apart
+
+
+@dataclass(frozen=True)
+class LoadNow:
+    """What Envoy saw of a revision over the last seconds; None is unknown."""
+
+    requests_per_s: float | None = None
+    in_flight: float | None = None
+    queued: float | None = None
+    rejected_per_s: float | None = None
+    failed_per_s: float | None = None
+    p50_s: float | None = None
+    p99_s: float | None = None
+
+
+@dataclass
+class _Seen:
+    waiting: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
+    recent: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
+    latencies: deque[LatencySignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
+
+
+class Observations:
+    """Keeps a bounded number of signals per revision, and the last gauge per pod."""
+
+    def __init__(self) -> None:
+        self._revisions: dict[RevisionKey, _Seen] = {}
+        self._pods: dict[tuple[str, str], EndpointSignal] = {}
+        self._cpu: dict[str, tuple[float, float, float | None]] = {}
+
+    def add(
+        self,
+        revisions: tuple[RevisionSignal, ...],
+        pods: tuple[EndpointSignal, ...],
+        latencies: tuple[LatencySignal, ...],
+    ) -> None:
+        for signal in revisions:
+            seen = self._revisions.setdefault(signal.revision, _Seen())
+            seen.waiting.append(signal)
+            seen.recent.append(signal)
+        for latency in latencies:
+            self._revisions.setdefault(latency.revision, _Seen()).latencies.append(latency)
+        for pod in pods:
+            self._pods[pod.address, pod.envoy] = pod
+
+    def take(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
+        """The signals that came since the last call."""
+        seen = self._revisions.get(revision)
+        if seen is None:
+            return ()
+        taken = tuple(seen.waiting)
+        seen.waiting.clear()
+        return taken
+
+    def load(self, revision: RevisionKey, now_s: float) -> LoadNow:
+        """Means over LOOK_BACK_S, gauges as of the last flush, each summed over the Envoys."""
+        seen = self._revisions.get(revision)
+        recent = [s for s in seen.recent if now_s - s.at_s <= LOOK_BACK_S] if seen else []
+        if seen is None or not recent:
+            return LoadNow()
+        span_s = max(sum(s.period_s for s in recent) / len({s.envoy for s in recent}), 1e-3)
+        newest = {signal.envoy: signal for signal in recent}.values()
+        p50_s, p99_s = _quantiles([q for q in seen.latencies if now_s - q.at_s <= LOOK_BACK_S])
+        return LoadNow(
+            requests_per_s=sum(s.arrivals for s in recent) / span_s,
+            in_flight=sum(s.in_flight for s in newest),
+            queued=sum(s.queued for s in newest),
+            rejected_per_s=sum(s.rejected for s in recent) / span_s,
+            failed_per_s=sum(s.failed for s in recent) / span_s,
+            p50_s=p50_s,
+            p99_s=p99_s,
+        )
+
+    def in_flight(self, address: str, now_s: float) -> tuple[float, int] | None:
+        """(time of the oldest report, requests in flight at all Envoys) of a pod; None if not fresh."""
+        found = [s for (at, _), s in self._pods.items() if at == address and now_s - s.at_s <= FRESH_S]
+        return (min(s.at_s for s in found), sum(s.in_flight for s in found)) if found else None
+
+    def cpu_cores(self, pod: Pod, now_s: float) -> float | None:
+        """Cores that a pod used since it was last looked at, at least CPU_PERIOD_S ago; None is unknown."""
+        if pod.cpu_seconds is None:
+            return None
+        since_s, used_s, cores = self._cpu.get(pod.id, (now_s, pod.cpu_seconds, None))
+        if now_s - since_s >= CPU_PERIOD_S:
+            cores = max(0.0, (pod.cpu_seconds - used_s) / (now_s - since_s))
+            since_s, used_s = now_s, pod.cpu_seconds
+        self._cpu[pod.id] = (since_s, used_s, cores)
+        return cores
+
+    def keep_only(self, revisions: set[RevisionKey], pods: tuple[Pod, ...]) -> None:
+        """Forget what is gone."""
+        addresses, ids = {pod.address for pod in pods}, {pod.id for pod in pods}
+        for pod_id in self._cpu.keys() - ids:
+            del self._cpu[pod_id]
+        for key in self._revisions.keys() - revisions:
+            del self._revisions[key]
+        for key in [key for key in self._pods if key[0] not in addresses]:
+            del self._pods[key]
+
+
+def _quantiles(latencies: list[LatencySignal]) -> tuple[float | None, float | None]:
+    """The median: the flushes' medians, weighted. The p99: the worst flush's, which overstates it."""
+    count = sum(latency.count for latency in latencies)
+    if not count:
+        return None, None
+    return sum(q.p50_s * q.count for q in latencies) / count, max(q.p99_s for q in latencies if q.count)

@@ -1,0 +1,146 @@
+"""What a control plane is started with, and the check of it before anything is touched."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimtab.core.errors import Exhausted, InvalidInput, NotFound, Unauthorised
+from trimtab.xds.world import ApiKey
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+KEY_LENGTH_MIN = 16  # shorter ones can be guessed at the rate at which Envoy answers
+KEYS_MAX = 10_000
+
+_CLIENT = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Options of `trimtab up`. `down_window_s` None is the autoscaler's own."""
+
+    home: Path
+    listen: str = DEFAULT_LISTEN
+    api_keys: Path | None = None
+    metrics_listen: str = "127.0.0.1:0"
+    domain: str = "localhost"
+    down_window_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """Where a started control plane is found."""
+
+    pid: int
+    version: str
+    listen: str
+    metrics_listen: str
+    control_socket: str
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host (literal address or name) and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str, where: str, *, port_min: int = 1) -> Address:
+    """`127.0.0.1:8080`, `[::1]:8080`, `localhost:8080`. Raises InvalidInput."""
+    hint = f"write HOST:PORT, for example {DEFAULT_LISTEN}"
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit():
+        raise InvalidInput(f"`{text}` is not an address", where=where, hint=hint)
+    if not port_min <= int(port) <= 65_535:
+        raise InvalidInput(f"port {port} is out of range", where=where, hint=f"{port_min} to 65535")
+    if host == "localhost":
+        return Address("127.0.0.1", int(port))
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise InvalidInput(f"`{host}` is not an IP address", where=where, hint=hint) from None
+    return Address(host, int(port))
+
+
+def checked_listen(options: ServeOptions) -> tuple[Address, tuple[ApiKey, ...]]:
+    """The gateway's address and keys. Raises InvalidInput, NotFound or Unauthorised."""
+    address = parse_address(options.listen, "--listen")
+    keys = read_api_keys(options.api_keys) if options.api_keys else ()
+    if not address.loopback and not keys:
+        raise Unauthorised(
+            f"{address} can be reached from other machines, and no caller would need a key",
+            where="--listen",
+            hint="add --api-keys FILE (one `CLIENT KEY` per line), or listen on 127.0.0.1",
+        )
+    return address, keys
+
+
+def checked_metrics_listen(options: ServeOptions) -> Address:
+    """Where /metrics listens. Loopback only: it names every endpoint. Raises InvalidInput or Unauthorised."""
+    address = parse_address(options.metrics_listen, "--metrics-listen", port_min=0)
+    if not address.loopback:
+        hint = "listen on 127.0.0.1 and let a local agent forward what it scrapes"
+        raise Unauthorised("metrics are served on loopback only", where="--metrics-listen", hint=hint)
+    return address
+
+
+def read_api_keys(path: Path) -> tuple[ApiKey, ...]:
+    """Keys from a file: one `CLIENT KEY` per line; empty lines and `#` comments are passed over.
+
+    Raises NotFound, Unauthorised or InvalidInput naming the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise NotFound("no such file", where=str(path), hint="one `CLIENT KEY` per line") from None
+    except PermissionError:
+        raise Unauthorised("cannot be read", where=str(path), hint="mend its rights") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"cannot be read: {error}", where=str(path), hint="one `CLIENT KEY` per line"
+        ) from error
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    keys = tuple(
+        _key(line, f"{path}:{number}") for number, line in numbered if line and not line.startswith("#")
+    )
+    _check_distinct(keys, path)
+    return keys
+
+
+def _key(line: str, where: str) -> ApiKey:
+    parts = line.split()
+    if len(parts) != 2 or not _CLIENT.fullmatch(parts[0]):
+        raise InvalidInput(
+            "is not `CLIENT KEY`", where=where, hint="for example: team-a 8f1d…(32 characters)"
+        )
+    if len(parts[1]) < KEY_LENGTH_MIN or not parts[1].isascii():
+        hint = "make one with: openssl rand -hex 32"
+        raise InvalidInput(
+            f"the key is shorter than {KEY_LENGTH_MIN} characters or not ASCII", where=where, hint=hint
+        )
+    return ApiKey(parts[0], parts[1])
+
+
+def _check_distinct(keys: tuple[ApiKey, ...], path: Path) -> None:
+    if not keys:
+        raise InvalidInput("holds no key", where=str(path), hint="one `CLIENT KEY` per line")
+    if len(keys) > KEYS_MAX:
+        raise Exhausted(f"holds {len(keys)} keys", where=str(path), hint=f"at most {KEYS_MAX}")
+    if len({key.key for key in keys}) < len(keys):
+        raise InvalidInput("holds the same key twice", where=str(path), hint="give each client its own key")

@@ -1,0 +1,194 @@
+"""The whole of one control plane as its API tells it: endpoints with their status, Envoy, the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterator
+
+import psutil
+
+import trimtab
+from trimtab.control.endpoints import Endpoints
+from trimtab.control.home import Home
+from trimtab.control.metrics import Metrics
+from trimtab.control.observations import LoadNow, Observations
+from trimtab.control.options import Started
+from trimtab.control.reconcile import Reconciler
+from trimtab.control.status import Seen, endpoint_message, state_of
+from trimtab.core.clock import Clock
+from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
+from trimtab.core.pod import Pod
+from trimtab.core.revision import RevisionKey
+from trimtab.envoy.intake import StatisticsIntake
+from trimtab.envoy.process import EnvoyProcess
+from trimtab.fleet.protocol import Fleet
+from trimtab.source.cache import prune
+from trimtab.v1 import control_pb2 as v1
+from trimtab.xds.kinds import SHORT
+from trimtab.xds.server import AdsServer
+
+DISK_LOW_BYTES = 1 << 30
+STATISTICS_STALE_S = 10.0
+
+
+class Platform:
+    """Puts together what the parts know. Changes nothing but by `prune` and `stop`."""
+
+    def __init__(
+        self,
+        home: Home,
+        started: Started,
+        endpoints: Endpoints,
+        fleet: Fleet,
+        reconciler: Reconciler,
+        observations: Observations,
+        ads: AdsServer,
+        intake: StatisticsIntake,
+        envoy: EnvoyProcess,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        api_keys: bool,
+    ) -> None:
+        self._home = home
+        self._started = started
+        self._endpoints = endpoints
+        self._fleet = fleet
+        self._reconciler = reconciler
+        self._observations = observations
+        self._ads = ads
+        self._intake = intake
+        self._envoy = envoy
+        self._clock = clock
+        self._metrics = metrics
+        self._api_keys = api_keys
+        self._me = psutil.Process()
+        self.stopping = asyncio.Event()
+        self.grace_s = 0.0
+
+    def stop(self, grace_s: float) -> None:
+        """Ask the control plane to take everything down."""
+        self.grace_s = grace_s
+        self.stopping.set()
+
+    def endpoint(self, name: EndpointName) -> v1.Endpoint:
+        """One endpoint with its status. Raises NotFound."""
+        return endpoint_message(self._seen(name))
+
+    def prune(self, *, dry_run: bool) -> v1.PruneResponse:
+        """Remove models that no revision refers to. Raises Conflict while one is being copied."""
+        running = {pod.revision for pod in self._fleet.pods()}
+        if not dry_run:
+            self._endpoints.forget_old_revisions(keep=running.__contains__)
+        pruned = prune(self._home.models, self._endpoints.digests(), dry_run)
+        return v1.PruneResponse(removed=pruned.removed, bytes=pruned.bytes)
+
+    def describe(self) -> v1.Platform:
+        """The platform itself."""
+        return v1.Platform(
+            version=trimtab.__version__,
+            home=str(self._home.path),
+            listen=self._started.listen,
+            metrics_listen=self._started.metrics_listen,
+            process_id=os.getpid(),
+            started_at_s=self._me.create_time(),
+            envoys=self._envoys(),
+            memory_free_bytes=psutil.virtual_memory().available,
+            disk_free_bytes=shutil.disk_usage(self._home.path).free,
+            warnings=list(self._warnings()),
+            memory_bytes=self._me.memory_info().rss,
+            api_keys=self._api_keys,
+        )
+
+    def update_metrics(self) -> None:
+        """Set the gauges from what is there now."""
+        gauges = self._metrics
+        for gauge in (gauges.pods, gauges.pods_wanted, gauges.in_flight, gauges.queued, gauges.endpoints):
+            gauge.clear()
+        for record in self._endpoints.all():
+            seen = self._seen(record.name)
+            labels = (record.name.namespace, record.name.name)
+            gauges.endpoints.labels(v1.State.Name(state_of(seen))).inc()
+            for pod in (pod for pods in seen.pods.values() for pod in pods):
+                gauges.pods.labels(*labels, pod.phase.value).inc()
+            serving = seen.revisions.get(record.serving_revision)
+            gauges.pods_wanted.labels(*labels).set(serving.pods_wanted if serving else 0)
+            if seen.load.in_flight is not None and seen.load.queued is not None:
+                gauges.in_flight.labels(*labels).set(seen.load.in_flight)
+                gauges.queued.labels(*labels).set(seen.load.queued)
+        nodes = self._ads.nodes()
+        gauges.envoy_connected.set(sum(node.connected for node in nodes))
+        gauges.envoy_restarts.set(self._envoy.status().restarts)
+        gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types.values()))
+
+    def _seen(self, name: EndpointName) -> Seen:
+        record = self._endpoints.get(name)
+        live = self._reconciler.live(name)
+        pods = self._reconciler.pods(name)
+        wall_s, now_s = self._clock.wall_s(), self._clock.now_s()
+        every = [pod for some in pods.values() for pod in some]
+        serving = RevisionKey(name, record.serving_revision)
+        return Seen(
+            record=record,
+            revisions=self._endpoints.revisions(name),
+            pods=pods,
+            drains=dict(live.drains),
+            load=self._observations.load(serving, now_s) if record.serving_revision else LoadNow(),
+            in_flight=self._in_flight(every, now_s),
+            cpu_cores={p.id: c for p in every if (c := self._observations.cpu_cores(p, now_s)) is not None},
+            last_failure=live.last_failure,
+            capped_by=live.capped_by,
+            retry_in_s=None if live.retry_at_s is None else max(0.0, live.retry_at_s - wall_s),
+            warnings=tuple(w for w in (live.error, *self._nacks()) if w),
+            url=self._url(name),
+        )
+
+    def _in_flight(self, pods: list[Pod], now_s: float) -> dict[str, int]:
+        found = {pod.id: self._observations.in_flight(pod.address, now_s) for pod in pods}
+        return {pod_id: seen[1] for pod_id, seen in found.items() if seen is not None}
+
+    def _url(self, name: EndpointName) -> str:
+        told = name.name if name.namespace == DEFAULT_NAMESPACE else str(name)
+        return f"http://{self._started.listen}/serving-endpoints/{told}/invocations"
+
+    def _envoys(self) -> list[v1.Envoy]:
+        status = self._envoy.status()
+        nodes = {node.node: node for node in self._ads.nodes()}
+        node = nodes.get(status.node)
+        envoy = v1.Envoy(
+            node=status.node,
+            process_id=status.pid or 0,
+            running=status.running,
+            connected=node.connected if node else False,
+            version=status.version,
+            restarts=status.restarts,
+            statistics_age_s=self._intake.age_s(status.node),
+        )
+        for kind, told in node.types.items() if node else ():
+            envoy.subscriptions.add(
+                type=SHORT.get(kind, kind),
+                sent_version=told.sent_version,
+                acked_version=told.acked_version,
+                nack=told.nack,
+                nack_at_s=told.nack_at_s or 0.0,
+            )
+        return [envoy]
+
+    def _nacks(self) -> Iterator[str]:
+        for node in self._ads.nodes():
+            for kind, told in node.types.items():
+                if told.nack:
+                    yield f"Envoy `{node.node}` refused its {SHORT.get(kind, kind)}: {told.nack}"
+
+    def _warnings(self) -> Iterator[str]:
+        yield from self._nacks()
+        if self._reconciler.publish_error:
+            yield self._reconciler.publish_error
+        free = shutil.disk_usage(self._home.path).free
+        if free < DISK_LOW_BYTES:
+            yield f"the disk of {self._home.path} has {free >> 20} MiB left; free some space"
+        age_s = self._intake.age_s(self._envoy.status().node)
+        if age_s is not None and age_s > STATISTICS_STALE_S:
+            yield f"Envoy's statistics are {age_s:.0f} s old: scaling holds what there is"

@@ -1,0 +1,186 @@
+"""What one endpoint needs next: which pods to start, which should leave, which revision serves. Pure.
+
+The plan compares whole states: what is wanted, and which pods are there. It is computed anew at
+each look, so it may be repeated, and a control plane that was killed anywhere goes on from what
+it finds. Worked example: revision 3 serves with 4 pods wanted, revision 4 is wanted. Revision 4
+gets 4 pods; when 4 are ready it takes the traffic; once Envoy has acknowledged the routes, the
+pods of revision 3 leave.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
+from trimtab.core.pod import Pod, PodPhase
+
+FAILURES_MAX = 3  # rounds; a load that failed three times in a row fails by its own doing
+BACKOFF_MAX_S = 60.0
+HELD_OUT_S = 60.0  # a pod that served this long was no failed start: the count begins anew
+STARTS_AT_ONCE_MAX = max(2, os.cpu_count() or 1)  # per endpoint: more would only slow each other's imports
+
+
+@dataclass(frozen=True)
+class RevisionFacts:
+    """A revision, its pods as observed, and how many the autoscaler wants of it."""
+
+    record: RevisionRecord
+    pods: tuple[Pod, ...] = ()
+    leaving: frozenset[str] = frozenset()  # ids of pods that Envoy was told to drain
+    gone_from_envoy: frozenset[str] = frozenset()  # of those, the ones past the point of return
+    wanted: int = 1
+    capped: bool = False  # the machine has no room for one more pod
+
+    @property
+    def number(self) -> int:
+        return self.record.revision.key.number
+
+    def ready(self) -> list[Pod]:
+        """Pods that take traffic."""
+        return [p for p in self.pods if p.phase is PodPhase.READY and p.id not in self.leaving]
+
+    def usable(self) -> list[Pod]:
+        """Pods that take or may again take traffic, or will, the best to keep first."""
+        alive = [
+            pod
+            for pod in self.pods
+            if pod.phase in (PodPhase.STARTING, PodPhase.READY) and pod.id not in self.gone_from_envoy
+        ]
+        return sorted(alive, key=self._rank)
+
+    def _rank(self, pod: Pod) -> tuple[bool, bool, float, str]:
+        return (pod.phase is not PodPhase.READY, pod.id in self.leaving, pod.started_at_s, pod.id)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now for one endpoint. Every part may be empty."""
+
+    starts: tuple[tuple[int, int], ...] = ()  # (revision, how many pods)
+    leaves: tuple[str, ...] = ()  # ids of pods that should leave, all of them, at each look
+    serving: int = 0
+    gave_up: bool = False  # the wanted revision failed for good
+    complete: bool = False  # what is wanted serves, with as many pods as it should
+    retry_at_s: float | None = None  # wall clock
+
+
+def plan(
+    endpoint: EndpointRecord, revisions: dict[int, RevisionFacts], *, routes_settled: bool, now_s: float
+) -> Plan:
+    """The next steps of one endpoint. `now_s` is wall clock, as the records' times are.
+
+    `routes_settled`: every Envoy has acknowledged the routes as they were last published.
+    """
+    if endpoint.deleting:
+        return _withdraw(revisions, routes_settled)
+    wanted = revisions[endpoint.wanted_revision]
+    serving = revisions.get(endpoint.serving_revision)
+    gave_up = endpoint.outcome is Outcome.FAILED or _gave_up(wanted, serving)
+    if not gave_up and _takes_over(wanted, serving):
+        serving = wanted
+    # A switch made just now is in no route yet: what served before must not leave at this look.
+    routes_settled = routes_settled and (serving.number if serving else 0) == endpoint.serving_revision
+    keep = {facts.number for facts in (serving, None if gave_up else wanted) if facts is not None}
+    starts, leaves, retry_at_s = [], [], None
+    for number, facts in sorted(revisions.items()):
+        if number in keep:
+            missing, spare = _missing(facts), _spare(facts)
+            may_start_at_s = facts.record.failed_at_s + backoff_s(facts.record.failures)
+            if missing and now_s >= may_start_at_s:
+                starts.append((number, missing))
+            elif missing:
+                retry_at_s = may_start_at_s
+            leaves += spare
+        elif routes_settled or not _serves(facts, endpoint):
+            leaves += [pod.id for pod in facts.pods if _alive(pod)]
+    return Plan(
+        starts=tuple(starts),
+        leaves=tuple(leaves),
+        serving=serving.number if serving else 0,
+        gave_up=gave_up,
+        complete=serving is wanted and routes_settled and _enough(wanted),
+        retry_at_s=retry_at_s,
+    )
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds to wait after the n-th failed round: 0, 0, 2, 4, 8, … at most BACKOFF_MAX_S.
+
+    The first loss is replaced at once: a pod that was killed says nothing about the next one.
+    """
+    return 0.0 if failures <= 1 else min(BACKOFF_MAX_S, 2.0 ** (failures - 1))
+
+
+def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRecord:
+    """The revision's record once `pod` was found FAILED.
+
+    Pods that began before the last counted failure belong to its round: four that die together
+    of one cause count once. A pod killed after long service is a loss, not a failure. A start
+    that ran into its deadline is a verdict by itself.
+    """
+    served_s = now_s - pod.ready_at_s if pod.ready_at_s is not None else 0.0
+    if served_s >= HELD_OUT_S:
+        return replace(record, failures=0)
+    if pod.started_at_s <= record.failed_at_s:
+        return record
+    overdue = pod.ready_at_s is None and now_s - pod.started_at_s >= record.revision.model.start_timeout_s
+    return replace(record, failures=FAILURES_MAX if overdue else record.failures + 1, failed_at_s=now_s)
+
+
+def after_service(record: RevisionRecord, pods: tuple[Pod, ...], now_s: float) -> RevisionRecord:
+    """The record with its failures forgotten once a pod has held out."""
+    held_out = any(
+        pod.phase is PodPhase.READY
+        and pod.ready_at_s is not None
+        and now_s - pod.ready_at_s >= HELD_OUT_S
+        and pod.ready_at_s > record.failed_at_s
+        for pod in pods
+    )
+    return replace(record, failures=0) if held_out and record.failures else record
+
+
+def _withdraw(revisions: dict[int, RevisionFacts], routes_settled: bool) -> Plan:
+    """Routes go first (serving 0), pods once Envoy knows."""
+    if not routes_settled:
+        return Plan()
+    return Plan(leaves=tuple(pod.id for facts in revisions.values() for pod in facts.pods if _alive(pod)))
+
+
+def _gave_up(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
+    """A revision that never took traffic is given up; one that did is tried again, ever more slowly."""
+    never_served = serving is None or serving.number != wanted.number
+    return never_served and wanted.record.failures >= FAILURES_MAX
+
+
+def _takes_over(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
+    ready = len(wanted.ready())
+    if serving is None or serving.number == wanted.number or not serving.ready():
+        return ready >= 1
+    return ready >= max(1, serving.wanted)
+
+
+def _enough(facts: RevisionFacts) -> bool:
+    ready = len(facts.ready())
+    return ready >= facts.wanted or (facts.capped and ready >= 1)
+
+
+def _missing(facts: RevisionFacts) -> int:
+    usable = facts.usable()
+    starting = sum(pod.phase is PodPhase.STARTING for pod in usable)
+    return max(0, min(facts.wanted - len(usable), STARTS_AT_ONCE_MAX - starting))
+
+
+def _spare(facts: RevisionFacts) -> list[str]:
+    """Pods beyond the wanted number: those not yet ready first, then the youngest."""
+    beyond = [pod.id for pod in facts.usable()[max(0, facts.wanted) :]]
+    return beyond + [pod.id for pod in facts.pods if pod.id in facts.gone_from_envoy and _alive(pod)]
+
+
+def _serves(facts: RevisionFacts, endpoint: EndpointRecord) -> bool:
+    """Whether Envoy may still send requests to it: it served until this look."""
+    return facts.number == endpoint.serving_revision or bool(facts.ready())
+
+
+def _alive(pod: Pod) -> bool:
+    return pod.phase in (PodPhase.STARTING, PodPhase.READY)

@@ -1,0 +1,67 @@
+"""The endpoints as Envoy should see them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trimtab.control.draining import Drain
+from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import RevisionKey
+from trimtab.runtime.catalog import RUNTIMES
+from trimtab.xds.world import Backend, EndpointView, RevisionView, Share
+
+QUEUE_MIN = 1_000  # a spike of 100 requests/s waits out a cold start of 10 s
+QUEUE_PER_RANGE = 10  # Knative's queue-proxy holds as many times its container concurrency
+
+
+def target_concurrency(record: RevisionRecord) -> int:
+    """How many requests one pod of the revision may hold in flight."""
+    model = record.revision.model
+    return RUNTIMES[model.runtime].first_concurrency(model)
+
+
+def queue_max(record: EndpointRecord) -> int:
+    """How many requests may wait in Envoy for one revision before callers get 429."""
+    return max(QUEUE_MIN, QUEUE_PER_RANGE * record.spec.models[0].concurrency.max)
+
+
+def shares(record: EndpointRecord) -> tuple[Share, ...]:
+    """Which revision gets the endpoint's requests; empty before anything served, and while deleting."""
+    if record.deleting or not record.serving_revision:
+        return ()
+    return (Share(RevisionKey(record.name, record.serving_revision), 100),)
+
+
+def endpoint_view(
+    record: EndpointRecord,
+    revisions: Mapping[int, RevisionRecord],
+    pods: Mapping[int, tuple[Pod, ...]],
+    drains: Mapping[str, Drain],
+) -> EndpointView:
+    """One endpoint: the serving revision, the wanted one, and every other with a pod still in Envoy."""
+    wanted = set() if record.outcome is Outcome.FAILED else {record.wanted_revision}
+    views = []
+    for number, revision in sorted(revisions.items()):
+        backends = _backends(pods.get(number, ()), drains)
+        if number == record.serving_revision or number in wanted or backends:
+            views.append(
+                RevisionView(
+                    key=revision.revision.key,
+                    protocols=RUNTIMES[revision.revision.model.runtime].protocols,
+                    target_concurrency=target_concurrency(revision),
+                    queue_max=queue_max(record),
+                    backends=backends,
+                )
+            )
+    return EndpointView(record.name, tuple(views), shares(record), record.spec.request_timeout_s)
+
+
+def _backends(pods: tuple[Pod, ...], drains: Mapping[str, Drain]) -> tuple[Backend, ...]:
+    return tuple(
+        sorted(
+            Backend(pod.host, pod.port, draining=pod.id in drains)
+            for pod in pods
+            if pod.phase is PodPhase.READY and (pod.id not in drains or drains[pod.id].in_assignment)
+        )
+    )

@@ -1,0 +1,178 @@
+"""Envoy's bootstrap: where its control plane is, which statistics it sends, and who may administer it.
+
+Pure rendering: values in, JSON out. All that changes while Envoy runs (listeners, routes, clusters,
+pods) comes over ADS; what is here is read once, when Envoy starts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.envoy.histogram import BOUNDS_MS
+from trimtab.host.files import socket_path
+
+Json = dict[str, Any]
+
+CONTROL_PLANE = "control_plane"  # the cluster of the control plane in every Envoy
+NODE_ATTRIBUTE = "trimtab.node"  # resource attribute of OTLP messages: Envoy adds no node id by itself
+
+# Of a cluster's statistics, what `statistics` reads and what a person debugging would ask for.
+CLUSTER_STATISTICS = (
+    "membership_(total|healthy)",
+    "upstream_rq_(total|active|time|completed|cancelled|timeout|5xx|retry|retry_success|retry_overflow)",
+    "upstream_rq_(tx_reset|rx_reset|per_try_timeout)",
+    "upstream_rq_pending_(active|overflow|failure_eject)",
+    "upstream_cx_(active|total|none_healthy|connect_fail|connect_timeout|overflow)",
+)
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """What one Envoy is told when it starts. Both sockets must lie in a folder that only we can read."""
+
+    node: str
+    control_socket: Path  # ADS and the intake of statistics, on one gRPC server
+    admin_socket: Path
+    flush_interval_s: float = 1.0
+    data_points_max: int = 4_000  # of one message: about 1 MB, and what the receiver parses in one go
+    downstream_connections_max: int = 10_000
+
+    @classmethod
+    def for_home(cls, home: Path, node: str = "local") -> Bootstrap:
+        """The Envoy of a machine: sockets in the run folder of `home`."""
+        return cls(node, socket_path(home, "xds.sock"), socket_path(home, "envoy-admin.sock"))
+
+
+def render(bootstrap: Bootstrap) -> bytes:
+    """The bootstrap as JSON that people can read; the same input gives the same bytes."""
+    return json.dumps(document(bootstrap), indent=2).encode() + b"\n"
+
+
+def document(bootstrap: Bootstrap) -> Json:
+    """The bootstrap as Envoy's `envoy.config.bootstrap.v3.Bootstrap`."""
+    return {
+        "node": {"id": bootstrap.node, "cluster": "trimtab"},
+        "admin": {"address": _pipe(bootstrap.admin_socket)},
+        "dynamic_resources": _dynamic_resources(),
+        "static_resources": {"clusters": [_control_plane(bootstrap.control_socket)]},
+        "stats_config": _stats_config(),
+        "stats_flush_interval": f"{bootstrap.flush_interval_s:g}s",
+        "stats_sinks": [_statistics_sink(bootstrap)],
+        "layered_runtime": {"layers": [{"name": "static", "static_layer": _runtime()}]},
+        "overload_manager": _overload_manager(bootstrap.downstream_connections_max),
+    }
+
+
+def _pipe(path: Path) -> Json:
+    return {"pipe": {"path": str(path), "mode": 0o600}}
+
+
+def _dynamic_resources() -> Json:
+    """Discovery over one delta stream, tried again within 2 s for as long as the control plane is away.
+
+    Without a first configuration there is nothing to serve: Envoy waits for it (timeout 0) rather
+    than open with half of it.
+    """
+    over_ads = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    return {
+        "ads_config": {
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": True,
+            "grpc_services": [
+                {
+                    "envoy_grpc": {
+                        "cluster_name": CONTROL_PLANE,
+                        "retry_policy": {"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}},
+                    }
+                }
+            ],
+        },
+        "lds_config": over_ads,
+        "cds_config": over_ads,
+    }
+
+
+def _control_plane(socket: Path) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    http2 = {"connection_keepalive": {"interval": "10s", "timeout": "10s"}}  # notices a hung control plane
+    return {
+        "name": CONTROL_PLANE,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            options: _typed(options, {"explicit_http_config": {"http2_protocol_options": http2}})
+        },
+        "load_assignment": {
+            "cluster_name": CONTROL_PLANE,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
+        },
+    }
+
+
+def _stats_config() -> Json:
+    """Keep what is read: each counter costs memory per cluster and bytes per second.
+
+    Per-endpoint statistics are not subject to the matcher.
+    """
+    patterns: list[Json] = [
+        {"safe_regex": {"regex": rf"cluster\.[^.]*\.{name}"}} for name in CLUSTER_STATISTICS
+    ]
+    patterns += [
+        {"safe_regex": {"regex": r"listener\..*\.downstream_(cx_(active|total|overflow)|pre_cx_timeout)"}},
+        {"safe_regex": {"regex": r"http\..*\.downstream_(rq_(active|total|[2345]xx)|cx_active)"}},
+        {"safe_regex": {"regex": r"(control_plane|cluster_manager|listener_manager)\..*"}},
+        {"safe_regex": {"regex": r"server\.(uptime|live|state|memory_allocated|total_connections)"}},
+        {"prefix": "overload."},
+    ]
+    buckets = {"match": {"prefix": "cluster."}, "buckets": list(BOUNDS_MS)}
+    return {
+        "stats_matcher": {"inclusion_list": {"patterns": patterns}},
+        "histogram_bucket_settings": [buckets],
+    }
+
+
+def _statistics_sink(bootstrap: Bootstrap) -> Json:
+    node = {"attributes": {NODE_ATTRIBUTE: bootstrap.node}}
+    detectors = "envoy.extensions.tracers.opentelemetry.resource_detectors.v3"
+    sink = {
+        "grpc_service": {"envoy_grpc": {"cluster_name": CONTROL_PLANE}, "timeout": "5s"},
+        "report_counters_as_deltas": True,
+        "report_histograms_as_deltas": True,
+        "max_data_points_per_request": bootstrap.data_points_max,
+        "resource_detectors": [
+            {
+                "name": "envoy.tracers.opentelemetry.resource_detectors.static_config",
+                "typed_config": _typed(f"{detectors}.StaticConfigResourceDetectorConfig", node),
+            }
+        ],
+    }
+    return {
+        "name": "envoy.stat_sinks.open_telemetry",
+        "typed_config": _typed("envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig", sink),
+    }
+
+
+def _runtime() -> Json:
+    """Least request must see the requests that wait, or new ones pile up behind a busy pod."""
+    return {"envoy.reloadable_features.least_request_lb_count_pending_requests": True}
+
+
+def _overload_manager(connections_max: int) -> Json:
+    """A bound on open connections from callers: beyond it new ones are closed, and those there go on."""
+    connections = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": _typed(connections, {"max_active_downstream_connections": connections_max}),
+            }
+        ]
+    }
+
+
+def _typed(message: str, fields: Json) -> Json:
+    return {"@type": f"type.googleapis.com/{message}", **fields}

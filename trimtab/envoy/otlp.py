@@ -1,0 +1,190 @@
+"""Envoy's statistics as they come over OTLP: bytes in, counts per revision out. Pure.
+
+One flush may come as several messages; all of them carry the same time. Deltas of zero are left
+out, gauges that were ever set are not: a cluster that is mentioned at all was reported, and what
+is not said of it is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric, NumberDataPoint
+
+from trimtab.core.revision import RevisionKey
+from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
+from trimtab.envoy.histogram import Histogram, histogram_of
+from trimtab.xds.world import revision_of
+
+_CLUSTER, _ADDRESS = "envoy.cluster_name", "envoy.endpoint_address"
+_RESPONSE_CLASS = "envoy.response_code_class"
+_UPTIME = "server.uptime"
+_KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "quiet", not "unknown"
+_LATENCY = "cluster.upstream_rq_time"
+_ANSWERS = "cluster.upstream_rq_xx"
+_POD_IN_FLIGHT = "cluster.endpoint.rq_active"
+# Where each statistic is summed, and with which sign.
+_SUMMED = {
+    "cluster.upstream_rq_total": ("attempts", 1),
+    "cluster.upstream_rq_cancelled": ("attempts", 1),
+    "cluster.upstream_rq_pending_failure_eject": ("attempts", 1),
+    "cluster.upstream_cx_none_healthy": ("attempts", 1),
+    "cluster.upstream_rq_retry": ("attempts", -1),
+    "cluster.upstream_rq_pending_overflow": ("rejected", 1),
+    "cluster.upstream_rq_active": ("in_flight", 1),
+    "cluster.upstream_rq_pending_active": ("queued", 1),
+}
+
+_revision_of = lru_cache(maxsize=4096)(revision_of)
+
+
+class MalformedError(ValueError):
+    """A message that is not one of Envoy's."""
+
+
+@dataclass
+class Counts:
+    """One revision in one flush, all its clusters together."""
+
+    attempts: int = 0  # that ended their wait, less those that were not a request's first
+    rejected: int = 0
+    answered_5xx: int = 0  # rejected ones are among them
+    in_flight: int = 0
+    queued: int = 0
+    times: Histogram | None = None
+    pods: dict[str, int] = field(default_factory=dict)  # address → in flight
+
+
+@dataclass
+class Flush:
+    """One flush of one node: what its messages said so far. `at_ns` is Envoy's clock and names it."""
+
+    node: str
+    at_ns: int
+    since_ns: int = 0  # when the one before it was; 0 is unknown
+    uptime_s: float | None = None
+    revisions: dict[RevisionKey, Counts] = field(default_factory=dict)
+
+
+def parse(data: bytes) -> Flush:
+    """What one message says. Raises MalformedError; half of a message is never taken."""
+    try:
+        request = ExportMetricsServiceRequest.FromString(data)
+        return _flush(request)
+    except MalformedError:
+        raise
+    except Exception as error:
+        raise MalformedError(f"cannot be read: {error}") from error
+
+
+def joined(first: Flush, second: Flush) -> Flush:
+    """Two messages of the same flush as one. `first` is used up. Raises MalformedError if they do not fit."""
+    if (first.node, first.at_ns) != (second.node, second.at_ns):
+        raise MalformedError("messages of different flushes")
+    for key, counts in second.revisions.items():
+        known = first.revisions.setdefault(key, Counts())
+        known.times = _both(known.times, counts.times)
+        known.attempts += counts.attempts
+        known.rejected += counts.rejected
+        known.answered_5xx += counts.answered_5xx
+        known.in_flight += counts.in_flight
+        known.queued += counts.queued
+        for address, in_flight in counts.pods.items():
+            known.pods[address] = known.pods.get(address, 0) + in_flight
+    first.since_ns = first.since_ns or second.since_ns
+    first.uptime_s = second.uptime_s if first.uptime_s is None else first.uptime_s
+    return first
+
+
+def _flush(request: ExportMetricsServiceRequest) -> Flush:
+    flush: Flush | None = None
+    for resource in request.resource_metrics:
+        node = _attribute(resource.resource.attributes, NODE_ATTRIBUTE)
+        if not node or (flush is not None and node != flush.node):
+            raise MalformedError(f"does not name one node by the resource attribute {NODE_ATTRIBUTE}")
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                flush = flush or Flush(node, _time_ns(metric))
+                _read(metric, flush)
+    if flush is None:
+        raise MalformedError("holds no metric")
+    return flush
+
+
+def _read(metric: Metric, flush: Flush) -> None:
+    name = metric.name
+    points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
+    if not flush.since_ns and metric.HasField("sum"):
+        flush.since_ns = points[0].start_time_unix_nano
+    if name in _SUMMED:
+        _sum(points, *_SUMMED[name], flush)
+    elif name == _POD_IN_FLIGHT:
+        _read_pods(points, flush)
+    elif name == _LATENCY:
+        _read_times(metric.histogram.data_points, flush)
+    elif name == _ANSWERS:
+        failed = [point for point in points if _attribute(point.attributes, _RESPONSE_CLASS) == "5"]
+        _sum(failed, "answered_5xx", 1, flush)
+    elif name == _KNOWN:
+        for point in points:
+            _counts(point.attributes, flush)
+    elif name == _UPTIME:
+        flush.uptime_s = _value(points[0])
+
+
+def _sum(points: Iterable[NumberDataPoint], into: str, sign: int, flush: Flush) -> None:
+    for point in points:
+        counts = _counts(point.attributes, flush)
+        if counts is not None:
+            setattr(counts, into, getattr(counts, into) + sign * _value(point))
+
+
+def _read_pods(points: Iterable[NumberDataPoint], flush: Flush) -> None:
+    for point in points:
+        counts = _counts(point.attributes, flush)
+        if counts is not None:
+            address = _attribute(point.attributes, _ADDRESS)
+            counts.pods[address] = counts.pods.get(address, 0) + _value(point)
+
+
+def _read_times(points: Iterable[HistogramDataPoint], flush: Flush) -> None:
+    for point in points:
+        counts = _counts(point.attributes, flush)
+        if counts is not None:
+            times = histogram_of(point.explicit_bounds, point.bucket_counts, point.sum)
+            counts.times = _both(counts.times, times)
+
+
+def _counts(attributes: Iterable[KeyValue], flush: Flush) -> Counts | None:
+    """Where a point of a revision's cluster is summed; None for other clusters."""
+    key = _revision_of(_attribute(attributes, _CLUSTER))
+    return flush.revisions.setdefault(key, Counts()) if key is not None else None
+
+
+def _attribute(attributes: Iterable[KeyValue], name: str) -> str:
+    for attribute in attributes:
+        if attribute.key == name:
+            return attribute.value.string_value
+    return ""
+
+
+def _value(point: NumberDataPoint) -> int:
+    value = point.as_int if point.HasField("as_int") else round(point.as_double)
+    if value < 0:
+        raise MalformedError("a count below 0")
+    return value
+
+
+def _time_ns(metric: Metric) -> int:
+    points = metric.gauge.data_points or metric.sum.data_points or metric.histogram.data_points
+    if not points:
+        raise MalformedError(f"no data points in {metric.name}")
+    return points[0].time_unix_nano
+
+
+def _both(first: Histogram | None, second: Histogram | None) -> Histogram | None:
+    return first.plus(second) if first and second else first or second

@@ -1,0 +1,112 @@
+"""What Envoy's statistics say of each revision. Pure: whole flushes in, signals out.
+
+How Envoy counts (tried with 1.40), and hence what the numbers of a signal are made of:
+
+    upstream_rq_total             attempts when they get a connection; not yet while they wait
+    upstream_rq_active            requests at a pod, waiting ones not included
+    upstream_rq_pending_active    requests that wait
+    upstream_rq_pending_overflow  refused because too many waited; never tried again
+    upstream_rq_pending_failure_eject, upstream_rq_cancelled
+                                  attempts that ended while they waited: no connection, client gone or timeout
+    upstream_cx_none_healthy      attempts for which there was no pod
+    upstream_rq_retry             attempts that were not a request's first
+    upstream_rq_time              time of each request that a pod answered, waiting and retries included
+    upstream_rq_xx, class 5       answers 5xx as the caller got them; refused ones are among them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.envoy.otlp import Counts, Flush
+
+PERIOD_MAX_S = 60.0  # a longer one is a step of the wall clock, not a flush
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What one flush of one Envoy says."""
+
+    revisions: tuple[RevisionSignal, ...] = ()
+    pods: tuple[EndpointSignal, ...] = ()
+    latencies: tuple[LatencySignal, ...] = ()
+
+
+@dataclass(frozen=True)
+class Before:
+    """What must be known of the flush before: its time at the receiver, and who waited then."""
+
+    at_s: float
+    uptime_s: float | None
+    queued: dict[RevisionKey, int]
+
+
+def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signals, Before]:
+    """The signals of a whole flush received at `at_s` (monotonic s), and what the next one needs.
+
+    The sums of a flush cover the time that Envoy says they cover; if it does not say (the first one
+    after its start), the time since the flush before, and without one there are no revision signals.
+    """
+    queued = {key: counts.queued for key, counts in flush.revisions.items()}
+    period_s = _period_s(flush, before, at_s)
+    revisions: tuple[RevisionSignal, ...] = ()
+    if period_s is not None:
+        waited = _waited_before(flush, before)
+        revisions = tuple(
+            _revision_signal(key, flush.node, counts, waited.get(key, 0), at_s, period_s)
+            for key, counts in flush.revisions.items()
+        )
+    pods = tuple(
+        EndpointSignal(key, flush.node, address, at_s, in_flight)
+        for key, counts in flush.revisions.items()
+        for address, in_flight in counts.pods.items()
+    )
+    latencies = tuple(
+        LatencySignal(key, flush.node, at_s, t.count, t.quantile_s(0.5), t.quantile_s(0.99))
+        for key, counts in flush.revisions.items()
+        if (t := counts.times) is not None and t.count
+    )
+    return Signals(revisions, pods, latencies), Before(at_s, flush.uptime_s, queued)
+
+
+def _revision_signal(
+    key: RevisionKey, node: str, counts: Counts, waited: int, at_s: float, period_s: float
+) -> RevisionSignal:
+    """Who began to wait has arrived, though Envoy counts an attempt only once it has a connection.
+
+    Counters and gauges are read one after the other while requests go on, hence the bounds at 0.
+    """
+    times = counts.times
+    return RevisionSignal(
+        revision=key,
+        envoy=node,
+        at_s=at_s,
+        period_s=period_s,
+        arrivals=max(0, counts.attempts + counts.queued - waited),
+        completions=times.count if times else 0,
+        rejected=counts.rejected,
+        failed=max(0, counts.answered_5xx - counts.rejected),
+        in_flight=counts.in_flight,
+        queued=counts.queued,
+        request_time_s=times.total_s if times else 0.0,
+    )
+
+
+def _waited_before(flush: Flush, before: Before | None) -> dict[RevisionKey, int]:
+    """Who waited at the flush before. After a restart of Envoy: nobody; unknown: those who wait now."""
+    if before is None:
+        return {key: counts.queued for key, counts in flush.revisions.items()}
+    return {} if _restarted(flush, before) else before.queued
+
+
+def _restarted(flush: Flush, before: Before) -> bool:
+    return flush.uptime_s is not None and before.uptime_s is not None and flush.uptime_s < before.uptime_s
+
+
+def _period_s(flush: Flush, before: Before | None, at_s: float) -> float | None:
+    stated_s = (flush.at_ns - flush.since_ns) / 1e9
+    if flush.since_ns and 0 < stated_s <= PERIOD_MAX_S:
+        return stated_s
+    return at_s - before.at_s if before is not None and at_s > before.at_s else None

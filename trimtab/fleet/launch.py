@@ -1,0 +1,107 @@
+"""Starting a pod's process: its model's files, its record, its environment, its rank."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from trimtab.core.errors import Exhausted, Failed, TrimtabError
+from trimtab.core.revision import Revision
+from trimtab.fleet.records import FleetFolders, PodFolder, PodRecord
+from trimtab.host.process import Mark, Process, spawn, yield_to_others
+from trimtab.runtime.catalog import Launch, Runtime
+
+POD_NICE = 5  # below Envoy and the control plane, which everybody depends on
+POD_OOM_SCORE = 1_000  # first in line for the kernel's memory killer
+
+_DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]+")
+_EXHAUSTED = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+class ModelFolders:
+    """The cache of models: `ROOT/sha256-…/` holds the files of the model `sha256:…`, never changed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._bytes: dict[Path, int] = {}
+
+    def of(self, revision: Revision) -> Path:
+        """The folder of a revision's model. Raises Failed if it is not there."""
+        digest = revision.model.source.digest
+        if not _DIGEST.fullmatch(digest):  # it becomes a path
+            raise Failed(f"`{digest}` is not a digest", where=str(revision.key), hint="deploy again")
+        folder = self._root / digest.replace(":", "-")
+        if not folder.is_dir():
+            raise Failed("the model's files are missing", where=str(folder), hint="deploy again")
+        return folder
+
+    def size_bytes(self, folder: Path) -> int:
+        """Bytes of all its files; counted once."""
+        if folder not in self._bytes:
+            files = (path for path in folder.rglob("*") if path.is_file())
+            self._bytes[folder] = sum(path.stat().st_size for path in files)
+        return self._bytes[folder]
+
+
+def launch_pod(
+    folders: FleetFolders, record: PodRecord, revision: Revision, runtime: Runtime, model_folder: Path
+) -> Process:
+    """Write the record, then start the process.
+
+    Raises Exhausted, Unauthorised or Failed, and leaves nothing behind then.
+    """
+    folder = folders.pod(record.id)
+    launch = Launch(revision.model, model_folder, record.host, record.port, folder.stages)
+    try:
+        folder.path.mkdir(mode=0o700)
+        folder.write(record)
+        process = spawn(
+            runtime.command(launch),
+            pod_mark(folders, record.id),
+            env=pod_environment(os.environ, runtime.environment(launch), dict(revision.model.env)),
+            log_path=folder.log,
+            cwd=folder.path,
+            nice=POD_NICE,
+            oom_score_adj=POD_OOM_SCORE,
+        )
+    except (OSError, TrimtabError) as error:
+        folder.remove()
+        raise _explained(error, folder) from error
+    with contextlib.suppress(OSError, TrimtabError):  # a full disk: adoption can do without
+        folder.write(record.with_changes(process_id=process.pid))
+    return process
+
+
+def take_over(process: Process) -> None:
+    """Give an adopted pod the rank of a new one: the earlier control plane may have died just before."""
+    yield_to_others(process.pid, nice=POD_NICE, oom_score_adj=POD_OOM_SCORE)
+
+
+def pod_mark(folders: FleetFolders, pod_id: str) -> Mark:
+    """What the processes of a pod carry in their environment."""
+    return Mark(folders.home, "pod", pod_id)
+
+
+def pod_environment(
+    own: Mapping[str, str], runtime: Mapping[str, str], model: Mapping[str, str]
+) -> dict[str, str]:
+    """A pod sees what we see (credentials, proxies, a tracking server), without our own settings.
+
+    The model's variables win over the runtime's. SPT_NOENV keeps the library setproctitle, which
+    gunicorn and vLLM use where it is installed, from writing a title over the mark in the environment.
+    """
+    passed = {name: value for name, value in own.items() if not name.startswith("TRIMTAB_")}
+    return {**passed, "SPT_NOENV": "1", **runtime, **model}
+
+
+def _explained(error: OSError | TrimtabError, folder: PodFolder) -> TrimtabError:
+    if isinstance(error, TrimtabError):
+        return error
+    if error.errno in _EXHAUSTED:
+        hint = "free disk space or memory, or stop something"
+        return Exhausted(f"no pod can be started: {error.strerror}", where=str(folder.path), hint=hint)
+    return Failed(f"no pod can be started: {error}", where=str(folder.path), hint="see `trimtab doctor`")

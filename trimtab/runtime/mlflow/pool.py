@@ -1,0 +1,63 @@
+"""The threads that predict: a bounded number, with a bounded queue before them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from trimtab.core.errors import Exhausted
+
+T = TypeVar("T")
+
+
+class Pool:
+    """At most `threads` calls run at once and `queue` more wait, first in, first out.
+
+    A call that was given up by its caller (timeout, shutdown) leaves the queue if it had not begun.
+    If it had, it keeps its thread until it returns: Python cannot stop a thread.
+    """
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self.threads = threads
+        self._held_max = threads + queue
+        self._held = 0
+        self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+
+    @property
+    def running(self) -> int:
+        """Calls that hold a thread now."""
+        return min(self._held, self.threads)
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for a thread now."""
+        return max(0, self._held - self.threads)
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """The result of `call`, made in a thread. Raises Exhausted at once if there is no room for it.
+
+        `call` must raise nothing but `Exception`: a SystemExit would end the event loop.
+        """
+        return await asyncio.wrap_future(self.submit(call))
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """The same, outside of an event loop."""
+        with self._lock:
+            if self._held >= self._held_max:
+                raise Exhausted(f"this pod holds {self._held} requests already", hint="try again in a second")
+            self._held += 1
+        future = self._executor.submit(call)
+        future.add_done_callback(self._release)
+        return future
+
+    def close(self) -> None:
+        """Drop what waits; running calls go on."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _release(self, _: Future[Any]) -> None:
+        with self._lock:
+            self._held -= 1

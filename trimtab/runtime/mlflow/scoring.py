@@ -1,0 +1,104 @@
+"""Where a request meets the model: MLflow's own parsing, enforcement and answering, told apart by fault.
+
+Importing this module imports MLflow (seconds), so nothing imports it at the top.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.pyfunc import scoring_server
+from mlflow.version import VERSION
+
+from trimtab.runtime.mlflow.answer import TEXT, Answer, Fault
+from trimtab.runtime.mlflow.failure import said
+
+
+def load(folder: Path) -> Scorer:
+    """The model in `folder`, loaded as MLflow's own server does. Raises anything, SystemExit too."""
+    return Scorer(scoring_server.load_model_with_mlflow_config(str(folder)))
+
+
+class Scorer:
+    """One loaded model (an MLflow `PyFuncModel`), asked in the words of MLflow's scoring protocol."""
+
+    version: str = VERSION  # of MLflow
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.metadata = model.metadata
+        self._input_schema = model.metadata.get_input_schema()
+        self.timeout_s = float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
+
+    def answer(self, body: bytes, content_type: str) -> Answer:
+        """What MLflow's own server answers to this POST /invocations, byte for byte. Raises nothing.
+
+        Two things differ. A model that calls `sys.exit` ends MLflow's server; here it is an error of
+        the model like any other. No content type at all is a 500 there, and a 415 here.
+        """
+        return self.score(body, content_type).answer
+
+    def score(self, body: bytes, content_type: str) -> Score:
+        """The answer together with the exception that led to it."""
+        watched = _Watched(self._model)
+        try:
+            found = scoring_server.invocations(body, content_type, watched, self._input_schema)
+        except MlflowException as error:
+            return _refusal(error, watched.asked)
+        except Exception as error:  # noqa: BLE001  whatever the model returned may do anything
+            traceback.print_exc()
+            fault = Fault.MODEL if watched.asked else Fault.CALLER
+            return Score(Answer("Internal Server Error", 500, TEXT, fault), error)
+        except BaseException as error:  # noqa: BLE001  SystemExit in a thread would end the event loop
+            message = f"The model raised {said(error)} while evaluating the request."
+            stack = traceback.format_exc()
+            return _refusal(MlflowException(message, error_code=BAD_REQUEST, stack_trace=stack), asked=True)
+        fault_found = Fault.CALLER if found.status >= 400 else None
+        return Score(Answer(found.response, found.status, found.mimetype, fault_found))
+
+
+@dataclass(frozen=True)
+class Score:
+    """An answer, and what was raised on the way to it."""
+
+    answer: Answer
+    raised: BaseException | None = None
+
+
+class _Watched:
+    """The model for the length of one request: remembers whether it was asked.
+
+    It hands out the model's own method, so that a traceback in an answer has MLflow's frames and no more.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.metadata = model.metadata
+        self.asked = False
+
+    @property
+    def predict(self) -> Any:
+        self.asked = True
+        return self._model.predict
+
+
+def _refusal(error: MlflowException, asked: bool) -> Score:
+    """MLflow's answer to an exception of its own.
+
+    Parsing comes before the model is asked. Once it is, MLflow wraps what the model's code raises and
+    adds a stack trace, while its enforcement of the schema raises a bare 400 from within.
+    """
+    status = error.get_http_status_code()
+    of_model = asked and (status != 400 or "stack_trace" in error.json_kwargs)
+    raised = error.__context__ or error if of_model else error
+    if of_model:
+        print(f"predict failed: {said(raised)}", file=sys.stderr, flush=True)  # noqa: T201
+    fault = Fault.MODEL if of_model else Fault.CALLER
+    return Score(Answer(error.serialize_as_json(), status, fault=fault), raised)

@@ -1,0 +1,42 @@
+"""The pods of a revision as Envoy's endpoint assignment. Pure, and cheap: it changes with every pod.
+
+A pod is encoded once and its bytes are joined; a list of 10,000 costs milliseconds instead of seconds.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, SocketAddress
+from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint, LbEndpoint, LocalityLbEndpoints
+
+from trimtab.xds import wire
+from trimtab.xds.world import Backend, RevisionView, clusters_of
+
+# Field numbers of envoy.config.endpoint.v3.
+ASSIGNMENT_CLUSTER_NAME, ASSIGNMENT_LOCALITIES = 1, 2
+LOCALITY_LB_ENDPOINTS = 2
+# There is one locality; gRPC's own client passes over one without a weight.
+LOCALITY_WEIGHT = bytes(LocalityLbEndpoints(load_balancing_weight=1))
+
+
+def build_assignments(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
+    """(cluster name, encoded ClusterLoadAssignment) of each cluster of a revision."""
+    localities = b""
+    if revision.backends:
+        pods = wire.repeated(LOCALITY_LB_ENDPOINTS, map(encode_backend, revision.backends))
+        localities = wire.field(ASSIGNMENT_LOCALITIES, pods + LOCALITY_WEIGHT)
+    return tuple((name, empty_assignment(name) + localities) for name, _ in clusters_of(revision))
+
+
+def empty_assignment(cluster: str) -> bytes:
+    """The encoded assignment of a cluster without pods."""
+    return wire.text(ASSIGNMENT_CLUSTER_NAME, cluster)
+
+
+@lru_cache(maxsize=65_536)
+def encode_backend(backend: Backend) -> bytes:
+    """One pod as an encoded LbEndpoint: HEALTHY, or DRAINING (finishes what it has, gets nothing new)."""
+    address = SocketAddress(address=backend.host, port_value=backend.port)
+    health = HealthStatus.DRAINING if backend.draining else HealthStatus.HEALTHY
+    return bytes(LbEndpoint(endpoint=Endpoint(address=Address(socket_address=address)), health_status=health))

@@ -1,0 +1,68 @@
+"""What may be called of a model server from outside: an allow-list per protocol.
+
+A model server's own /metrics, repository control, tracing switches and the like are not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.core.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a protocol. `path` is literal, or a regular expression if `pattern`.
+
+    A call that `streams` has no total timeout: its answer may go on for as long as it says something.
+    `host_only`: has a meaning only where the endpoint has a host (or header) of its own.
+    """
+
+    method: str
+    path: str
+    pattern: bool = False
+    streams: bool = False
+    host_only: bool = False
+
+
+SEGMENT = "[^/]+"
+_V2_MODEL = f"/v2/models/{SEGMENT}(/versions/{SEGMENT})?"
+
+# The methods of inference.GRPCInferenceService that read or infer; the others control the server.
+GRPC_METHODS = (
+    "ServerLive",
+    "ServerReady",
+    "ServerMetadata",
+    "ModelReady",
+    "ModelMetadata",
+    "ModelInfer",
+    "ModelStreamInfer",
+)
+
+CALLS: dict[Protocol, tuple[Call, ...]] = {
+    Protocol.INVOCATIONS: (
+        Call("POST", "/invocations"),
+        Call("GET", "/ping", host_only=True),
+        Call("GET", "/health", host_only=True),
+        Call("GET", "/version", host_only=True),
+    ),
+    Protocol.OPEN_INFERENCE_REST: (
+        Call("GET", "/v2"),
+        Call("GET", "/v2/health/live"),
+        Call("GET", "/v2/health/ready"),
+        Call("GET", f"{_V2_MODEL}(/ready)?", pattern=True),
+        Call("POST", f"{_V2_MODEL}/infer", pattern=True),
+    ),
+    Protocol.OPENAI: (
+        Call("POST", "/v1/chat/completions", streams=True),
+        Call("POST", "/v1/completions", streams=True),
+        Call("POST", "/v1/responses", streams=True),
+        Call("POST", "/v1/embeddings"),
+        Call("GET", "/v1/models"),
+        Call("GET", f"/v1/models/{SEGMENT}", pattern=True),
+    ),
+    Protocol.OPEN_INFERENCE_GRPC: tuple(
+        Call("POST", f"/inference.GRPCInferenceService/{method}", streams=True, host_only=True)
+        for method in GRPC_METHODS
+    ),
+}

@@ -1,0 +1,83 @@
+"""What would make a world unbuildable. Found here by name, before Envoy refuses it in its own words."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from typing import TypeVar
+
+from trimtab.core.errors import InvalidInput, Problem
+from trimtab.xds.world import EndpointView, Gateway, RevisionView, World
+
+T = TypeVar("T", bound=Hashable)
+
+
+def check_world(world: World) -> None:
+    """Raises InvalidInput with every problem of a world; returns if it can be built."""
+    problems = [*_gateway_problems(world.gateway)]
+    names = [endpoint.name for endpoint in world.endpoints]
+    problems += [Problem(str(name), "is there twice") for name in _repeated(names)]
+    for endpoint in world.endpoints:
+        problems += _endpoint_problems(endpoint)
+    if problems:
+        raise InvalidInput.of(tuple(problems))
+
+
+def _gateway_problems(gateway: Gateway) -> Iterator[Problem]:
+    yield from _address_problems("gateway", gateway.host, gateway.port)
+    if not gateway.domain:
+        yield Problem("gateway.domain", "is empty", "for example `localhost`")
+    for client in [entry.client for entry in gateway.api_keys if not entry.key or not entry.client]:
+        yield Problem("gateway.api_keys", f"client `{client}` has no name or no key")
+    for key in _repeated(entry.key for entry in gateway.api_keys):
+        owners = ", ".join(entry.client for entry in gateway.api_keys if entry.key == key)
+        yield Problem("gateway.api_keys", f"{owners} have the same key", "give each client a key of its own")
+
+
+def _endpoint_problems(endpoint: EndpointView) -> Iterator[Problem]:
+    where = str(endpoint.name)
+    known = [revision.key for revision in endpoint.revisions]
+    for key in _repeated(known):
+        yield Problem(str(key), "is there twice")
+    for revision in endpoint.revisions:
+        if revision.key.endpoint != endpoint.name:
+            yield Problem(where, f"holds a revision of another endpoint: {revision.key}")
+        yield from _revision_problems(revision)
+    for share in endpoint.shares:
+        if share.revision not in known:
+            yield Problem(where, f"sends requests to {share.revision}, which is not there")
+    total = sum(share.percent for share in endpoint.shares)
+    if endpoint.shares and (total != 100 or any(share.percent < 0 for share in endpoint.shares)):
+        yield Problem(where, f"its shares add up to {total} percent, or one is negative")
+    if endpoint.request_timeout_s <= 0:
+        yield Problem(where, f"request_timeout_s is {endpoint.request_timeout_s:g}", "more than 0")
+
+
+def _revision_problems(revision: RevisionView) -> Iterator[Problem]:
+    where = str(revision.key)
+    if not revision.protocols:
+        yield Problem(where, "speaks no protocol")
+    if revision.target_concurrency < 1:
+        yield Problem(where, f"target_concurrency is {revision.target_concurrency}", "at least 1")
+    if revision.queue_max < 0:
+        yield Problem(where, f"queue_max is {revision.queue_max}", "0 or more")
+    for backend in revision.backends:
+        yield from _address_problems(where, backend.host, backend.port)
+    for host, port in _repeated((backend.host, backend.port) for backend in revision.backends):
+        yield Problem(where, f"has two pods at {host}:{port}")
+
+
+def _address_problems(where: str, host: str, port: int) -> Iterator[Problem]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        yield Problem(
+            where, f"`{host}` is not an IP address", "Envoy is given addresses, not names"
+        )
+    if not 0 < port < 65_536:
+        yield Problem(where, f"{port} is not a port", "1 to 65535")
+
+
+def _repeated(values: Iterable[T]) -> list[T]:
+    return [value for value, count in Counter(values).items() if count > 1]

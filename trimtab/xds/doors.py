@@ -1,0 +1,57 @@
+"""The ways in which a caller can name an endpoint: by path, by header, by host. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+
+from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
+
+ENDPOINT_HEADER = "x-trimtab-endpoint"
+INVOCATIONS_PREFIX = "/serving-endpoints"  # what Databricks' and OpenAI's clients send
+DEPLOYMENTS_PREFIX = "/endpoints"  # what MLflow's deployments client sends
+
+
+@dataclass(frozen=True)
+class Door:
+    """One way to an endpoint: a path prefix that is cut off, or headers that must match.
+
+    `invocations_only`: the other protocols' clients never come this way.
+    """
+
+    prefix: str = ""
+    headers: tuple[HeaderMatcher, ...] = ()
+    invocations_only: bool = False
+
+
+def written_names(endpoint: EndpointName) -> tuple[str, ...]:
+    """How callers may write an endpoint: with its namespace, and bare in the default namespace."""
+    full = str(endpoint)
+    return (endpoint.name, full) if endpoint.namespace == DEFAULT_NAMESPACE else (full,)
+
+
+def hosts(endpoint: EndpointName, domain: str) -> list[str]:
+    """The host names that lead to an endpoint."""
+    return [f"{name}.{domain}" for name in written_names(endpoint)]
+
+
+def path_doors(endpoint: EndpointName) -> tuple[Door, ...]:
+    """The doors of an endpoint on a host that is nobody's."""
+    names = written_names(endpoint)
+    return (
+        *(Door(f"{INVOCATIONS_PREFIX}/{name}") for name in names),
+        *(Door(f"{DEPLOYMENTS_PREFIX}/{name}", invocations_only=True) for name in names),
+    )
+
+
+def header_door(endpoint: EndpointName) -> Door:
+    """The door for callers who set `x-trimtab-endpoint`."""
+    names = "|".join(re.escape(name) for name in written_names(endpoint))
+    matcher = StringMatcher(safe_regex=RegexMatcher(regex=names))
+    return Door(headers=(HeaderMatcher(name=ENDPOINT_HEADER, string_match=matcher),))
+
+
+HOST_DOOR = Door()

@@ -1,0 +1,121 @@
+"""The one port that callers reach, hardened as an edge. Pure.
+
+Settings as Envoy recommends for the edge:
+https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/best_practices/edge
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    HttpProtocolOptionsHeadersWithUnderscoresAction,
+    SocketAddress,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.extensions.filters.http.api_key_auth.v3 import (
+    ApiKeyAuth,
+    Credential,
+    Forwarding,
+    KeySource,
+)
+from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerCodecType,
+    HttpConnectionManagerInternalAddressConfig,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpFilter,
+    Rds,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from trimtab.xds.clusters import over_ads
+from trimtab.xds.replies import build_local_replies
+from trimtab.xds.routes import BUFFER_FILTER, ROUTE_TABLE
+from trimtab.xds.world import BODY_BYTES_MAX, ApiKey, Gateway
+
+LISTENER = "gateway"
+BUFFER_BYTES = 32 << 10
+STREAMS_MAX = 100  # HTTP/2 streams of one connection
+STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 64 << 10, 1 << 20
+BACKLOG_MAX = 1024  # connections not yet accepted; Envoy's 128 is less than a spike's first moment
+HEADERS_TIMEOUT = timedelta(seconds=10)  # to send all headers, once begun
+# Silence of a request on its way in. Once it has a route, that route's own bound holds.
+UPLOAD_IDLE_TIMEOUT = timedelta(seconds=60)
+CONNECTION_IDLE_TIMEOUT = timedelta(minutes=15)
+ROUTES_TIMEOUT = timedelta(seconds=15)
+
+
+@lru_cache(maxsize=8)
+def build_listener(gateway: Gateway) -> bytes:
+    """The encoded Listener on the gateway's address."""
+    manager = Filter(
+        name="envoy.filters.network.http_connection_manager",
+        typed_config=Any.pack(_connection_manager(gateway.api_keys)),
+    )
+    address = SocketAddress(address=gateway.host, port_value=gateway.port)
+    return bytes(
+        Listener(
+            name=LISTENER,
+            address=Address(socket_address=address),
+            filter_chains=[FilterChain(filters=[manager])],
+            per_connection_buffer_limit_bytes=BUFFER_BYTES,
+            tcp_backlog_size=BACKLOG_MAX,
+            enable_reuse_port=False,  # else a second Envoy on this port would quietly share its callers
+        )
+    )
+
+
+def _connection_manager(keys: tuple[ApiKey, ...]) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        codec_type=HttpConnectionManagerCodecType.AUTO,
+        stat_prefix=LISTENER,
+        rds=Rds(config_source=over_ads(ROUTES_TIMEOUT), route_config_name=ROUTE_TABLE),
+        http_filters=_filters(keys),
+        use_remote_address=True,
+        # Nobody is trusted to steer Envoy by its x-envoy-… request headers, not even loopback.
+        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
+        stream_idle_timeout=UPLOAD_IDLE_TIMEOUT,
+        request_headers_timeout=HEADERS_TIMEOUT,
+        always_set_request_id_in_response=True,
+        local_reply_config=build_local_replies(),
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=CONNECTION_IDLE_TIMEOUT,
+            headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=STREAMS_MAX,
+            initial_stream_window_size=STREAM_WINDOW_BYTES,
+            initial_connection_window_size=CONNECTION_WINDOW_BYTES,
+        ),
+    )
+
+
+def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
+    buffer = Buffer(max_request_bytes=BODY_BYTES_MAX)
+    found = [_http_filter(BUFFER_FILTER, buffer), _http_filter("envoy.filters.http.router", Router())]
+    if keys:
+        found.insert(0, _http_filter("envoy.filters.http.api_key_auth", _api_key_auth(keys)))
+    return found
+
+
+def _api_key_auth(keys: tuple[ApiKey, ...]) -> ApiKeyAuth:
+    """`x-api-key: KEY` or `Authorization: Bearer KEY` (Envoy cuts `Bearer ` off); the pod sees neither."""
+    return ApiKeyAuth(
+        credentials=[Credential(key=entry.key, client=entry.client) for entry in keys],
+        key_sources=[KeySource(header="x-api-key"), KeySource(header="authorization")],
+        forwarding=Forwarding(hide_credentials=True),
+    )
+
+
+def _http_filter(name: str, config: ApiKeyAuth | Buffer | Router) -> HttpFilter:
+    return HttpFilter(name=name, typed_config=Any.pack(config))

@@ -1,0 +1,242 @@
+"""Which request goes to which revision: the one route table. Pure.
+
+Three doors lead to an endpoint (see `doors`); behind each are the calls of its protocols (see
+`calls`). A known path with another method is 405; whatever else is behind a door, or behind none,
+is 404. Pods are no part of it: a revision that has none answers 503 by itself (see `replies`), so
+the table is still while pods come and go.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+
+from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryBackOff,
+    RetryPolicyRetryHostPredicate,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    RouteMatchGrpcRouteMatchOptions,
+    VirtualHost,
+    WeightedCluster,
+    WeightedClusterClusterWeight,
+)
+from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import BufferPerRoute
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from trimtab.core.names import EndpointName
+from trimtab.core.protocol import Protocol
+from trimtab.xds import replies, wire
+from trimtab.xds.calls import CALLS, SEGMENT, Call
+from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, path_doors
+from trimtab.xds.world import (
+    GRPC_PROTOCOLS,
+    REPLAY_BYTES_MAX,
+    EndpointView,
+    World,
+    cluster_name,
+    grpc_cluster_name,
+)
+
+ROUTE_TABLE = "gateway"  # the name of the one RouteConfiguration
+BUFFER_FILTER = "envoy.filters.http.buffer"
+
+RETRIES_MAX = 3
+HOST_CHOICES_MAX = 10  # tries to find a pod that this request did not meet before
+# Longer than the total timeout, so that the timeout's own answer is the one that callers see.
+IDLE_MARGIN_S = 10.0
+
+# Field numbers of envoy.config.route.v3.
+TABLE_VIRTUAL_HOSTS = 2
+VIRTUAL_HOST_ROUTES = 3
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What the routes of an endpoint depend on; one that is equal to the last one's is not encoded again."""
+
+    name: EndpointName
+    timeout_s: float
+    clusters: tuple[tuple[Protocol, tuple[tuple[str, int], ...]], ...]  # by protocol: (cluster, weight)
+
+
+def build_routes(world: World) -> bytes:
+    """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
+    targets = [_target(endpoint) for endpoint in world.endpoints]
+    hosted = [_endpoint_host(target, world.gateway.domain) for target in targets]
+    shared = wire.repeated(VIRTUAL_HOST_ROUTES, (route for t in targets for route in _shared_routes(t)))
+    return _table_head() + wire.repeated(
+        TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host() + shared + _last_routes()]
+    )
+
+
+def _target(endpoint: EndpointView) -> _Target:
+    revisions = {revision.key: revision for revision in endpoint.revisions}
+    clusters = []
+    for protocol in Protocol:
+        name_of = grpc_cluster_name if protocol in GRPC_PROTOCOLS else cluster_name
+        weights = tuple(
+            (name_of(share.revision), share.percent)
+            for share in endpoint.shares
+            if share.percent > 0 and protocol in revisions[share.revision].protocols
+        )
+        if weights:
+            clusters.append((protocol, weights))
+    return _Target(endpoint.name, endpoint.request_timeout_s, tuple(clusters))
+
+
+def _table_head() -> bytes:
+    return bytes(RouteConfiguration(name=ROUTE_TABLE, ignore_port_in_host_matching=True))
+
+
+@lru_cache(maxsize=8192)
+def _endpoint_host(target: _Target, domain: str) -> bytes:
+    host = _virtual_host(str(target.name), hosts(target.name, domain))
+    host.routes = _behind(HOST_DOOR, target)
+    return bytes(host)
+
+
+@lru_cache(maxsize=8192)
+def _shared_routes(target: _Target) -> tuple[bytes, ...]:
+    """An endpoint's routes on the hosts that are nobody's: by path and by header."""
+    found = [route for door in path_doors(target.name) for route in _behind(door, target)]
+    return tuple(bytes(route) for route in [*found, *_behind(header_door(target.name), target)])
+
+
+def _shared_host() -> bytes:
+    return bytes(_virtual_host("*", ["*"]))
+
+
+def _virtual_host(name: str, domains: list[str]) -> VirtualHost:
+    return VirtualHost(
+        name=name, domains=domains, retry_policy=_retry_policy(), request_body_buffer_limit=REPLAY_BYTES_MAX
+    )
+
+
+def _last_routes() -> bytes:
+    """For what no endpoint's route took: say what was asked for, and where the names are."""
+    unknown_header = Route(
+        match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)]),
+        direct_response=replies.unknown_endpoint_header(),
+    )
+    anything = Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path())
+    return wire.repeated(VIRTUAL_HOST_ROUTES, [bytes(unknown_header), bytes(anything)])
+
+
+def _behind(door: Door, target: _Target) -> list[Route]:
+    """All routes behind one door of an endpoint, the last of which takes whatever is left."""
+    if not target.clusters:
+        return [_rest(door, replies.nothing_serves(target.name))]
+    found = []
+    served = []
+    for protocol, weights in target.clusters:
+        for call in _calls(door, protocol):
+            found.append(_call_route(door, protocol, call, weights, target))
+            served.append(f"{call.method} {door.prefix}{call.path}")
+    found += _wrong_methods(
+        door, [call for protocol, _ in target.clusters for call in _calls(door, protocol)]
+    )
+    return [*found, _rest(door, replies.not_served(target.name, served))]
+
+
+def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
+    if door.invocations_only and protocol is not Protocol.INVOCATIONS:
+        return ()
+    return tuple(call for call in CALLS[protocol] if not (door.prefix and call.host_only))
+
+
+def _call_route(
+    door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], target: _Target
+) -> Route:
+    match = _match(door, call)
+    match.headers = [*door.headers, _method(call.method)]
+    action = _action(weights)
+    _set_timeouts(action, call, target.timeout_s)
+    if door.prefix:
+        action.regex_rewrite = _cut(door.prefix)
+    route = Route(match=match, route=action)
+    if protocol in GRPC_PROTOCOLS:
+        match.grpc = RouteMatchGrpcRouteMatchOptions()
+        # A stream of requests cannot be held back until it is whole.
+        route.typed_per_filter_config = {BUFFER_FILTER: Any.pack(BufferPerRoute(disabled=True))}
+    return route
+
+
+def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
+    """405 for the paths above, naming the methods that each of them has."""
+    methods: dict[tuple[str, bool], list[str]] = {}
+    for call in calls:
+        methods.setdefault((call.path, call.pattern), []).append(call.method)
+    found = []
+    for (path, pattern), allowed in methods.items():
+        match = _match(door, Call("", path, pattern))
+        match.headers = list(door.headers)
+        allow = HeaderValueOption(header=HeaderValue(key="allow", value=", ".join(allowed)))
+        reply = replies.wrong_method(allowed)
+        found.append(Route(match=match, direct_response=reply, response_headers_to_add=[allow]))
+    return found
+
+
+def _rest(door: Door, reply: DirectResponseAction) -> Route:
+    match = RouteMatch(path_separated_prefix=door.prefix) if door.prefix else RouteMatch(prefix="/")
+    match.headers = list(door.headers)
+    return Route(match=match, direct_response=reply)
+
+
+def _match(door: Door, call: Call) -> RouteMatch:
+    if call.pattern:
+        return RouteMatch(safe_regex=RegexMatcher(regex=re.escape(door.prefix) + call.path))
+    return RouteMatch(path=door.prefix + call.path)
+
+
+def _method(method: str) -> HeaderMatcher:
+    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
+
+
+def _cut(prefix: str) -> RegexMatchAndSubstitute:
+    """Leave of the path what the model server knows: `/serving-endpoints/iris/v2/…` becomes `/v2/…`."""
+    pattern = "^" + re.escape(prefix.rpartition("/")[0]) + "/" + SEGMENT
+    return RegexMatchAndSubstitute(pattern=RegexMatcher(regex=pattern))
+
+
+def _action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
+    if len(weights) == 1:
+        return RouteAction(cluster=weights[0][0])
+    shares = [WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
+    return RouteAction(weighted_clusters=WeightedCluster(clusters=shares))
+
+
+def _set_timeouts(action: RouteAction, call: Call, timeout_s: float) -> None:
+    """The whole answer within the endpoint's timeout; a stream only may not be silent for so long."""
+    total_s, silence_s = (0.0, timeout_s) if call.streams else (timeout_s, timeout_s + IDLE_MARGIN_S)
+    action.timeout = timedelta(seconds=total_s)
+    action.idle_timeout = timedelta(seconds=silence_s)
+
+
+def _retry_policy() -> RetryPolicy:
+    """On another pod, and only if nothing of the answer was sent: refused, reset, gone.
+
+    Not what a model answered, and not a full queue: asking again would only make it fuller.
+    """
+    another = RetryPolicyRetryHostPredicate(
+        name="envoy.retry_host_predicates.previous_hosts", typed_config=Any.pack(PreviousHostsPredicate())
+    )
+    return RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset",
+        num_retries=RETRIES_MAX,
+        retry_host_predicate=[another],
+        host_selection_retry_max_attempts=HOST_CHOICES_MAX,
+        retry_back_off=RetryPolicyRetryBackOff(
+            base_interval=timedelta(milliseconds=10), max_interval=timedelta(milliseconds=100)
+        ),
+    )

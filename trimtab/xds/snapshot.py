@@ -1,0 +1,88 @@
+"""All that one Envoy should know, at one version. Pure.
+
+A resource's version is the hash of its content: equal content has an equal version whoever built it
+and whenever, so a restarted control plane sends a reconnecting Envoy nothing that it has already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from trimtab.xds.assignments import build_assignments
+from trimtab.xds.check import check_world
+from trimtab.xds.clusters import build_clusters
+from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
+from trimtab.xds.listeners import LISTENER, build_listener
+from trimtab.xds.routes import ROUTE_TABLE, build_routes
+from trimtab.xds.world import World
+
+VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds of 2**-64
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource: its version and its encoded message, without the Any around it."""
+
+    version: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All resources of one type by name. `version` changes whenever any of them does."""
+
+    resources: Mapping[str, Resource]
+
+    @cached_property
+    def version(self) -> str:
+        """The hash of all names and versions."""
+        digest = hashlib.blake2b(digest_size=VERSION_BYTES)
+        for name in sorted(self.resources):
+            digest.update(f"{name}\0{self.resources[name].version}\0".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The four collections by type URL. Equal worlds make equal versions."""
+
+    collections: Mapping[str, Collection]
+
+    def version(self, type_url: str) -> str:
+        """The version of one type's collection."""
+        return self.collections[type_url].version
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The version of every type, by type URL."""
+        return {type_url: collection.version for type_url, collection in self.collections.items()}
+
+
+def build_snapshot(world: World) -> Snapshot:
+    """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built.
+
+    What did not change since an earlier call comes from memory; with one pod changed among 10,000
+    the cost is joining bytes and hashing them.
+    """
+    check_world(world)
+    revisions = [revision for endpoint in world.endpoints for revision in endpoint.revisions]
+    return Snapshot(
+        {
+            CLUSTERS: _collection(pair for revision in revisions for pair in build_clusters(revision)),
+            ASSIGNMENTS: _collection(pair for revision in revisions for pair in build_assignments(revision)),
+            LISTENERS: _collection([(LISTENER, build_listener(world.gateway))]),
+            ROUTES: _collection([(ROUTE_TABLE, build_routes(world))]),
+        }
+    )
+
+
+def resource(payload: bytes) -> Resource:
+    """A resource whose version is the hash of its content."""
+    return Resource(hashlib.blake2b(payload, digest_size=VERSION_BYTES).hexdigest(), payload)
+
+
+def _collection(pairs: Iterable[tuple[str, bytes]]) -> Collection:
+    return Collection({name: resource(payload) for name, payload in pairs})

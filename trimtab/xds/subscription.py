@@ -1,0 +1,169 @@
+"""What one stream asked for of one type, what it was told, and what it confirmed. Pure.
+
+Level-triggered: `unsent` and `gone` compare what the client was told with what the snapshot holds,
+so nothing is lost or sent twice whatever the order of requests, answers and changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from trimtab.xds.kinds import FULL_STATE
+from trimtab.xds.snapshot import Collection, Resource
+
+WILDCARD = "*"
+ABSENT = Resource("", b"")  # the client was told that there is no such resource
+
+
+@dataclass(frozen=True)
+class StateRequest:
+    """A DiscoveryRequest: all names that the client wants now. `error` is the text of a NACK."""
+
+    type_url: str
+    names: tuple[str, ...] = ()
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class DeltaRequest:
+    """A DeltaDiscoveryRequest. `known`: the versions that a reconnecting client has already."""
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    known: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Nack:
+    """A client's refusal in its own words, and when it came (wall clock)."""
+
+    text: str
+    at_s: float
+
+
+@dataclass
+class Subscription:
+    """One type on one stream. Changed only by its own methods."""
+
+    type_url: str
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, Resource] = field(default_factory=dict)  # as far as the client was told
+    nonce: str = ""  # of the last push
+    awaiting: dict[str, str] | None = None  # name → version of a push that has no answer yet
+    refused: dict[str, str] = field(default_factory=dict)  # not sent again until the content changes
+    sent_version: str = ""
+    acked_version: str = ""
+    nack: Nack | None = None
+    _settled_at: str = ""  # a collection's version with which all was compared, and nothing differed
+
+    def ask_state(self, request: StateRequest, at_s: float, *, first: bool) -> None:
+        """Take in a state-of-the-world request. One with an old nonce is followed by a newer one."""
+        if not first:
+            if request.nonce != self.nonce:
+                return
+            self._answered(request.error, at_s)
+        names = set(request.names)
+        # An empty list means "all" only for as long as no name was ever given.
+        legacy = not names and self.type_url in FULL_STATE and (first or (self.wildcard and not self.names))
+        self.wildcard = WILDCARD in names or legacy
+        self.names = names - {WILDCARD}
+        self._forget(name for name in list(self.sent) if not self.wants(name))
+
+    def ask_delta(self, request: DeltaRequest, at_s: float, *, first: bool) -> None:
+        """Take in a delta request. Subscriptions count whatever the nonce, answers only with the last one."""
+        if request.nonce and request.nonce == self.nonce:
+            self._answered(request.error, at_s)
+        if first:
+            self.wildcard = not request.subscribe and self.type_url in FULL_STATE
+        for name in request.subscribe:
+            self._subscribe(name)
+        for name in request.unsubscribe:
+            self._unsubscribe(name)
+        if first:
+            for name, version in request.known.items():
+                if self.wants(name):
+                    self.sent[name] = Resource(version, b"")
+
+    def wants(self, name: str) -> bool:
+        """Whether the client subscribes to `name`."""
+        return self.wildcard or name in self.names
+
+    def unsent(self, collection: Collection) -> dict[str, Resource | None]:
+        """What the client should be told of: new and changed resources; None where a name has none."""
+        if self._settled_at == collection.version:
+            return {}
+        wanted = [*collection.resources, *self.names] if self.wildcard else self.names
+        found: dict[str, Resource | None] = {}
+        for name in wanted:
+            resource = collection.resources.get(name)
+            told = self.sent.get(name)
+            if told is None or (resource is not None and told.version != resource.version):
+                found[name] = resource
+        return found
+
+    def gone(self, collection: Collection) -> list[str]:
+        """What the client has and the snapshot does not."""
+        if self._settled_at == collection.version:
+            return []
+        return [name for name, told in self.sent.items() if told.version and name not in collection.resources]
+
+    def note_sent(self, told: Mapping[str, Resource], nonce: str, version: str) -> None:
+        """Remember a push: the client has been told of `told`, and an answer to `nonce` is awaited."""
+        self.note_told(told)
+        self.nonce = nonce
+        self.sent_version = version
+        self.awaiting = {name: resource.version for name, resource in told.items()}
+        for name in told:
+            self.refused.pop(name, None)
+
+    def note_told(self, told: Mapping[str, Resource]) -> None:
+        """Remember what needs no message, such as the absence of a route table."""
+        self.sent.update(told)
+        self._settled_at = ""
+
+    def note_settled(self, collection: Collection) -> None:
+        """Nothing differs from `collection`, removals included: skip comparing until something changes."""
+        self._settled_at = collection.version
+
+    def resend(self, names: Iterable[str]) -> None:
+        """Send these again, even unchanged, if they are subscribed to."""
+        self._forget(names)
+
+    def _answered(self, error: str | None, at_s: float) -> None:
+        if self.awaiting is None:
+            return
+        if error is not None:
+            self.refused.update(self.awaiting)
+            self.nack = Nack(error, at_s)
+        elif not self.refused:
+            self.nack = None
+        self.awaiting = None
+
+    def _subscribe(self, name: str) -> None:
+        """Asking again is asking to be told again."""
+        if name == WILDCARD:
+            self.wildcard = True
+        else:
+            self.names.add(name)
+        self._forget([name])
+
+    def _unsubscribe(self, name: str) -> None:
+        """Under a wildcard the name stays wanted, and the protocol has it sent again to say so."""
+        if name != WILDCARD:
+            self.names.discard(name)
+            self._forget([name])
+            return
+        self.wildcard = False
+        self._forget(other for other in list(self.sent) if other not in self.names)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.sent.pop(name, None)
+            self.refused.pop(name, None)
+        self._settled_at = ""

@@ -1,0 +1,41 @@
+"""The few bytes of protobuf that we write ourselves, so that large lists are joined, not encoded anew.
+
+A repeated field of a message is the concatenation of its entries, so entries that did not change
+are kept as bytes. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+LENGTH_DELIMITED = 2  # the wire type of strings, bytes and messages
+
+
+def varint(number: int) -> bytes:
+    """A non-negative number, seven bits a byte, lowest first. 300 is `ac 02`."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """One length-delimited field of a message: a string, bytes, or a message already encoded."""
+    return varint(number << 3 | LENGTH_DELIMITED) + varint(len(payload)) + payload
+
+
+def text(number: int, value: str) -> bytes:
+    """One string field; nothing for an empty string, as protobuf has it."""
+    return field(number, value.encode()) if value else b""
+
+
+def repeated(number: int, payloads: Iterable[bytes]) -> bytes:
+    """A repeated field of strings, bytes or encoded messages."""
+    return b"".join(field(number, payload) for payload in payloads)
+
+
+def pack_any(type_url: str, value: bytes) -> bytes:
+    """`google.protobuf.Any` around an encoded message."""
+    return text(1, type_url) + field(2, value)
