@@ -51,7 +51,7 @@ lint: setup  ## ruff: rules and format
 .PHONY: types
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
-	@$(BIN)/mypy -p bench -p demo proto/*.py
+	@$(BIN)/mypy --explicit-package-bases bench demo proto
 
 .PHONY: contracts
 contracts: setup  ## who may import whom

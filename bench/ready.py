@@ -28,6 +28,7 @@ from bench.rig import ROW, Platform, iris, machine, platform
 POLL_EACH_S = 0.01
 POD_TIMEOUT_S = 120.0
 BUSY_CLIENTS = 12
+COUNTS = ("http_server_active_requests", "http_server_request_duration_seconds_count")
 
 
 @asynccontextmanager
@@ -71,12 +72,12 @@ async def first_request_at_s(session: aiohttp.ClientSession, address: str) -> fl
 
 
 def served(text: str) -> float:
-    """Requests that a pod's /metrics says it has begun to answer or answered."""
+    """Requests for predictions that a pod's /metrics says it has begun to answer or answered."""
     return sum(
         sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name.endswith("requests_total")
+        if sample.name in COUNTS and sample.labels["http_route"] == "/invocations"
     )
 
 

@@ -84,7 +84,7 @@ class Revision:
 
     target: int = 1
     start_s: float = 2.0
-    concurrency: ConcurrencyRange = ConcurrencyRange(1, 1000)
+    concurrency: ConcurrencyRange = ConcurrencyRange(1, 100_000)
     tuning: Tuning = Tuning()
     begin_cold: bool = False
 

@@ -1,4 +1,7 @@
-"""A control plane in miniature, to be killed: HOME MODELS SERVER STATE. Starts two pods, tells STATE."""
+"""A control plane in miniature, to be killed: HOME MODELS SERVER STATE. Starts two pods, tells STATE.
+
+Then it starts and stops pods without end, so that a kill finds it at any instruction.
+"""
 
 import asyncio
 import json
@@ -35,7 +38,17 @@ async def main():
         fleet.changed.clear()
     pods = {pod.id: [pod.process_id, pod.port, pod.started_at_s, pod.ready_at_s] for pod in fleet.pods()}
     STATE.write_text(json.dumps(pods) + "\n")
-    await asyncio.sleep(600)
+    while sys.stdin.readline():  # once a line is sent
+        await churn(fleet, revision)
+
+
+async def churn(fleet, revision):
+    while True:
+        pod_id = await fleet.start_pod(revision)
+        await asyncio.sleep(0.02)
+        await fleet.stop_pod(pod_id, 1.0)
+        for pod in fleet.pods():
+            await fleet.forget_pod(pod.id)
 
 
 asyncio.run(main())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,14 +16,14 @@ import psutil
 import pytest
 
 from trimtab.core.pod import PodPhase
-from trimtab.host.process import Mark, Process, spawn, stray_members
+from trimtab.host.process import Mark, Process, marked_with, spawn, stray_members
 
 SERVER = Path(__file__).with_name("fake_server.py")
 CONTROL_PLANE = Path(__file__).with_name("control_plane.py")
 
 
 def start(program: Path, *arguments: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(program), *map(str, arguments)])
+    return subprocess.Popen([sys.executable, str(program), *map(str, arguments)], stdin=subprocess.PIPE)
 
 
 @pytest.fixture
@@ -30,6 +32,8 @@ def sleeper(home: Path) -> Iterator[Process]:
     home.mkdir()
     mark = Mark(home, "pod", "iris.default-r1-aaaaa")
     process = spawn(["sleep", "600"], mark, env=dict(os.environ), log_path=home / "log", cwd=home)
+    while not marked_with(mark):  # a process in the middle of its exec has no environment yet
+        time.sleep(0.01)
     yield process
     process.signal_group(signal.SIGKILL)
     process._child.wait(timeout=5)
@@ -55,6 +59,36 @@ async def test_pods_survive_a_killed_control_plane_and_are_found_again(
         await fleet.stop_pod(pod.id, 5.0)
     await until(lambda: fleet.pods() == ())
     assert stray_members(home) == []
+
+
+@pytest.mark.parametrize("after_s", [0.005, 0.03, 0.11, 0.17, 0.24])
+async def test_killed_at_any_instruction_nothing_is_lost_or_left(
+    new_fleet, home, models, tmp_path, until, after_s
+):
+    state = tmp_path / "state"
+    with start(CONTROL_PLANE, home, models, SERVER, state) as earlier:
+        await until(lambda: state.exists() and state.read_text().endswith("\n"))
+        earlier.stdin.write(b"go\n")
+        earlier.stdin.flush()
+        await asyncio.sleep(after_s)  # not for luck: wherever it then is must do
+        earlier.kill()
+    left = json.loads(state.read_text())
+
+    fleet = await new_fleet()
+    ready = {pod.id: pod.process_id for pod in fleet.pods() if pod.phase is PodPhase.READY}
+    assert left.keys() <= ready.keys()
+    assert all(left[pod_id][0] == ready[pod_id] for pod_id in left)
+
+    def settled() -> bool:
+        return all(pod.phase in (PodPhase.READY, PodPhase.FAILED) for pod in fleet.pods())
+
+    await until(settled)
+    for pod in fleet.pods():
+        await fleet.stop_pod(pod.id, 5.0)
+        await fleet.forget_pod(pod.id)
+    await until(lambda: fleet.pods() == ())
+    await until(lambda: stray_members(home) == [])
+    assert list((home / "pods").iterdir()) == []
 
 
 async def test_the_end_of_an_adopted_pod_is_noticed(new_fleet, revision, pod_in):

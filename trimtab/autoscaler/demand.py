@@ -7,7 +7,7 @@
 a gauge varies by its root, and would keep a second pod for one moment in which two requests met.
 
 A worked example: after a start of 60 s at 10 requests/s, 600 are queued and one pod of target 1
-answers 5 a second. Load is 10 × 0.2 s = 2, headroom 0.85, backlog 600 × 0.2 s / 60 s = 2: 5 pods,
+answers 5 a second. Load is 10 × 0.2 s = 2, headroom 0.85, backlog 600 × 0.2 s / 60 s = 2: 4 pods,
 and 3 once the backlog has gone. Queued plus in flight, read as concurrency, asks for 845.
 """
 
@@ -71,7 +71,12 @@ class Demand(NamedTuple):
     @property
     def total(self) -> float:
         """Concurrent requests that the pods must be able to hold."""
-        return max(self.load + self.headroom + self.backlog, self.held)
+        return max(self.load + self.spare, self.held)
+
+    @property
+    def spare(self) -> float:
+        """Slots beside the load: those kept to vary within are also those that drain a backlog."""
+        return max(self.headroom, self.backlog)
 
 
 def learn_service_time(known: ServiceTime | None, evidence: Evidence, tuning: Tuning) -> ServiceTime | None:
@@ -105,10 +110,13 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     rate = _arrival_rate(given, slow, tuning)
     in_flight, queued, held = given.in_flight[-1], given.queued[-1], min(given.in_flight)
     load = min(rate * given.service_time_s, in_flight + queued + rate * tuning.horizon_s)
-    if given.stalled_s >= tuning.drain_s and not any(given.queued):
-        load = max(load, held)  # streams, of which none has completed yet
+    lasts_s = given.service_time_s
+    if given.stalled_s > tuning.stall_factor * lasts_s:
+        lasts_s = given.stalled_s
+        if not any(given.queued):
+            load = max(load, held)  # streams, of which none has completed yet
     # A queued request needs one slot at most, and less if others follow it there within the drain time.
-    share = min(1.0, max(given.service_time_s, given.stalled_s) / given.drain_s)
+    share = min(1.0, lasts_s / given.drain_s)
     return Demand(rate, load, tuning.headroom * sqrt(load), queued * share, held, in_flight, queued)
 
 

@@ -48,7 +48,8 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     """
     before = _present(state, signals)
     held = max(before, pods_for(state.inherited, signals.target_concurrency))
-    view = absorb(state.envoys, signals.revision_signals, now_s, tuning)
+    service_time_s = state.service_time.mean_s if state.service_time else 0.0
+    view = absorb(state.envoys, signals.revision_signals, service_time_s, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
         after = replace(state, envoys=view.envoys)

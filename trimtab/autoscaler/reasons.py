@@ -28,13 +28,12 @@ def sentence(before: int, pods: int, why: str, bounds: tuple[Candidate, ...], bi
 
 def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
     """What the load wants, and of what the number is made."""
-    if demand.held >= demand.load + demand.headroom + demand.backlog:
+    if demand.held >= demand.load + demand.spare:
         parts = f"{demand.held:.3g} held in flight"
     else:
+        spare = f"for {demand.queued:.0f} queued" if demand.backlog > demand.headroom else "spare"
         parts = f"{demand.arrivals_per_s:.3g} requests/s keep {demand.load:.3g} in flight"
-        parts += f", {demand.headroom:.3g} spare"
-        if demand.queued:
-            parts += f", {demand.backlog:.3g} for {demand.queued:.0f} queued"
+        parts += f", {demand.spare:.3g} {spare}"
     cap = f"; grows at most ×{tuning.growth:g} per decision" if capped else ""
     return f"load wants {pods} ({parts}){cap}"
 

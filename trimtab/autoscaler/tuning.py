@@ -45,10 +45,11 @@ class Tuning:
     more than that. Relative to pods alone, two per decision, ×10 took 14 s."""
 
     # -- demand ---------------------------------------------------------------------------------
-    headroom: float = 0.6
+    headroom: float = 0.5
     """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean,
-    and with load + 0.6 √load slots about 4 of 10 requests wait, for a small part of a service time
-    (Halfin and Whitt, 1981). Above 0.7 a load of 0.3 would not rest at one pod."""
+    and with load + 0.5 √load slots about half of the requests wait, for a part of a service time
+    (Halfin and Whitt, 1981); the largest of 300 s adds about as much again. With more, a load of
+    0.3 with a target of 1 does not rest at one pod: 0.3 + 0.5 √0.3 is 0.57, and its noise 0.2."""
 
     drain_s: float = 10.0
     """Time in which a backlog should be gone (s), or the typical start time of a pod where that is
@@ -66,6 +67,10 @@ class Tuning:
     service_weight: float = 0.2
     """Most that one decision's requests count in the settled service time: a tail of costly requests
     within 5 s is not news, and a model that changed is known to nine tenths after ten decisions."""
+
+    stall_factor: float = 5.0
+    """Service times without a completion after which the requests in flight are held to be of a
+    longer kind: one in 150 lasts as long by chance (e^-5)."""
 
     busy_growth: float = 1.1
     """Most by which the service time may grow per decision while requests are queued. Pods that

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ class Evidence:
     rejected: float = 0.0
     completions: float = 0.0
     in_flight_s: float = 0.0  # in flight × time
-    quiet_completions: float = 0.0  # of seconds at both ends of which nothing was queued
+    quiet_completions: float = 0.0  # of seconds whose requests have met no queue
     quiet_request_s: float = 0.0  # time at Envoy of those
 
     def add(self, signal: RevisionSignal, quiet: bool) -> None:
@@ -85,9 +86,16 @@ class View(NamedTuple):
 
 
 def absorb(
-    envoys: tuple[EnvoyHistory, ...], signals: Iterable[RevisionSignal], now_s: float, tuning: Tuning
+    envoys: tuple[EnvoyHistory, ...],
+    signals: Iterable[RevisionSignal],
+    service_time_s: float,
+    now_s: float,
+    tuning: Tuning,
 ) -> View:
-    """Add new signals to the histories, drop what is old. Order and repetition make no difference."""
+    """Add new signals to the histories, drop what is old. Order and repetition make no difference.
+
+    `service_time_s` as known so far: a request that completes now may have been queued so long ago.
+    """
     arrived: dict[str, list[RevisionSignal]] = {}
     for signal in signals:
         if _plausible(signal, now_s):
@@ -96,11 +104,11 @@ def absorb(
     before = {history.envoy: history for history in envoys}
     for envoy, new in arrived.items():
         known = before[envoy].samples if envoy in before else ()
-        before[envoy] = EnvoyHistory(envoy, _merge(known, new, evidence, tuning))
+        before[envoy] = EnvoyHistory(envoy, _merge(known, new, evidence, service_time_s, tuning))
     alive = [history for history in before.values() if now_s - history.newest_s < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
-    newest_s = max([history.newest_s for history in alive], default=float("-inf"))
+    newest_s = max([history.newest_s for history in alive], default=-inf)
     return View(tuple(alive), newest_s, evidence)
 
 
@@ -162,22 +170,26 @@ def _plausible(signal: RevisionSignal, now_s: float) -> bool:
 
 
 def _merge(
-    samples: tuple[Sample, ...], signals: list[RevisionSignal], evidence: Evidence, tuning: Tuning
+    samples: tuple[Sample, ...],
+    signals: list[RevisionSignal],
+    evidence: Evidence,
+    service_time_s: float,
+    tuning: Tuning,
 ) -> tuple[Sample, ...]:
     """One Envoy's samples with its new signals; what is new is added to `evidence`."""
     keep_s = tuning.up_window_s + 2  # one for the first second's begin, one for jitter
     new = _unseen(samples, signals, keep_s)
-    previous = samples[-1] if samples else None
+    last_queued_s = max([sample.at_s for sample in samples if sample.queued], default=-inf)
     added: list[Sample] = []
     span_s = 0.0
     for signal in new:
         asked = signal.arrivals + min(signal.rejected, tuning.rejected_share * max(1, signal.arrivals))
         sample = Sample(signal.at_s, asked / signal.period_s, signal.in_flight, signal.queued)
-        quiet = not signal.queued and (previous is None or not previous.queued)
-        evidence.add(signal, quiet)
+        if signal.queued:
+            last_queued_s = signal.at_s
+        evidence.add(signal, quiet=signal.at_s - signal.period_s - service_time_s > last_queued_s)
         span_s += signal.period_s
         added.append(sample)
-        previous = sample
     evidence.span_s = max(evidence.span_s, span_s)
     merged = (*samples, *added)
     if added and samples and added[0].at_s < samples[-1].at_s:
@@ -193,7 +205,7 @@ def _unseen(
     samples: tuple[Sample, ...], signals: list[RevisionSignal], keep_s: float
 ) -> list[RevisionSignal]:
     """The signals that are not in `samples`, by time; of two with the same time, always the same one."""
-    last_s = samples[-1].at_s if samples else float("-inf")
+    last_s = samples[-1].at_s if samples else -inf
     for signal in signals:
         if signal.at_s <= last_s:
             break
@@ -214,6 +226,9 @@ def _line(
     samples: tuple[Sample, ...], newest_s: float, known: int, field: int, tuning: Tuning
 ) -> list[float]:
     """One Envoy's values by second: holes repeat the value before, and fade once it is silent."""
+    recent = samples[-known:]
+    if recent[-1][0] == newest_s and abs(newest_s - recent[0][0] - known + 1) < 0.5:
+        return [sample[field] for sample in recent]  # one a second: the usual case
     values = [0.0] * known
     carried = 0.0
     filled = 0

@@ -82,7 +82,8 @@ class Endpoints:
         if must == "update" and old is None:
             self.get(name)
         _check_writable(name, old, expected_generation, len(self._records))
-        stages = tuple((s, client_stages_s[s]) for s in CLIENT_STAGES if s in (client_stages_s or {}))
+        told = client_stages_s or {}
+        stages = tuple((stage, told[stage]) for stage in CLIENT_STAGES if stage in told)
         if old is not None and old.spec == spec and old.outcome is not Outcome.FAILED:
             return old
         revision = self._revision_for(name, spec.models[0])

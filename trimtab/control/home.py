@@ -41,10 +41,6 @@ class Home:
     def control_socket(self) -> Path:
         return socket_path(self.path, "control.sock")
 
-    @property
-    def xds_socket(self) -> Path:
-        return socket_path(self.path, "xds.sock")
-
     def model_folder(self, digest: str) -> Path:
         return self.models / digest.replace(":", "-")
 

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,9 @@ from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict
 from trimtab.core.pod import PodPhase
 from trimtab.envoy.bootstrap import Bootstrap
-from trimtab.envoy.intake import Signals, StatisticsIntake
+from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
+from trimtab.envoy.statistics import Signals
 from trimtab.fleet.local import LocalFleet
 from trimtab.host.ports import can_bind
 from trimtab.host.process import find
@@ -52,7 +53,6 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 16 << 20  # 2,000 endpoints of one Envoy made one message of 1 MB
 ADOPTION_MAX_S = 10.0
 METRICS_EACH_S = 1.0
-STOP_POLL_S = 0.05
 
 
 async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | None = None) -> None:
@@ -134,6 +134,7 @@ async def _run(
         try:
             await _adopted(parts.fleet)
             async with _servers(parts, home), asyncio.TaskGroup() as tasks:
+                await parts.envoy.open()
                 running = [
                     tasks.create_task(parts.reconciler.run()),
                     tasks.create_task(parts.envoy.run()),
@@ -193,18 +194,18 @@ async def _servers(parts: _Parts, home: Home) -> AsyncIterator[None]:
 
 async def _listen(server: grpc.aio.Server, path: Path) -> None:
     """Listen on a Unix socket that only its owner can open."""
-    path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, as below
     before = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{path}")
         await server.start()
     finally:
         os.umask(before)
-    path.chmod(0o600)
+    path.chmod(0o600)  # noqa: ASYNC240
 
 
-@contextlib.asynccontextmanager
-async def _signals(platform: Platform) -> AsyncIterator[asyncio.Event]:
+@contextlib.contextmanager
+def _signals(platform: Platform) -> Iterator[asyncio.Event]:
     """SIGINT stops everything; SIGTERM and SIGHUP set the event that ends only us."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -256,4 +257,5 @@ async def _take_down(parts: _Parts, grace_s: float) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_s + 5.0):
             while parts.fleet.pods():
-                await asyncio.sleep(STOP_POLL_S)
+                parts.fleet.changed.clear()
+                await parts.fleet.changed.wait()

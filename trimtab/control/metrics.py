@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -18,34 +19,43 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
+        own = self.registry
         self._look_s = Histogram(
             "trimtab_reconcile_duration_seconds",
             "Time of one look at everything.",
             buckets=LOOK_BUCKETS_S,
-            **own,
+            registry=own,
         )
-        self.errors = Counter("trimtab_errors", "Errors that were contained, by where.", ["where"], **own)
-        self.snapshots = Counter("trimtab_snapshots_published", "Snapshots handed to Envoy.", **own)
-        self.signals = Counter("trimtab_signals", "Statistics of revisions received from Envoy.", **own)
+        self.errors = Counter(
+            "trimtab_errors", "Errors that were contained, by where.", ["where"], registry=own
+        )
+        self.snapshots = Counter("trimtab_snapshots_published", "Snapshots handed to Envoy.", registry=own)
+        self.signals = Counter(
+            "trimtab_signals", "Statistics of revisions received from Envoy.", registry=own
+        )
         self.decisions = Counter(
-            "trimtab_decisions", "Decisions of the autoscaler, by the rule that won.", ["rule"], **own
+            "trimtab_decisions", "Decisions of the autoscaler, by the rule that won.", ["rule"], registry=own
         )
-        self.pod_failures = Counter("trimtab_pod_failures", "Pods that failed.", ENDPOINT, **own)
-        self.pods = Gauge("trimtab_pods", "Pods by phase.", [*ENDPOINT, "phase"], **own)
-        self.pods_wanted = Gauge("trimtab_pods_wanted", "Pods that should serve.", ENDPOINT, **own)
-        self.in_flight = Gauge("trimtab_requests_in_flight", "Requests at pods.", ENDPOINT, **own)
-        self.queued = Gauge("trimtab_requests_queued", "Requests that wait in Envoy.", ENDPOINT, **own)
-        self.endpoints = Gauge("trimtab_endpoints", "Endpoints by state.", ["state"], **own)
+        self.pod_failures = Counter("trimtab_pod_failures", "Pods that failed.", ENDPOINT, registry=own)
+        self.pods = Gauge("trimtab_pods", "Pods by phase.", [*ENDPOINT, "phase"], registry=own)
+        self.pods_wanted = Gauge("trimtab_pods_wanted", "Pods that should serve.", ENDPOINT, registry=own)
+        self.in_flight = Gauge("trimtab_requests_in_flight", "Requests at pods.", ENDPOINT, registry=own)
+        self.queued = Gauge("trimtab_requests_queued", "Requests that wait in Envoy.", ENDPOINT, registry=own)
+        self.endpoints = Gauge("trimtab_endpoints", "Endpoints by state.", ["state"], registry=own)
         self.envoy_connected = Gauge(
-            "trimtab_envoy_connected", "1 while an Envoy takes its configuration.", **own
+            "trimtab_envoy_connected", "1 while an Envoy takes its configuration.", registry=own
         )
-        self.envoy_restarts = Gauge("trimtab_envoy_restarts", "How often Envoy was started again.", **own)
-        self.nacks = Gauge("trimtab_envoy_nacks", "Types of resource that Envoy refused as last sent.", **own)
+        self.envoy_restarts = Gauge(
+            "trimtab_envoy_restarts", "How often Envoy was started again.", registry=own
+        )
+        self.nacks = Gauge(
+            "trimtab_envoy_nacks", "Types of resource that Envoy refused as last sent.", registry=own
+        )
 
-    def look(self) -> object:
+    def look(self) -> AbstractContextManager[object]:
         """A context manager that times one look."""
-        return self._look_s.time()
+        timer: AbstractContextManager[object] = self._look_s.time()
+        return timer
 
     def serve(self, address: Address) -> tuple[Address, WSGIServer]:
         """Serve /metrics; port 0 takes a free one. Raises InvalidInput if the port is taken."""

@@ -109,8 +109,8 @@ class Observations:
             del self._cpu[pod_id]
         for key in self._revisions.keys() - revisions:
             del self._revisions[key]
-        for key in [key for key in self._pods if key[0] not in addresses]:
-            del self._pods[key]
+        for told in [told for told in self._pods if told[0] not in addresses]:
+            del self._pods[told]
 
 
 def _quantiles(latencies: list[LatencySignal]) -> tuple[float | None, float | None]:

@@ -36,7 +36,7 @@ STATISTICS_STALE_S = 10.0
 class Platform:
     """Puts together what the parts know. Changes nothing but by `prune` and `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - it tells of every part
         self,
         home: Home,
         started: Started,
@@ -156,15 +156,15 @@ class Platform:
     def _envoys(self) -> list[v1.Envoy]:
         status = self._envoy.status()
         nodes = {node.node: node for node in self._ads.nodes()}
-        node = nodes.get(status.node)
+        node = nodes.get(self._envoy.node)
         envoy = v1.Envoy(
-            node=status.node,
+            node=self._envoy.node,
             process_id=status.pid or 0,
             running=status.running,
             connected=node.connected if node else False,
             version=status.version,
             restarts=status.restarts,
-            statistics_age_s=self._intake.age_s(status.node),
+            statistics_age_s=self._intake.age_s(self._envoy.node),
         )
         for kind, told in node.types.items() if node else ():
             envoy.subscriptions.add(
@@ -189,6 +189,6 @@ class Platform:
         free = shutil.disk_usage(self._home.path).free
         if free < DISK_LOW_BYTES:
             yield f"the disk of {self._home.path} has {free >> 20} MiB left; free some space"
-        age_s = self._intake.age_s(self._envoy.status().node)
+        age_s = self._intake.age_s(self._envoy.node)
         if age_s is not None and age_s > STATISTICS_STALE_S:
             yield f"Envoy's statistics are {age_s:.0f} s old: scaling holds what there is"

@@ -68,7 +68,7 @@ def endpoint_message(seen: Seen) -> v1.Endpoint:
     )
 
 
-def state_of(seen: Seen) -> v1.State:
+def state_of(seen: Seen) -> v1.State.ValueType:
     """The state in one word."""
     record = seen.record
     serves = seen.ready(record.serving_revision) > 0
@@ -85,7 +85,7 @@ def state_of(seen: Seen) -> v1.State:
     return v1.READY if serves else v1.DEPLOYING
 
 
-def _message(seen: Seen, state: v1.State) -> str:
+def _message(seen: Seen, state: v1.State.ValueType) -> str:
     record = seen.record
     wanted, serving = record.wanted_revision, record.serving_revision
     pods = seen.revisions[wanted].pods_wanted

@@ -37,6 +37,7 @@ START_TIMEOUT_S = 10.0  # it takes 0.2 s; a busy machine may need longer
 LOOK_EACH_S = 0.05
 SETTLED_AFTER_S = 5.0  # a process that lived longer did not die of its start
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 10.0
+REPLACE_GRACE_S = 5.0  # the port is closed meanwhile: long enough for most requests, and no longer
 TERMINATE_WITHIN_S = 5.0  # after SIGTERM; then SIGKILL
 
 _OPTIONS = (
@@ -77,7 +78,12 @@ class EnvoyProcess:
         self._process: Process | None = None
         self._restarts = 0
         self._version = ""
-        self._stopping = False
+        self._stopping = asyncio.Event()
+
+    @property
+    def node(self) -> str:
+        """The node id that this Envoy names itself by."""
+        return self._bootstrap.node
 
     @property
     def log_path(self) -> Path:
@@ -95,14 +101,14 @@ class EnvoyProcess:
         Raises NotFound if there is no `envoy`, Failed with its last words if it does not start, and
         what `private_folder` and `write_whole` raise.
         """
-        self._stopping = False
+        self._stopping.clear()
         private_folder(self._folder)
         private_folder(self._bootstrap.admin_socket.parent)
-        for process in await asyncio.to_thread(find, self._mark.home, KIND):
+        for process in await asyncio.to_thread(self._find):
             if self._process is None and self._reads_ours(process) and await self._answers(process):
                 self._process = process
             else:
-                await self._end(process, drain_s=0.0)
+                await self._end(process, drain_s=REPLACE_GRACE_S)
         if self._process is None:
             await self._start()
 
@@ -117,12 +123,18 @@ class EnvoyProcess:
                 await bounding
 
     async def stop(self, grace_s: float) -> None:
-        """End Envoy: no new connections, up to `grace_s` for the requests under way, then SIGTERM, SIGKILL."""
-        self._stopping = True
+        """End Envoy: no new connections, up to `grace_s` for the requests under way, then SIGTERM.
+
+        Raises Failed if not even SIGKILL ends it.
+        """
+        self._stopping.set()
         own = [self._process] if self._process is not None else []
-        for process in own or await asyncio.to_thread(find, self._mark.home, KIND):
+        for process in own or await asyncio.to_thread(self._find):
             await self._end(process, drain_s=grace_s)
         self._process = None
+
+    def _find(self) -> list[Process]:
+        return [process for process in find(self._mark.home, KIND) if process.mark == self._mark]
 
     @property
     def _config_path(self) -> Path:
@@ -181,26 +193,26 @@ class EnvoyProcess:
 
     async def _keep_alive(self) -> None:
         quick_ends = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began_s = self._clock.now_s()
             if self._process is not None:
                 await exited(self._process)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             lived_s = self._clock.now_s() - began_s
             quick_ends = quick_ends + 1 if lived_s < SETTLED_AFTER_S else 0
             _logger.warning("Envoy ended after %.1f s; starting it again", lived_s)
-            await asyncio.sleep(backoff_s(quick_ends))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), backoff_s(quick_ends))
+                return
             await self._restart()
 
     async def _restart(self) -> None:
-        if self._stopping:
-            return
         self._restarts += 1
         self._process = None
         try:
             await self._start()
-        except TrimtabError as error:
+        except (TrimtabError, OSError) as error:
             _logger.error("%s", error)
 
     async def _end(self, process: Process, *, drain_s: float) -> None:
@@ -212,13 +224,21 @@ class EnvoyProcess:
                 await exited(process)
         except TimeoutError:
             process.signal_group(signal.SIGKILL)
-            await exited(process)
+            await self._await_kill(process)
+
+    async def _await_kill(self, process: Process) -> None:
+        try:
+            async with asyncio.timeout(TERMINATE_WITHIN_S):
+                await exited(process)
+        except TimeoutError as error:
+            hint = "the kernel holds it, perhaps on a disk; look at `ps -o stat,wchan`"
+            raise Failed("Envoy cannot be killed", where=f"process {process.pid}", hint=hint) from error
 
     async def _drain(self, process: Process, grace_s: float) -> None:
         with contextlib.suppress(*ERRORS):  # one that does not answer is not waited for
             async with asyncio.timeout(grace_s):
                 await self._admin.drain()
-                while process.alive() and await self._admin.active_requests() > 0:
+                while process.alive() and await self._admin.active_requests() > 0:  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_EACH_S)
 
     async def _bound_log(self) -> None:

@@ -92,10 +92,10 @@ def pod_environment(
     """A pod sees what we see (credentials, proxies, a tracking server), without our own settings.
 
     The model's variables win over the runtime's. SPT_NOENV keeps the library setproctitle, which
-    gunicorn and vLLM use where it is installed, from writing a title over the mark in the environment.
+    gunicorn and vLLM use where it is installed, from erasing the environment, and our mark in it.
     """
     passed = {name: value for name, value in own.items() if not name.startswith("TRIMTAB_")}
-    return {**passed, "SPT_NOENV": "1", **runtime, **model}
+    return {**passed, **runtime, **model, "SPT_NOENV": "1"}
 
 
 def _explained(error: OSError | TrimtabError, folder: PodFolder) -> TrimtabError:

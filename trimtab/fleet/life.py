@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable
@@ -192,7 +193,7 @@ class LocalPod:
     async def _sweep(self, mark: Mark) -> None:
         """Kill what the leader left behind, wherever it moved to, until nothing carries the mark."""
         for _ in range(SWEEPS_MAX):
-            left = await asyncio.to_thread(marked_with, mark)
+            left = await asyncio.to_thread(_left_behind, mark, self.process)
             if not left:
                 break
             for member in left:
@@ -246,6 +247,22 @@ class LocalPod:
             return now_s + ADOPTED_GRACE_S
         age_s = max(0.0, self._clock.wall_s() - self.started_at_s)
         return now_s - age_s + self.record.start_timeout_s
+
+
+def _left_behind(mark: Mark, leader: Process | None) -> list[psutil.Process]:
+    """What still carries the mark, and, of a leader that we saw end, what is left of its session.
+
+    The latter finds a process in the middle of its exec, which shows no environment. While a session
+    has members its id is given to nobody else; a living process of that id would be a stranger's.
+    """
+    found = {process.pid: process for process in marked_with(mark)}
+    if leader is not None and not psutil.pid_exists(leader.pid):
+        for member in sessions((leader.pid,)).get(leader.pid, ()):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(member)
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found[member] = process
+    return list(found.values())
 
 
 def _phase_found(record: PodRecord, process: Process | None) -> PodPhase:

@@ -106,7 +106,7 @@ def spawn(
     Output is appended to `log_path`. Niceness and the memory killer's score are set from here
     rather than between fork and exec, where our threads would make it unsafe.
     """
-    with open(log_path, "ab") as log:
+    with log_path.open("ab") as log:
         child = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,

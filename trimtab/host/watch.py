@@ -14,7 +14,7 @@ async def exited(process: Process) -> None:
     """Return when the group's leader has ended: at once on Linux, else within LOOK_EACH_S."""
     descriptor = _descriptor(process.pid)
     if descriptor is None:
-        while process.alive():
+        while process.alive():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(LOOK_EACH_S)
         return
     ended = asyncio.Event()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from trimtab.runtime.mlflow.scoring import Scorer
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's own server after it has loaded a model
+TELEMETRY_OFF = (
+    "MLFLOW_DISABLE_TELEMETRY"  # a pod calls nobody by itself; whoever wants it sets this to false
+)
 
 
 def prepare(folder: Path, pool: Pool, stages: Stages) -> Scorer:
@@ -35,6 +38,7 @@ def prepare(folder: Path, pool: Pool, stages: Stages) -> Scorer:
 
 
 def _load(folder: Path, stages: Stages) -> Scorer:
+    os.environ.setdefault(TELEMETRY_OFF, "true")
     step = "MLflow cannot be imported"
     try:
         from trimtab.runtime.mlflow import scoring  # noqa: PLC0415  here, because it takes seconds

@@ -51,15 +51,13 @@ class Scorer:
         try:
             found = scoring_server.invocations(body, content_type, watched, self._input_schema)
         except MlflowException as error:
-            return _refusal(error, watched.asked)
+            return _outcome(error, watched.asked)
         except Exception as error:  # noqa: BLE001  whatever the model returned may do anything
             traceback.print_exc()
             fault = Fault.MODEL if watched.asked else Fault.CALLER
             return Score(Answer("Internal Server Error", 500, TEXT, fault), error)
         except BaseException as error:  # noqa: BLE001  SystemExit in a thread would end the event loop
-            message = f"The model raised {said(error)} while evaluating the request."
-            stack = traceback.format_exc()
-            return _refusal(MlflowException(message, error_code=BAD_REQUEST, stack_trace=stack), asked=True)
+            return _failure(_wrapped(error), error)
         fault_found = Fault.CALLER if found.status >= 400 else None
         return Score(Answer(found.response, found.status, found.mimetype, fault_found))
 
@@ -89,16 +87,28 @@ class _Watched:
         return self._model.predict
 
 
-def _refusal(error: MlflowException, asked: bool) -> Score:
+def _outcome(error: MlflowException, asked: bool) -> Score:
     """MLflow's answer to an exception of its own.
 
     Parsing comes before the model is asked. Once it is, MLflow wraps what the model's code raises and
     adds a stack trace, while its enforcement of the schema raises a bare 400 from within.
     """
-    status = error.get_http_status_code()
-    of_model = asked and (status != 400 or "stack_trace" in error.json_kwargs)
-    raised = error.__context__ or error if of_model else error
-    if of_model:
-        print(f"predict failed: {said(raised)}", file=sys.stderr, flush=True)  # noqa: T201
-    fault = Fault.MODEL if of_model else Fault.CALLER
-    return Score(Answer(error.serialize_as_json(), status, fault=fault), raised)
+    if asked and (error.get_http_status_code() != 400 or "stack_trace" in error.json_kwargs):
+        return _failure(error, error.__context__ or error)
+    return Score(_answer(error, Fault.CALLER), error)
+
+
+def _failure(error: MlflowException, raised: BaseException) -> Score:
+    """The model raised `raised`: one line in the pod's log, and MLflow's answer."""
+    print(f"predict failed: {said(raised)}", file=sys.stderr, flush=True)  # noqa: T201
+    return Score(_answer(error, Fault.MODEL), raised)
+
+
+def _wrapped(error: BaseException) -> MlflowException:
+    """What MLflow makes of an `Exception`, for those that are none."""
+    message = f"The model raised {said(error)} while evaluating the request."
+    return MlflowException(message, error_code=BAD_REQUEST, stack_trace=traceback.format_exc())
+
+
+def _answer(error: MlflowException, fault: Fault) -> Answer:
+    return Answer(error.serialize_as_json(), error.get_http_status_code(), fault=fault)

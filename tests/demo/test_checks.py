@@ -1,0 +1,84 @@
+"""The demo's checks: each can fail, and says what it saw."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from demo.checks import Check, checks
+from demo.traffic import LOW_S, SPIKE_S, Plan
+from demo.watch import Look, Record
+from trimtab.v1 import control_pb2 as pb
+
+BEGAN_AT_S = 1_000.0
+SPIKE_AT_S = BEGAN_AT_S + LOW_S
+SPIKE_END_S = SPIKE_AT_S + SPIKE_S
+WINDOW_S = 30.0
+PLAN = Plan(service_time_s=0.025, low_rate=4.8, spike_rate=48, after_s=60)
+GOOD = {"due": 10, "sent": 10, "ok": 10, "failed": 0, "dropped": 0, "by_status": {"200": 10}}
+REASONED = [pb.Decision(at_s=SPIKE_AT_S, reason="load needs 2 pods")]
+
+
+def look(at_s: float, wanted: int, *started_at_s: float) -> Look:
+    pods = [
+        pb.Pod(id=f"p{at}", phase="ready", started_at_s=at, ready_at_s=at + 2)
+        for at in (900.0, *started_at_s)
+    ]
+    return Look(at_s, pb.Status(revisions=[pb.Revision(pods_wanted=wanted, pods=pods)]))
+
+
+def scaling(rose_after_s: float = 4.0, fell_after_s: float = 32.0) -> list[Look]:
+    new = SPIKE_AT_S + rose_after_s
+    return [
+        look(BEGAN_AT_S, 1),
+        look(new + 3, 2, new),
+        look(SPIKE_END_S + 1, 2, new),
+        look(SPIKE_END_S + fell_after_s, 1),
+    ]
+
+
+def judge(total: dict[str, Any] = GOOD, looks: list[Look] | None = None, decisions=REASONED) -> list[Check]:
+    traffic: Any = SimpleNamespace(began_at_s=BEGAN_AT_S, total=total)
+    record = Record(scaling() if looks is None else looks, decisions)
+    return checks(traffic, PLAN, record, WINDOW_S)
+
+
+def failed(told: list[Check]) -> list[str]:
+    return [check.what for check in told if not check.held]
+
+
+def test_all_of_them_hold_when_all_went_well() -> None:
+    assert failed(judge()) == []
+
+
+@pytest.mark.parametrize(
+    "total",
+    [
+        {},
+        {**GOOD, "ok": 9, "failed": 1, "by_status": {"200": 9, "503": 1}},
+        {**GOOD, "due": 11, "dropped": 1},
+    ],
+)
+def test_a_failed_or_unsent_request_is_a_failure(total: dict[str, Any]) -> None:
+    assert "no request failed" in failed(judge(total))
+
+
+def test_a_wrong_answer_is_a_failure() -> None:
+    total = {**GOOD, "ok": 9, "failed": 1, "by_status": {"200": 9, "wrong answer": 1}}
+    assert "every prediction is the model's own" in failed(judge(total))
+
+
+def test_a_pod_started_late_or_never_is_a_failure() -> None:
+    assert failed(judge(looks=scaling(rose_after_s=11))) == ["a pod is started within 10 s of the spike"]
+    never = [look(BEGAN_AT_S, 1), look(SPIKE_END_S + 32, 1)]
+    assert failed(judge(looks=never)) == ["a pod is started within 10 s of the spike"]
+
+
+def test_pods_that_go_before_the_window_or_stay_are_a_failure() -> None:
+    assert failed(judge(looks=scaling(fell_after_s=8))) == ["pods go only after the window of 30 s"]
+    assert failed(judge(looks=scaling()[:-1])) == ["pods go only after the window of 30 s"]
+
+
+@pytest.mark.parametrize("decisions", [[], [*REASONED, pb.Decision(at_s=SPIKE_AT_S + 5)]])
+def test_a_decision_without_a_reason_or_none_at_all_is_a_failure(decisions: list[pb.Decision]) -> None:
+    assert failed(judge(decisions=decisions)) == ["each decision tells its reason"]

@@ -1,0 +1,84 @@
+"""The bootstrap: taken by the real Envoy, and what it keeps of the statistics."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, Bootstrap, document, render
+from trimtab.envoy.process import find_binary
+
+
+def validate(config: Path) -> subprocess.CompletedProcess[str]:
+    argv = [find_binary(), "--mode", "validate", "-c", config, "--disable-hot-restart", "-l", "error"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("changes", [{}, {"flush_interval_s": 0.25, "data_points_max": 10}])
+def test_envoy_takes_it(home: Path, changes: dict[str, float]) -> None:
+    bootstrap = Bootstrap("local", home / "run" / "xds.sock", home / "run" / "envoy-admin.sock", **changes)
+    config = home / "bootstrap.json"
+    config.write_bytes(render(bootstrap))
+    done = validate(config)
+    assert done.returncode == 0, done.stderr
+
+
+def test_envoy_refuses_a_wrong_one(home: Path) -> None:
+    wrong = document(Bootstrap.for_home(home))
+    wrong["admin"]["adress"] = {}
+    config = home / "bootstrap.json"
+    config.write_text(json.dumps(wrong))
+    assert validate(config).returncode != 0
+
+
+def test_says_who_it_is_to_both_services(home: Path) -> None:
+    found = document(Bootstrap.for_home(home, "edge-1"))
+    assert found["node"]["id"] == "edge-1"
+    detector = found["stats_sinks"][0]["typed_config"]["resource_detectors"][0]
+    assert detector["typed_config"]["attributes"] == {NODE_ATTRIBUTE: "edge-1"}
+
+
+def test_same_input_gives_same_bytes(home: Path) -> None:
+    assert render(Bootstrap.for_home(home)) == render(Bootstrap.for_home(home))
+
+
+def test_administration_is_for_the_owner_only(home: Path) -> None:
+    pipe = document(Bootstrap.for_home(home))["admin"]["address"]["pipe"]
+    assert pipe == {"path": str(home / "run" / "envoy-admin.sock"), "mode": 0o600}
+
+
+def test_a_long_home_gets_short_sockets() -> None:
+    bootstrap = Bootstrap.for_home(Path("/home") / ("x" * 120))
+    assert len(str(bootstrap.control_socket)) <= 100
+    assert bootstrap.control_socket.parent == bootstrap.admin_socket.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("cluster.default/iris/r1.upstream_rq_total", True),
+        ("cluster.default/iris/r1.upstream_rq_5xx", True),
+        ("cluster.default/iris/r1.upstream_rq_pending_overflow", True),
+        ("cluster.default/iris/r1.membership_total", True),
+        ("cluster.default/iris/r1/grpc.upstream_rq_time", True),
+        ("http.gateway.downstream_rq_active", True),
+        ("server.uptime", True),
+        ("cluster.default/iris/r1.external.upstream_rq_time", False),
+        ("cluster.default/iris/r1.upstream_cx_rx_bytes_total", False),
+        ("cluster.default/iris/r1.upstream_rq_503", False),
+        ("http.gateway.downstream_cx_rx_bytes_total", False),
+        ("runtime.load_success", False),
+    ],
+)
+def test_keeps_the_statistics_that_are_read(home: Path, name: str, kept: bool) -> None:
+    patterns = document(Bootstrap.for_home(home))["stats_config"]["stats_matcher"]["inclusion_list"][
+        "patterns"
+    ]
+    regexes = [
+        p["safe_regex"]["regex"] if "safe_regex" in p else re.escape(p["prefix"]) + ".*" for p in patterns
+    ]
+    assert any(re.fullmatch(regex, name) for regex in regexes) == kept

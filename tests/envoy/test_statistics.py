@@ -1,0 +1,178 @@
+"""From messages to signals, without Envoy: what is split, missing, late, restarted or nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import RevisionKey
+from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
+from trimtab.envoy.otlp import MalformedError, joined, parse
+from trimtab.envoy.statistics import Signals, signals_of
+
+IRIS = RevisionKey(EndpointName("default", "iris"), 1)
+SECOND_NS = 1_000_000_000
+HTTP = "default/iris/r1"
+
+Point = tuple[str, str, int]  # statistic, cluster, value
+
+
+def message(
+    points: Iterable[Point],
+    *,
+    at_s: int = 10,
+    since_s: int = 9,
+    node: str = "local",
+    pods: dict[str, int] | None = None,
+    uptime_s: int | None = None,
+    times: dict[float, int] | None = None,
+) -> bytes:
+    """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
+    request = ExportMetricsServiceRequest()
+    resource = request.resource_metrics.add()
+    resource.resource.attributes.add(key=NODE_ATTRIBUTE).value.string_value = node
+    scope = resource.scope_metrics.add()
+    stamp = {"time_unix_nano": at_s * SECOND_NS}
+
+    def labelled(point, **labels):  # type: ignore[no-untyped-def]
+        for key, value in labels.items():
+            point.attributes.add(key=f"envoy.{key}").value.string_value = value
+
+    if uptime_s is not None:
+        scope.metrics.add(name="server.uptime").gauge.data_points.add(as_int=uptime_s, **stamp)
+    for name, cluster, value in points:
+        metric = scope.metrics.add(name=f"cluster.{name}")
+        is_gauge = name in ("membership_total", "upstream_rq_active", "upstream_rq_pending_active")
+        if is_gauge:
+            point = metric.gauge.data_points.add(as_int=value, **stamp)
+        else:
+            point = metric.sum.data_points.add(
+                as_int=value, start_time_unix_nano=since_s * SECOND_NS, **stamp
+            )
+        labelled(point, cluster_name=cluster)
+        if name == "upstream_rq_xx":
+            labelled(point, response_code_class="5")
+    for address, value in (pods or {}).items():
+        metric = scope.metrics.add(name="cluster.endpoint.rq_active")
+        labelled(
+            metric.gauge.data_points.add(as_int=value, **stamp), cluster_name=HTTP, endpoint_address=address
+        )
+    if times:
+        metric = scope.metrics.add(name="cluster.upstream_rq_time")
+        counts = [*times.values(), 0]
+        point = metric.histogram.data_points.add(
+            explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
+        )
+        labelled(point, cluster_name=HTTP)
+    return request.SerializeToString()
+
+
+def signals(data: bytes, at_s: float = 100.0) -> Signals:
+    return signals_of(parse(data), None, at_s)[0]
+
+
+def test_a_quiet_cluster_is_quiet_and_not_unknown() -> None:
+    quiet = signals(message([("membership_total", HTTP, 3), ("upstream_rq_total", "control_plane", 1)]))
+    (found,) = quiet.revisions
+    assert (found.revision, found.envoy, found.at_s, found.period_s) == (IRIS, "local", 100.0, 1.0)
+    assert (found.arrivals, found.completions, found.in_flight, found.queued) == (0, 0, 0, 0)
+    assert (found.rejected, found.failed, found.request_time_s) == (0, 0, 0.0)
+    assert quiet.latencies == ()
+
+
+def test_a_cluster_that_is_not_mentioned_is_unknown() -> None:
+    assert signals(message([("upstream_rq_total", "control_plane", 1)])) == Signals()
+
+
+def test_both_clusters_of_a_revision_are_one_signal() -> None:
+    both = signals(message([("upstream_rq_total", HTTP, 2), ("upstream_rq_total", f"{HTTP}/grpc", 3)]))
+    assert [signal.arrivals for signal in both.revisions] == [5]
+
+
+def test_second_tries_and_refused_requests_are_no_arrivals() -> None:
+    counts = [("upstream_rq_total", HTTP, 9), ("upstream_rq_retry", HTTP, 4)]
+    counts += [("upstream_rq_pending_overflow", HTTP, 3), ("upstream_rq_xx", HTTP, 5)]
+    (found,) = signals(message(counts)).revisions
+    assert (found.arrivals, found.rejected, found.failed) == (5, 3, 2)
+
+
+def test_who_waits_arrived_when_the_wait_began() -> None:
+    first, before = signals_of(parse(message([("upstream_rq_total", HTTP, 1)])), None, 100.0)
+    waiting = [("upstream_rq_pending_active", HTTP, 7)]
+    second, before = signals_of(parse(message(waiting, at_s=11, since_s=10)), before, 101.0)
+    served = [("upstream_rq_total", HTTP, 7), ("upstream_rq_pending_active", HTTP, 0)]
+    third, _ = signals_of(parse(message(served, at_s=12, since_s=11)), before, 102.0)
+    assert [bundle.revisions[0].arrivals for bundle in (first, second, third)] == [1, 7, 0]
+
+
+def test_who_waited_before_the_first_look_is_not_counted() -> None:
+    waiting = [("upstream_rq_pending_active", HTTP, 7), ("upstream_rq_total", HTTP, 2)]
+    assert signals(message(waiting)).revisions[0].arrivals == 2
+
+
+def test_after_a_restart_of_envoy_nobody_waited_before() -> None:
+    waiting = [("upstream_rq_pending_active", HTTP, 7), ("upstream_rq_total", HTTP, 2)]
+    _, before = signals_of(parse(message(waiting, uptime_s=50)), None, 100.0)
+    again = message([("upstream_rq_total", HTTP, 4)], at_s=12, since_s=0, uptime_s=1)
+    found, _ = signals_of(parse(again), before, 102.5)
+    assert (found.revisions[0].arrivals, found.revisions[0].period_s) == (4, 2.5)
+
+
+def test_without_any_period_there_are_gauges_of_pods_only() -> None:
+    first = signals(message([("upstream_rq_total", HTTP, 4)], since_s=0, pods={"127.0.0.1:9": 2}))
+    assert first.revisions == ()
+    assert [(pod.address, pod.in_flight, pod.revision) for pod in first.pods] == [("127.0.0.1:9", 2, IRIS)]
+
+
+def test_latency_comes_from_the_histogram() -> None:
+    found = signals(message([("upstream_rq_total", HTTP, 4)], times={10.0: 99, 100.0: 1}))
+    (latency,) = found.latencies
+    assert latency.count == found.revisions[0].completions == 100
+    assert latency.p50_s < 11e-3 <= latency.p99_s < 110e-3
+    assert found.revisions[0].request_time_s == pytest.approx(0.1)
+
+
+def test_a_flush_in_parts_is_the_same_as_a_whole_one() -> None:
+    numbers = [("upstream_rq_total", HTTP, 9), ("upstream_rq_active", HTTP, 4), ("membership_total", HTTP, 1)]
+    pods = {"127.0.0.1:1": 3, "127.0.0.1:2": 1}
+    whole = parse(message(numbers, pods=pods, times={10.0: 5}))
+    parts = joined(parse(message(numbers[1:], pods=pods)), parse(message(numbers[:1], times={10.0: 5})))
+    assert signals_of(whole, None, 5.0) == signals_of(parts, None, 5.0)
+
+
+def test_parts_of_different_flushes_do_not_join() -> None:
+    first, second = (parse(message([("upstream_rq_total", HTTP, 1)], at_s=at_s)) for at_s in (10, 11))
+    with pytest.raises(MalformedError):
+        joined(first, second)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xff\xff",
+        message([("upstream_rq_total", HTTP, 1)], node=""),
+        message([]),
+        message([("upstream_rq_total", HTTP, -1)]),
+        message([("upstream_rq_total", HTTP, 1)], times={10.0: 1, 5.0: 1}),
+    ],
+    ids=["empty", "bytes", "nobody's", "no metric", "below zero", "falling bounds"],
+)
+def test_what_is_not_envoys_is_refused(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        parse(data)
+
+
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_whatever_comes_is_read_or_refused(noise: bytes, position: int) -> None:
+    good = message([("upstream_rq_total", HTTP, 1)], pods={"127.0.0.1:9": 2}, times={10.0: 1})
+    try:
+        flush = parse(good[:position] + noise + good[position + len(noise) :])
+    except MalformedError:
+        return
+    signals_of(flush, None, 1.0)

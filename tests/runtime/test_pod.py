@@ -1,0 +1,223 @@
+"""A pod's life: started, asked by many, told to stop, and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+StartPod = Callable[..., Any]
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+def begun(gate: Path) -> int:
+    return len(list(gate.parent.glob(f"{gate.name}.*begun")))
+
+
+def exists(process_id: int) -> bool:
+    return psutil.pid_exists(process_id) and psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+
+
+def test_stages_are_written_in_order_with_the_time(iris_pod: Any) -> None:
+    lines = [json.loads(line) for line in iris_pod.stages_path.read_text().splitlines()]
+    assert [line["stage"] for line in lines] == ["import", "load", "warm", "ready"]
+    times = [line["at_s"] for line in lines]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 600
+
+
+def test_ready_comes_after_the_model_has_answered_its_example(
+    starter: Path, start_pod: StartPod, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    pod = start_pod(starter, TEST_START=f"example waits:{gate}")
+    until(lambda: begun_once(gate), "the model is asked its example")
+    assert pod.stages() == ["import", "load"]
+    assert pod.ask("GET", "/health/live").status == 200
+    for path in ("/health/ready", "/ping", "/health", "/version"):
+        assert pod.ask("GET", path).status == 503
+    refused = pod.predict(age=4)
+    assert (refused.status, refused.headers["x-trimtab-fault"]) == (503, "platform")
+    assert refused.value["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    gate.touch()
+    pod.wait_ready()
+    assert pod.stages() == ["import", "load", "warm", "ready"]
+    assert pod.predict(age=4).value == {"predictions": [{"age": 4}]}
+
+
+def begun_once(gate: Path) -> bool:
+    return gate.with_name(gate.name + ".begun").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "cause", "stages"),
+    [
+        (
+            "example raises",
+            "ModelError: model failed on its own input example: ValueError: no such column: age",
+            ["import", "load"],
+        ),
+        ("raises", "ModelError: the model cannot be loaded: ValueError: the weights are torn", ["import"]),
+        ("exits", "ModelError: the model cannot be loaded: SystemExit: 0", ["import"]),
+    ],
+)
+def test_a_start_that_fails_ends_the_pod_and_says_why(
+    how: str, cause: str, stages: list[str], starter: Path, start_pod: StartPod
+) -> None:
+    pod = start_pod(starter, TEST_START=how)
+    assert pod.wait_end() == 3
+    lines = pod.log.read_text().splitlines()
+    assert cause in lines
+    assert "Traceback (most recent call last):" in lines
+    assert pod.stages() == stages
+
+
+def test_sigterm_during_the_load_ends_the_pod_at_once(
+    starter: Path, start_pod: StartPod, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    pod = start_pod(starter, TEST_START=f"waits:{gate}")
+    until(lambda: begun_once(gate), "the model is loading")
+    os.killpg(pod.process.pid, signal.SIGTERM)
+    assert pod.wait_end() == 0
+    assert not gate.exists()
+
+
+def test_requests_in_flight_are_limited(odd_pod: Any, tmp_path: Path) -> None:
+    """Two threads, three in the queue: of eight at once two begin, three wait, three are refused."""
+    gate = tmp_path / "gate"
+    with ThreadPoolExecutor(8) as callers:
+        sent = [callers.submit(odd_pod.predict, do="wait", gate=str(gate), name=str(n)) for n in range(8)]
+        until(lambda: sum(reply.done() for reply in sent) == 3, "three are refused")
+        until(lambda: begun(gate) == 2, "two have begun")
+        page = odd_pod.ask("GET", "/metrics").body.decode()
+        gate.touch()
+        replies = [reply.result() for reply in sent]
+    assert "trimtab_predict_running 2.0\n" in page
+    assert "trimtab_predict_queued 3.0\n" in page
+    assert 'http_server_active_requests{http_route="/invocations"} 5.0\n' in page
+    assert sorted(reply.status for reply in replies) == [200] * 5 + [503] * 3
+    refused = [reply for reply in replies if reply.status == 503]
+    assert all(reply.headers["retry-after"] == "1" for reply in refused)
+    assert all(reply.headers["x-trimtab-fault"] == "platform" for reply in refused)
+    assert "holds 5 requests" in str(refused[0].value["message"])
+    assert odd_pod.predict(do="threads").value == {"predictions": [2]}
+
+
+def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
+    def sample(name: str) -> float:
+        page = iris_pod.ask("GET", "/metrics").body.decode()
+        return sum(
+            float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name + " ")
+        )
+
+    def count(status: int, route: str = "/invocations", method: str = "POST") -> str:
+        labels = f'http_request_method="{method}",http_response_status_code="{status}",http_route="{route}"'
+        return f"http_server_request_duration_seconds_count{{{labels}}}"
+
+    names = {
+        count(200): 3,
+        count(400): 2,
+        count(415): 1,
+        count(404, "", "_OTHER"): 1,
+        "trimtab_predict_duration_seconds_count": 6,
+        'trimtab_request_faults_total{fault="caller"}': 4,
+    }
+    before = {name: sample(name) for name in names}
+    example = (models / "iris" / "serving_input_example.json").read_bytes()
+    for _ in range(3):
+        assert iris_pod.ask("POST", "/invocations", example).status == 200
+    for _ in range(2):
+        iris_pod.ask("POST", "/invocations", b"{}")
+    iris_pod.ask("POST", "/invocations", b"x", "text/plain")
+    iris_pod.ask("BREW", "/coffee")
+    assert {name: sample(name) - before[name] for name in names} == names
+    assert sample('trimtab_start_stage_seconds{stage="load"}') > 0
+    assert sample('http_server_active_requests{http_route="/invocations"}') == 0
+    assert sample("process_resident_memory_bytes") > 50e6
+
+
+def test_one_worker_without_delayed_packets(odd_pod: Any) -> None:
+    """Delayed acknowledgements cost 44 ms a request where TCP_NODELAY is lost."""
+    worker, parent = odd_pod.predict(do="process_ids").value["predictions"]
+    assert parent == odd_pod.process.pid
+    assert [child.pid for child in psutil.Process(parent).children()] == [worker]
+    delays = odd_pod.predict(do="no_delay").value["predictions"]
+    assert delays
+    assert all(delays)
+
+
+def test_what_a_model_prints_is_in_the_log(odd_pod: Any) -> None:
+    assert odd_pod.predict(do="prints", text="seen by the operator").status == 200
+    assert "seen by the operator\n" in odd_pod.log.read_text()
+    assert "POST /invocations" not in odd_pod.log.read_text()
+
+
+def test_sigterm_finishes_what_is_in_flight(odd: Path, start_pod: StartPod, tmp_path: Path) -> None:
+    pod = start_pod(odd).wait_ready()
+    gate = tmp_path / "gate"
+    with ThreadPoolExecutor(2) as callers:
+        sent = [callers.submit(pod.predict, do="wait", gate=str(gate), name=str(n)) for n in range(2)]
+        until(
+            lambda: pod.ask("GET", "/metrics").body.count(b"trimtab_predict_queued 1.0\n") == 1, "one waits"
+        )
+        os.killpg(pod.process.pid, signal.SIGTERM)  # as a fleet does: the master and the worker get it
+        until(lambda: not listens(pod.port), "no new connections")
+        assert pod.process.poll() is None
+        gate.touch()
+        assert sorted(reply.result().value["predictions"] for reply in sent) == [["0"], ["1"]]
+    assert pod.wait_end() == 0
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_a_killed_worker_ends_the_pod(odd: Path, start_pod: StartPod) -> None:
+    pod = start_pod(odd).wait_ready()
+    worker, _ = pod.predict(do="process_ids").value["predictions"]
+    os.kill(worker, signal.SIGKILL)
+    assert pod.wait_end() == 1
+    assert "WorkerError: the worker process was killed by SIGKILL (out of memory?)" in pod.log.read_text()
+    assert not listens(pod.port)
+
+
+def test_a_killed_master_takes_its_worker_along(odd: Path, start_pod: StartPod, tmp_path: Path) -> None:
+    """An orphan would hold the port and the memory."""
+    pod = start_pod(odd).wait_ready()
+    worker, _ = pod.predict(do="process_ids").value["predictions"]
+    pod.process.kill()
+    until(lambda: not exists(worker), "the worker ends")
+    assert not listens(pod.port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--bind", "nowhere"], "nowhere is not HOST:PORT"),
+        (["--threads", "0"], "0 is not a number from 1 to 1024"),
+        (["--model", "/nonexistent"], "/nonexistent holds no MLflow model"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    arguments: list[str], complaint: str, odd: Path, start_pod: StartPod
+) -> None:
+    pod = start_pod(odd, *arguments)
+    assert pod.wait_end() == 2
+    assert complaint in pod.log.read_text()
