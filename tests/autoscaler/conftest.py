@@ -1,4 +1,4 @@
-"""A revision in a small model of the world: one queue, exact limits per pod, cold starts, a signal a second."""
+"""A revision in a small model of the world: one queue, exact limits, cold starts, a signal a second."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+
 from trimtab.autoscaler import Signals, State, Tuning, decide
 from trimtab.core.decision import Decision
 from trimtab.core.names import EndpointName
@@ -84,8 +85,8 @@ class Revision:
 
     target: int = 1
     start_s: float = 2.0
-    concurrency: ConcurrencyRange = ConcurrencyRange(1, 100_000)
-    tuning: Tuning = Tuning()
+    concurrency: ConcurrencyRange = field(default_factory=lambda: ConcurrencyRange(1, 100_000))
+    tuning: Tuning = field(default_factory=Tuning)
     begin_cold: bool = False
 
     def run(self, arrivals: Iterable[tuple[float, float]], until_s: float, phase_s: float = 0.01) -> Run:

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trimtab.control import rollout
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.control.rollout import (
     FAILURES_MAX,
     STARTS_AT_ONCE_MAX,
+    Plan,
     RevisionFacts,
     after_failure,
     after_service,
     backoff_s,
-    plan,
 )
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
@@ -26,6 +27,10 @@ from trimtab.core.spec import EndpointSpec, ModelSpec, Source
 NAME = EndpointName("default", "iris")
 MODEL = ModelSpec("iris", Source("models:/iris/1", digest="sha256:0"))
 NOW_S = 1_000.0
+
+
+def plan(*what: object, **how: object) -> Plan:
+    return rollout.plan(*what, connected=True, **how)
 
 
 def record(wanted: int, serving: int, outcome: Outcome = Outcome.ROLLING, **other: object) -> EndpointRecord:
@@ -92,6 +97,13 @@ def test_a_revision_that_served_is_tried_again_after_its_rest() -> None:
     assert steps.retry_at_s == NOW_S + backoff_s(5)
     steps = plan(record(1, 1, Outcome.SERVING), {1: lost}, routes_settled=True, now_s=NOW_S + backoff_s(5))
     assert steps.starts == ((1, 1),)
+
+
+def test_without_an_envoy_nothing_is_complete() -> None:
+    known = {1: facts(1, 1, pod(1, 0))}
+    steps = rollout.plan(record(1, 1), known, routes_settled=True, connected=False, now_s=NOW_S)
+    assert not steps.complete
+    assert plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete
 
 
 def test_fewer_pods_let_go_of_starting_ones_first_then_of_the_youngest() -> None:

@@ -200,7 +200,7 @@ async def start_gateway(home: Path, session: aiohttp.ClientSession) -> AsyncIter
         )
         started.append(process)
         gateway = Gateway(port, session)
-        await until(lambda: listens(port) or not process.alive(), "Envoy listens")
+        await until(lambda: is_listening(port) or not process.alive(), "Envoy listens")
         assert process.alive(), log.read_text()
         return gateway
 
@@ -210,7 +210,12 @@ async def start_gateway(home: Path, session: aiohttp.ClientSession) -> AsyncIter
         await exited(process)
 
 
-def listens(port: int) -> bool:
+@pytest.fixture
+def listens() -> Callable[[int], bool]:
+    return is_listening
+
+
+def is_listening(port: int) -> bool:
     """Whether somebody listens on a port of the loopback; asked of the kernel, not of Envoy."""
     wanted = f"0100007F:{port:04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]

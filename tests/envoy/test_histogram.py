@@ -16,7 +16,7 @@ values = st.lists(milliseconds, min_size=1, max_size=200)
 
 
 def as_envoy_counts(latencies_ms: list[float]) -> Histogram:
-    """What Envoy makes of latencies: whole ms, bins of two digits, each under the first bound from its begin on."""
+    """What Envoy makes of latencies: whole ms, bins of two digits, each under the first bound it may be."""
     counts = [0] * (len(BOUNDS_MS) + 1)
     total = 0.0
     for latency in latencies_ms:

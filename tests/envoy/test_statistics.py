@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
+from trimtab.envoy import intake as intake_module
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
+from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.otlp import MalformedError, joined, parse
 from trimtab.envoy.statistics import Signals, signals_of
 
 IRIS = RevisionKey(EndpointName("default", "iris"), 1)
-SECOND_NS = 1_000_000_000
 HTTP = "default/iris/r1"
+SECOND_NS = 1_000_000_000
 
 Point = tuple[str, str, int]  # statistic, cluster, value
 
@@ -176,3 +180,51 @@ def test_whatever_comes_is_read_or_refused(noise: bytes, position: int) -> None:
     except MalformedError:
         return
     signals_of(flush, None, 1.0)
+
+
+async def test_a_flush_is_handed_on_when_its_last_part_has_come(
+    collector: Any, eventually: Callable[..., Any]
+) -> None:
+    clock = ManualClock()
+    intake = StatisticsIntake(clock, collector)
+    intake.take(message([("upstream_rq_total", HTTP, 2)]))
+    clock.advance(0.5)
+    intake.take(message([("upstream_rq_active", HTTP, 1)]))
+    assert collector.bundles == []
+    await eventually(lambda: collector.bundles, "it is handed on")
+    (signal,) = collector.of(IRIS)
+    assert (signal.arrivals, signal.in_flight) == (2, 1)
+    assert intake.age_s("local") == 0.5  # as old as its first message
+    intake.take(message([("upstream_rq_total", HTTP, 2)]))
+    assert (intake.received, intake.dropped, len(collector.bundles)) == (3, 1, 1)
+
+
+async def test_the_next_flush_hands_on_the_one_before(collector: Any) -> None:
+    intake = StatisticsIntake(ManualClock(), collector)
+    for at_s in (10, 11, 12):
+        intake.take(message([("upstream_rq_total", HTTP, at_s)], at_s=at_s, since_s=at_s - 1))
+    assert [signal.arrivals for signal in collector.of(IRIS)] == [10, 11]
+
+
+async def test_envoys_are_kept_apart(collector: Any, eventually: Callable[..., Any]) -> None:
+    intake = StatisticsIntake(ManualClock(), collector)
+    for node in ("a", "b"):
+        intake.take(message([("upstream_rq_total", HTTP, 1)], node=node))
+    await eventually(lambda: len(collector.bundles) == 2, "both are handed on")
+    assert {signal.envoy for signal in collector.of(IRIS)} == {"a", "b"}
+
+
+async def test_envoys_are_bounded_and_silent_ones_forgotten(
+    collector: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "NODES_MAX", 1)
+    clock = ManualClock()
+    intake = StatisticsIntake(clock, collector)
+    intake.take(message([("upstream_rq_total", HTTP, 1)], node="a"))
+    await eventually(lambda: collector.bundles, "it is handed on")
+    intake.take(message([("upstream_rq_total", HTTP, 1)], node="b"))
+    assert (intake.dropped, intake.age_s("b")) == (1, None)
+    clock.advance(intake_module.FORGET_AFTER_S + 1)
+    intake.take(message([("upstream_rq_total", HTTP, 1)], node="b"))
+    await eventually(lambda: len(collector.bundles) == 2, "it is handed on")
+    assert intake.age_s("a") is None

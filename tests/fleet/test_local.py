@@ -84,7 +84,7 @@ async def test_what_a_pod_inherits(new_fleet, revision, pod_in, until, monkeypat
 async def test_nobody_else_can_read_a_pods_folder(new_fleet, revision, home):
     fleet = await new_fleet()
     pod_id = await fleet.start_pod(revision())
-    for path in (home, home / "pods", home / "pods" / pod_id, home / "logs"):
+    for path in (home, home / "pods", home / "pods" / pod_id, home / "logs" / "pods"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
@@ -97,7 +97,7 @@ async def test_a_crash_at_load_is_told_with_its_error(new_fleet, revision, pod_i
     assert "ValueError: bad weights" in fleet.log_tail(pod.id, 3)[-1]
     await fleet.forget_pod(pod.id)
     assert fleet.pods() == ()
-    assert not (home / "pods" / pod.id).exists()
+    await until(lambda: not (home / "pods" / pod.id).exists())
     assert "ValueError: bad weights" in fleet.log_tail(pod.id, 3)[-1]  # kept for a while
 
 

@@ -28,7 +28,7 @@ JSON = "application/json"
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Where Python may not keep what it compiled, each of our processes would take 2 s more to import MLflow."""
+    """Where Python may not keep what it compiled, each of our processes would take 2 s more to start."""
     with pytest.MonkeyPatch.context() as patch:
         if sys.dont_write_bytecode:
             patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)

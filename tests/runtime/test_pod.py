@@ -145,7 +145,7 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
     for _ in range(2):
         iris_pod.ask("POST", "/invocations", b"{}")
     iris_pod.ask("POST", "/invocations", b"x", "text/plain")
-    iris_pod.ask("BREW", "/coffee")
+    iris_pod.ask("PROPFIND", "/coffee")
     assert {name: sample(name) - before[name] for name in names} == names
     assert sample('trimtab_start_stage_seconds{stage="load"}') > 0
     assert sample('http_server_active_requests{http_route="/invocations"}') == 0

@@ -111,10 +111,9 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     in_flight, queued, held = given.in_flight[-1], given.queued[-1], min(given.in_flight)
     load = min(rate * given.service_time_s, in_flight + queued + rate * tuning.horizon_s)
     lasts_s = given.service_time_s
-    if given.stalled_s > tuning.stall_factor * lasts_s:
+    if given.stalled_s >= max(tuning.stall_s, tuning.stall_factor * lasts_s):
         lasts_s = given.stalled_s
-        if not any(given.queued):
-            load = max(load, held)  # streams, of which none has completed yet
+        load = max(load, held)  # streams, of which none has completed yet
     # A queued request needs one slot at most, and less if others follow it there within the drain time.
     share = min(1.0, lasts_s / given.drain_s)
     return Demand(rate, load, tuning.headroom * sqrt(load), queued * share, held, in_flight, queued)

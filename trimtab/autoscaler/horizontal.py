@@ -141,7 +141,7 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
     now = pods_for(state.demand, target)
     capped = state.demand < seen.demand.total
     load = Candidate("load", now, reasons.load(seen.demand, now, capped, tuning))
-    if now >= held:
+    if now >= held or held <= pods_range(signals)[0]:
         change = f"demand above {now * target} concurrent requests" if not capped else "the next decision"
         return _Choice(load, "growth" if capped else "", change, (load,))
     keep, left_s = _window(state, target, held, tuning)

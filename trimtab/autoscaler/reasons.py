@@ -28,7 +28,10 @@ def sentence(before: int, pods: int, why: str, bounds: tuple[Candidate, ...], bi
 
 def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
     """What the load wants, and of what the number is made."""
-    if demand.held >= demand.load + demand.spare:
+    if not demand.total:
+        waiting = f"{demand.queued:.0f} queued, and how long they take is not known yet"
+        parts = waiting if demand.queued else "no requests"
+    elif demand.held >= demand.load + demand.spare:
         parts = f"{demand.held:.3g} held in flight"
     else:
         spare = f"for {demand.queued:.0f} queued" if demand.backlog > demand.headroom else "spare"

@@ -72,6 +72,10 @@ class Tuning:
     """Service times without a completion after which the requests in flight are held to be of a
     longer kind: one in 150 lasts as long by chance (e^-5)."""
 
+    stall_s: float = 10.0
+    """The same for a service time that is short or unknown (s): two decisions without a completion.
+    From then on each request in flight or queued is taken to need a slot of its own, as a stream does."""
+
     busy_growth: float = 1.1
     """Most by which the service time may grow per decision while requests are queued. Pods that
     share cores seem slower the more of them run; a model that truly became three times slower is

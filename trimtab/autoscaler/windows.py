@@ -158,7 +158,7 @@ def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks
 def _plausible(signal: RevisionSignal, now_s: float) -> bool:
     """False for what cannot have been observed, NaN included."""
     return (
-        signal.at_s <= now_s + AHEAD_MAX_S
+        -inf < signal.at_s <= now_s + AHEAD_MAX_S
         and 0.0 < signal.period_s <= PERIOD_MAX_S
         and 0 <= signal.arrivals <= COUNT_MAX
         and 0 <= signal.completions <= COUNT_MAX
@@ -227,7 +227,8 @@ def _line(
 ) -> list[float]:
     """One Envoy's values by second: holes repeat the value before, and fade once it is silent."""
     recent = samples[-known:]
-    if recent[-1][0] == newest_s and abs(newest_s - recent[0][0] - known + 1) < 0.5:
+    aligned = recent[-1][0] == newest_s and abs(newest_s - recent[0][0] - known + 1) < 0.5
+    if aligned and len(recent) == known:
         return [sample[field] for sample in recent]  # one a second: the usual case
     values = [0.0] * known
     carried = 0.0

@@ -29,6 +29,7 @@ from trimtab.control.options import (
     Started,
     checked_listen,
     checked_metrics_listen,
+    down_window_s,
 )
 from trimtab.control.platform import Platform
 from trimtab.control.reconcile import TERM_GRACE_S, Reconciler
@@ -72,7 +73,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         )
         gateway = Gateway(address.host, address.port, options.domain, keys)
         try:
-            parts = _build(options, home, started, gateway, metrics)
+            parts = _build(home, started, gateway, metrics)
             await _run(parts, home, started, on_ready)
         finally:
             metrics_server.shutdown()
@@ -91,14 +92,14 @@ class _Parts:
     api: ControlApi
 
 
-def _build(options: ServeOptions, home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> _Parts:
+def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> _Parts:
     clock: Clock = SystemClock()
     store = Store(home.path)
     observations = Observations()
     fleet = LocalFleet(home.path, home.models, clock)
     ads = AdsServer(clock)
     endpoints = Endpoints(store, clock, home.has_model)
-    scaling = Scaling(observations, store, clock, metrics, down_window_s=options.down_window_s)
+    scaling = Scaling(observations, store, clock, metrics, down_window_s=down_window_s(os.environ))
     reconciler = Reconciler(endpoints, fleet, ads, observations, scaling, gateway, clock, metrics)
 
     def on_signals(signals: Signals) -> None:
@@ -138,7 +139,8 @@ async def _run(
                 running = [
                     tasks.create_task(parts.reconciler.run()),
                     tasks.create_task(parts.envoy.run()),
-                    tasks.create_task(_relay(parts)),
+                    tasks.create_task(_relay(parts.fleet.changed, parts.reconciler.wake)),
+                    tasks.create_task(_relay(parts.ads.changed, parts.reconciler.wake)),
                     tasks.create_task(_measure(parts.platform)),
                 ]
                 home.announce(started)
@@ -219,12 +221,12 @@ def _signals(platform: Platform) -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def _relay(parts: _Parts) -> None:
-    """Any news of pods wakes the reconcile loop."""
+async def _relay(changed: asyncio.Event, wake: asyncio.Event) -> None:
+    """News of pods, and of what Envoy acknowledged, wake the reconcile loop."""
     while True:
-        await parts.fleet.changed.wait()
-        parts.fleet.changed.clear()
-        parts.reconciler.wake.set()
+        await changed.wait()
+        changed.clear()
+        wake.set()
 
 
 async def _measure(platform: Platform) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from trimtab.core.errors import Exhausted, InvalidInput, NotFound, Unauthorised
 from trimtab.xds.world import ApiKey
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
+DOWN_WINDOW = "TRIMTAB_DOWN_WINDOW_S"
 KEY_LENGTH_MIN = 16  # shorter ones can be guessed at the rate at which Envoy answers
 KEYS_MAX = 10_000
 
@@ -19,14 +21,13 @@ _CLIENT = re.compile(r"[A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Options of `trimtab up`. `down_window_s` None is the autoscaler's own."""
+    """Options of `trimtab up`."""
 
     home: Path
     listen: str = DEFAULT_LISTEN
     api_keys: Path | None = None
     metrics_listen: str = "127.0.0.1:0"
     domain: str = "localhost"
-    down_window_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,23 @@ def parse_address(text: str, where: str, *, port_min: int = 1) -> Address:
     except ValueError:
         raise InvalidInput(f"`{host}` is not an IP address", where=where, hint=hint) from None
     return Address(host, int(port))
+
+
+def down_window_s(environment: Mapping[str, str]) -> float | None:
+    """How long a pod stays after its load has gone; None is the autoscaler's own.
+
+    Not a knob: demonstrations and tests shorten the window so as to see its end. Raises InvalidInput.
+    """
+    text = environment.get(DOWN_WINDOW)
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 3_600:
+        raise InvalidInput(f"is `{text}`", where=DOWN_WINDOW, hint="seconds, 1 to 3600")
+    return seconds
 
 
 def checked_listen(options: ServeOptions) -> tuple[Address, tuple[ApiKey, ...]]:

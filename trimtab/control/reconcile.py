@@ -141,7 +141,13 @@ class Reconciler:
         record = self._decide(record, by_revision)
         facts = self._facts(record, by_revision, live)
         now_s = self._clock.wall_s()
-        steps = rollout.plan(record, facts, routes_settled=self._routes_settled(record), now_s=now_s)
+        steps = rollout.plan(
+            record,
+            facts,
+            routes_settled=self._routes_settled(record),
+            connected=self._connected(),
+            now_s=now_s,
+        )
         live.retry_at_s = steps.retry_at_s
         record = self._record_progress(record, facts, steps, live)
         await self._start(record, steps, live)

@@ -66,11 +66,17 @@ class Plan:
 
 
 def plan(
-    endpoint: EndpointRecord, revisions: dict[int, RevisionFacts], *, routes_settled: bool, now_s: float
+    endpoint: EndpointRecord,
+    revisions: dict[int, RevisionFacts],
+    *,
+    routes_settled: bool,
+    connected: bool,
+    now_s: float,
 ) -> Plan:
     """The next steps of one endpoint. `now_s` is wall clock, as the records' times are.
 
-    `routes_settled`: every Envoy has acknowledged the routes as they were last published.
+    `routes_settled`: every connected Envoy has acknowledged the routes as the record wants them;
+    `connected`: there is one.
     """
     if endpoint.deleting:
         return _withdraw(revisions, routes_settled)
@@ -99,7 +105,7 @@ def plan(
         leaves=tuple(leaves),
         serving=serving.number if serving else 0,
         gave_up=gave_up,
-        complete=serving is wanted and routes_settled and _enough(wanted),
+        complete=serving is wanted and routes_settled and connected and _enough(wanted),
         retry_at_s=retry_at_s,
     )
 

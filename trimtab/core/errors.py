@@ -77,24 +77,36 @@ class InvalidInput(TrimtabError):
 
 
 class Unreachable(TrimtabError):
+    """A server that is needed does not answer."""
+
     exit_status = 3
 
 
 class NotFound(TrimtabError):
+    """There is no such endpoint, revision or model."""
+
     exit_status = 4
 
 
 class Conflict(TrimtabError):
+    """It exists already, or changed meanwhile."""
+
     exit_status = 5
 
 
 class Unauthorised(TrimtabError):
+    """The caller is not allowed to ask for this."""
+
     exit_status = 6
 
 
 class Exhausted(TrimtabError):
+    """Disk, memory or another bound is full."""
+
     exit_status = 7
 
 
 class Failed(TrimtabError):
+    """It was tried, and it failed."""
+
     exit_status = 1

@@ -19,7 +19,7 @@ class PodPhase(Enum):
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a start (`start`, `import`, `load`, `warm`, `ready`) and when it was reached, wall clock."""
+    """A step of a start (`start`, `import`, `load`, `warm`, `ready`) and when it was reached, wall clock."""
 
     name: str
     at_s: float

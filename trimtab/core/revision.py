@@ -39,8 +39,8 @@ def revision_hash(model: ModelSpec) -> str:
     runs = {
         "digest": model.source.digest,
         "runtime": model.runtime,
-        "resources": asdict(model.resources),
+        "resources": asdict(model.resources) | {"cpu": float(model.resources.cpu)},  # 1 and 1.0 are the same
         "env": sorted(model.env),
-        "start_timeout_s": model.start_timeout_s,
+        "start_timeout_s": float(model.start_timeout_s),
     }
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a user asks for: an endpoint's spec. Lists from the first day; what cannot be done yet is refused by name."""
+"""What a user asks for: an endpoint's spec. Lists from the first day; what is not possible yet is refused."""
 
 from __future__ import annotations
 
@@ -131,7 +131,8 @@ def _range_problems(where: str, wanted: ConcurrencyRange) -> list[Problem]:
     text = f"{wanted.min}..{wanted.max}"
     if wanted.min < 1:
         # Without the admission module no request can wait for a first pod: DESIGN, section Envoy.
-        return [Problem(where, f"{text}: the minimum is below 1", "scale to zero is not supported yet; use 1 or more")]
+        hint = "scale to zero is not supported yet; use 1 or more"
+        return [Problem(where, f"{text}: the minimum is below 1", hint)]
     if wanted.max < wanted.min:
         return [Problem(where, f"{text} is reversed", f"write {wanted.max}..{wanted.min}")]
     if wanted.max > CONCURRENCY_MAX:
@@ -146,6 +147,9 @@ def _traffic_problems(spec: EndpointSpec) -> list[Problem]:
         if share.model not in known:
             hint = f"the spec's models: {', '.join(known) or 'none'}"
             found.append(Problem(f"traffic[{index}].model", f"`{share.model}` is not in the spec", hint))
+        if share.model in [earlier.model for earlier in spec.traffic[:index]]:
+            hint = "give each model one share"
+            found.append(Problem(f"traffic[{index}].model", f"`{share.model}` has a share already", hint))
         if not 0 <= share.percent <= 100:
             found.append(Problem(f"traffic[{index}].percent", f"is {share.percent}", "0 to 100"))
     total = sum(share.percent for share in spec.traffic)

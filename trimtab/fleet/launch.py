@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import errno
 import os
 import re
@@ -12,6 +12,7 @@ from pathlib import Path
 from trimtab.core.errors import Exhausted, Failed, TrimtabError
 from trimtab.core.revision import Revision
 from trimtab.fleet.records import FleetFolders, PodFolder, PodRecord
+from trimtab.fleet.threads import finish_in_thread
 from trimtab.host.process import Mark, Process, spawn, yield_to_others
 from trimtab.runtime.catalog import Launch, Runtime
 
@@ -39,41 +40,49 @@ class ModelFolders:
             raise Failed("the model's files are missing", where=str(folder), hint="deploy again")
         return folder
 
-    def size_bytes(self, folder: Path) -> int:
-        """Bytes of all its files; counted once."""
+    def size_bytes(self, revision: Revision) -> int:
+        """Bytes of all a model's files, counted once; 0 if they are not there."""
+        try:
+            folder = self.of(revision)
+        except Failed:
+            return 0
         if folder not in self._bytes:
             files = (path for path in folder.rglob("*") if path.is_file())
             self._bytes[folder] = sum(path.stat().st_size for path in files)
         return self._bytes[folder]
 
 
-def launch_pod(
-    folders: FleetFolders, record: PodRecord, revision: Revision, runtime: Runtime, model_folder: Path
-) -> Process:
-    """Write the record, then start the process.
+async def prepare(folder: PodFolder, record: PodRecord) -> None:
+    """Make the folder and write the record, in a thread: a busy disk takes tens of milliseconds.
 
-    Raises Exhausted, Unauthorised or Failed, and leaves nothing behind then.
+    Raises Exhausted, Unauthorised or Failed, and leaves nothing behind then, nor when cancelled.
     """
-    folder = folders.pod(record.id)
-    launch = Launch(revision.model, model_folder, record.host, record.port, folder.stages)
     try:
-        folder.path.mkdir(mode=0o700)
-        folder.write(record)
-        process = spawn(
+        await finish_in_thread(_write, folder, record)
+    except (OSError, TrimtabError) as error:
+        folder.remove()
+        raise _explained(error, folder) from error
+    except asyncio.CancelledError:
+        folder.remove()
+        raise
+
+
+def launch_pod(folders: FleetFolders, record: PodRecord, runtime: Runtime, launch: Launch) -> Process:
+    """Start the process of a prepared pod. Raises Exhausted or Failed, and leaves nothing behind then."""
+    folder = folders.pod(record.id)
+    try:
+        return spawn(
             runtime.command(launch),
             pod_mark(folders, record.id),
-            env=pod_environment(os.environ, runtime.environment(launch), dict(revision.model.env)),
+            env=pod_environment(os.environ, runtime.environment(launch), dict(launch.model.env)),
             log_path=folder.log,
             cwd=folder.path,
             nice=POD_NICE,
             oom_score_adj=POD_OOM_SCORE,
         )
-    except (OSError, TrimtabError) as error:
+    except OSError as error:
         folder.remove()
         raise _explained(error, folder) from error
-    with contextlib.suppress(OSError, TrimtabError):  # a full disk: adoption can do without
-        folder.write(record.with_changes(process_id=process.pid))
-    return process
 
 
 def take_over(process: Process) -> None:
@@ -96,6 +105,11 @@ def pod_environment(
     """
     passed = {name: value for name, value in own.items() if not name.startswith("TRIMTAB_")}
     return {**passed, **runtime, **model, "SPT_NOENV": "1"}
+
+
+def _write(folder: PodFolder, record: PodRecord) -> None:
+    folder.path.mkdir(mode=0o700)
+    folder.write(record)
 
 
 def _explained(error: OSError | TrimtabError, folder: PodFolder) -> TrimtabError:

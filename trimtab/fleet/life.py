@@ -18,6 +18,7 @@ from trimtab.fleet.logs import tail
 from trimtab.fleet.readiness import Answer, Prober, listens, on_exit, owns_port
 from trimtab.fleet.records import PodFolder, PodRecord
 from trimtab.fleet.room import Appetite
+from trimtab.fleet.threads import finish_in_thread
 from trimtab.fleet.usage import Usage, sessions
 from trimtab.fleet.words import failure
 from trimtab.host.process import Mark, Process, marked_with
@@ -58,6 +59,9 @@ class LocalPod:
         self.phase = _phase_found(record, process)
         self.usage: Usage | None = None
         self.condemned = False  # killed by us for what it did
+        self.ended = asyncio.Event()  # nothing of it is left, and nobody writes in its folder
+        self._unsaved = process is not None  # its process id
+        self._told = False  # to end
         self._clock = clock
         self._notify = notify
         self._stages = folder.read_stages()
@@ -109,7 +113,6 @@ class LocalPod:
             return
         self._deadline_s = self._clock.now_s() + grace_s
         self._enter(PodPhase.STOPPING, stopping=True)
-        self.process.signal_group(signal.SIGTERM)
 
     def condemn(self, cause: str) -> None:
         """Kill it; it shows as FAILED with `cause`, unless it was stopping anyway."""
@@ -125,14 +128,22 @@ class LocalPod:
         if self.process is not None:
             await self._watch(self.process, prober)
         await self._sweep(mark)
+        await self._save()
+        self.ended.set()
+
+    async def settle(self) -> None:
+        """Write down what changed, then pass on an order to stop: a stop that was begun is remembered."""
+        await self._save()
+        if self.phase is PodPhase.STOPPING and self.process is not None and not self._told:
+            self._told = True
+            self.process.signal_group(signal.SIGTERM)
 
     async def _watch(self, process: Process, prober: Prober) -> None:
         """Until the leader ends. An error in one look is logged and the next one comes."""
-        if self.phase is PodPhase.STOPPING:
-            process.signal_group(signal.SIGTERM)  # adopted: it may not have been told yet
         with on_exit(process.pid, self._wake.set):
             while process.alive():
                 try:
+                    await self.settle()
                     await self._look(process, prober)
                 except Exception:  # one pod's trouble stays its own
                     _logger.exception("looking after pod %s", self.record.id)
@@ -158,7 +169,10 @@ class LocalPod:
             self._read_stages()
             taken = self.usage.memory_bytes if self.usage else 0
             expected = max(record.expected_bytes, taken)
-            self._enter(PodPhase.READY, ready_at_s=self._clock.wall_s(), expected_bytes=expected)
+            self._change(ready_at_s=self._clock.wall_s(), expected_bytes=expected)
+            await self._save()  # first: whoever adopts it must not take it for a starting one
+            if self.phase is PodPhase.STARTING:
+                self._enter(PodPhase.READY)
         elif self._clock.now_s() >= self._deadline_s:
             stage = self._last_stage()
             self.condemn(
@@ -206,14 +220,26 @@ class LocalPod:
             _logger.error("pod %s: processes that cannot be killed are left", self.record.id)
 
     def _enter(self, phase: PodPhase, **changes: Any) -> None:
-        """Change phase, in memory and in the record; a disk that is full costs only the latter."""
+        """Change phase; the record is written by and by."""
         self.phase = phase
+        if changes:
+            self._change(**changes)
+        self._notify()
+
+    def _change(self, **changes: Any) -> None:
         self.record = self.record.with_changes(**changes)
+        self._unsaved = True
+        self._wake.set()
+
+    async def _save(self) -> None:
+        """Write the record if it changed; on a full disk go on without."""
+        if not self._unsaved:
+            return
+        self._unsaved = False
         try:
-            self.folder.write(self.record)
+            await finish_in_thread(self.folder.write, self.record)
         except (OSError, TrimtabError) as error:
             _logger.warning("pod %s: its record was not written: %s", self.record.id, error)
-        self._notify()
 
     async def _pause(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """The local fleet: each pod is a process group of its own on a loopback port of its own.
 
-Under its home it keeps `pods/ID/` (see `records`), `logs/ID.log` of the last pods that have gone, and
+Under its home it keeps `pods/ID/` (see `records`), `logs/pods/ID.log` of the last that have gone, and
 `appetites.json`. Pods survive the control plane: whoever opens a fleet on the same home finds them again
 by the mark in their environment and the record in their folder.
 """
@@ -8,6 +8,7 @@ by the mark in their environment and the record in their folder.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections import defaultdict
@@ -22,7 +23,7 @@ from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet import logs
 from trimtab.fleet.appetite import Appetites
 from trimtab.fleet.guard import MemoryGuard
-from trimtab.fleet.launch import ModelFolders, launch_pod, pod_mark, take_over
+from trimtab.fleet.launch import ModelFolders, launch_pod, pod_mark, prepare, take_over
 from trimtab.fleet.life import LocalPod
 from trimtab.fleet.memory import Memory, machine_memory
 from trimtab.fleet.protocol import Room
@@ -31,10 +32,11 @@ from trimtab.fleet.room import estimate_bytes, pending_bytes, room_for
 from trimtab.fleet.watch import Watch
 from trimtab.host.ports import free_port
 from trimtab.host.process import Process, find
-from trimtab.runtime.catalog import RUNTIMES, Runtime
+from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
 
 MEASURE_EACH_S = 0.5
 KEEP_HOUSE_EACH_S = 2.0
+FORGET_WAIT_S = 1.0
 LOG_LINES_MAX = 10_000
 
 _MORE_MEMORY = "stop something, or set resources.memory to what the model really needs"
@@ -71,6 +73,7 @@ class LocalFleet:
         self._appetites = Appetites(self._folders.appetites)
         self._guard = MemoryGuard(memory, self._appetites, clock)
         self._pods: dict[str, LocalPod] = {}
+        self._starting = asyncio.Lock()
         self._watch: Watch | None = None
 
     async def open(self) -> None:
@@ -94,6 +97,8 @@ class LocalFleet:
         if self._watch is not None:
             await self._watch.end()
             self._watch = None
+            for pod in self._pods.values():
+                await pod.settle()
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that is there or that failed and was not yet forgotten, oldest first."""
@@ -101,14 +106,17 @@ class LocalFleet:
         return tuple(pod.view() for pod in by_age)
 
     async def start_pod(self, revision: Revision) -> str:
-        """Begin to start one pod; returns its id. Blocks for a few milliseconds (record, fork).
+        """Begin to start one pod; returns its id once its process is there, one pod at a time.
 
         Not one await lies between the process's start and its being known: a cancelled caller
         leaves no pod that nobody watches. Raises Exhausted if it does not fit, and Failed or
         Exhausted if its process or files cannot be made.
         """
-        if self._watch is None:
-            raise Failed("the fleet is not open", where=str(revision.key))
+        async with self._starting:
+            return await self._start(revision)
+
+    async def _start(self, revision: Revision) -> str:
+        model_folder = self._models.of(revision)
         room = self.room(revision)
         if room.pods == 0:
             raise Exhausted(
@@ -116,8 +124,13 @@ class LocalFleet:
             )
         runtime = self._runtime(revision)
         record = self._new_record(revision, runtime)
-        process = launch_pod(self._folders, record, revision, runtime, self._models.of(revision))
-        self._tend(record, process, self._watch)
+        folder = self._folders.pod(record.id)
+        await prepare(folder, record)
+        if self._watch is None:
+            folder.remove()
+            raise Failed("the fleet is not open", where=str(revision.key))
+        launch = Launch(revision.model, model_folder, record.host, record.port, folder.stages)
+        self._tend(record, launch_pod(self._folders, record, runtime, launch), self._watch)
         return record.id
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:
@@ -127,25 +140,34 @@ class LocalFleet:
             pod.stop(grace_s)
 
     async def forget_pod(self, pod_id: str) -> None:
-        """Drop the record of a FAILED pod (its log is kept for a while)."""
+        """Drop the record of a FAILED pod (its log is kept for a while).
+
+        Waits until its last process has gone: milliseconds, or a second if the kernel holds one.
+        """
         pod = self._pods.get(pod_id)
-        if pod is not None and pod.phase is PodPhase.FAILED:
-            self._remove(pod)
+        if pod is None or pod.phase is not PodPhase.FAILED:
+            return
+        del self._pods[pod_id]
+        self.changed.set()
+        with contextlib.suppress(TimeoutError):  # then `_life` does it
+            async with asyncio.timeout(FORGET_WAIT_S):
+                await pod.ended.wait()
+                self._retire(pod.folder)
 
     def room(self, revision: Revision) -> Room:
         """How many more pods of this revision fit beside all that runs and starts.
 
-        Raises Failed if its runtime is not known here or its model's files are missing.
+        Raises Failed if its runtime is not known here.
         """
         starting = [pod.appetite() for pod in self._pods.values() if pod.phase is PodPhase.STARTING]
         return room_for(self._memory(), pending_bytes(starting), self._estimate(revision))
 
     def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
         """The last lines of a pod's log, oldest first, at most 10,000 and 1 MiB; empty if there is none."""
-        pod = self._pods.get(pod_id)
-        if pod is None and "/" in pod_id:
+        if "/" in pod_id:
             return ()
-        path = pod.folder.log if pod else self._folders.old_log(pod_id)
+        folder = self._folders.pod(pod_id)
+        path = folder.log if folder.log.exists() else self._folders.old_log(pod_id)
         return logs.tail(path, min(lines, LOG_LINES_MAX))
 
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
@@ -186,7 +208,7 @@ class LocalFleet:
 
     def _estimate(self, revision: Revision) -> int:
         typical = self._runtime(revision).typical_memory_bytes
-        folder = self._models.size_bytes(self._models.of(revision))
+        folder = self._models.size_bytes(revision)
         limit = revision.model.resources.memory_bytes
         return estimate_bytes(self._appetites.of(revision.hash), typical, folder, limit)
 
@@ -226,9 +248,12 @@ class LocalFleet:
     async def _life(self, pod: LocalPod, watch: Watch) -> None:
         await pod.tend(watch.prober, pod_mark(self._folders, pod.record.id))
         if pod.phase is PodPhase.STOPPING:
-            self._remove(pod)
+            self._pods.pop(pod.record.id)
+            self.changed.set()
         elif pod.condemned or pod.record.exit_status == -signal.SIGKILL:
             self._appetites.correct(pod.record.hash, pod.record.expected_bytes)
+        if pod.record.id not in self._pods:
+            self._retire(pod.folder)
 
     async def _measure(self) -> None:
         await self._guard.measure(tuple(self._pods.values()))
@@ -237,11 +262,6 @@ class LocalFleet:
         paths = [pod.folder.log for pod in self._pods.values()]
         await asyncio.to_thread(logs.bound, paths)
         await self._guard.learn(tuple(self._pods.values()))
-
-    def _remove(self, pod: LocalPod) -> None:
-        self._pods.pop(pod.record.id, None)
-        self._retire(pod.folder)
-        self.changed.set()
 
     def _retire(self, folder: PodFolder) -> None:
         logs.retire(folder.log, self._folders.old_log(folder.path.name))

@@ -65,8 +65,8 @@ class FleetFolders:
 
     @property
     def old_logs(self) -> Path:
-        """Logs of pods that have gone."""
-        return self.home / "logs"
+        """Logs of pods that have gone; a folder of their own, since all but the newest are dropped."""
+        return self.home / "logs" / "pods"
 
     @property
     def appetites(self) -> Path:
@@ -75,7 +75,7 @@ class FleetFolders:
 
     def make(self) -> None:
         """Make them, for us alone. Raises InvalidInput, Unauthorised or Exhausted."""
-        for path in (self.home, self.pods, self.old_logs):
+        for path in (self.home, self.pods, self.old_logs.parent, self.old_logs):
             private_folder(path)
 
     def pod(self, pod_id: str) -> PodFolder:

@@ -59,13 +59,21 @@ class Process:
         return float(self._info.create_time())
 
     def alive(self) -> bool:
-        """Whether the leader still runs; collects its exit status if it is our child."""
-        if self._child is not None and self._child.poll() is not None:
-            return False
+        """Whether the leader still runs; collects its exit status if it is our child.
+
+        A child counts as running until that is there: one with threads is a zombie for a moment
+        while its last threads still hold its ports.
+        """
+        if self._child is not None:
+            return self._child.poll() is None
         try:
             return bool(self._info.is_running() and self._info.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+    def present(self) -> bool:
+        """Whether its id is still its own: true for a zombie too, false once others may use it."""
+        return bool(self._info.is_running())
 
     def exit_status(self) -> int | None:
         """Exit status, negative for a signal; None while it runs or if it was not our child."""

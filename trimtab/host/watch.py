@@ -21,7 +21,7 @@ async def exited(process: Process) -> None:
     loop = asyncio.get_running_loop()
     try:
         loop.add_reader(descriptor, ended.set)
-        if process.alive():  # else the id was used again before we opened it
+        if process.present():  # else the id was used again before we opened it
             await ended.wait()
     finally:
         loop.remove_reader(descriptor)

@@ -72,9 +72,7 @@ def _address_problems(where: str, host: str, port: int) -> Iterator[Problem]:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        yield Problem(
-            where, f"`{host}` is not an IP address", "Envoy is given addresses, not names"
-        )
+        yield Problem(where, f"`{host}` is not an IP address", "Envoy is given addresses, not names")
     if not 0 < port < 65_536:
         yield Problem(where, f"{port} is not a port", "1 to 65535")
 

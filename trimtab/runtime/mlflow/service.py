@@ -33,6 +33,9 @@ NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request tha
 TOO_LARGE = error(
     413, "BAD_REQUEST", f"The request's body is larger than {BODY_BYTES_MAX >> 20} MiB.", Fault.CALLER
 )
+STOPPED = error(
+    503, "TEMPORARILY_UNAVAILABLE", "The pod was stopped before the model answered.", Fault.PLATFORM
+)
 TIMED_OUT = Answer("Request processing time exceeded limit", 504, JSON, Fault.MODEL)
 
 
@@ -71,8 +74,10 @@ class Service:
             return await asyncio.wait_for(self._predict(scorer, request), scorer.timeout_s)
         except asyncio.TimeoutError:  # noqa: UP041  not the built-in one before Python 3.11
             return TIMED_OUT.response()
+        except asyncio.CancelledError:  # the server cancels what outlasts its grace period, and nothing else
+            return _later(STOPPED)
         except ClientDisconnect:
-            return Response(status_code=499)
+            return Response(status_code=499)  # nobody reads it; the metrics do
 
     async def _predict(self, scorer: Scorer, request: Request) -> Response:
         body = await _body(request)

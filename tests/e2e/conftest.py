@@ -1,0 +1,195 @@
+"""A whole platform for each test: the real command, the real Envoy, real MLflow models, real traffic.
+
+Models are saved once per session. What a test starts in its home is taken down with it, whatever happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mlflow.pyfunc
+import numpy as np
+import psutil
+import pytest
+from mlflow.models.signature import infer_signature
+
+from trimtab.host.files import socket_path
+from trimtab.host.ports import free_port
+from trimtab.host.process import stray_members
+
+ROOT = Path(__file__).parents[2]
+TRIMTAB = Path(sys.executable).parent / "trimtab"
+LOAD = ROOT / "bench" / "load.py"
+ROW = np.array([[5.1, 3.5, 1.4, 0.2]])
+BODY = json.dumps({"inputs": ROW.tolist()})
+
+Seen = TypeVar("Seen")
+
+# Models from code: what is saved is this text, so nothing is pickled and no requirement is inferred.
+SOURCES = {
+    # Waits rather than computes: the load of ten pods then fits on two cores.
+    "steady": "def predict(self, context, model_input, params=None):\n    time.sleep(0.04)\n    return [1] * len(model_input)",
+    "other": "def predict(self, context, model_input, params=None):\n    time.sleep(0.04)\n    return [2] * len(model_input)",
+    "crashes": "def load_context(self, context):\n    raise RuntimeError('the weights are corrupt')\n\ndef predict(self, context, model_input, params=None):\n    return [0]",
+    "hangs": "def load_context(self, context):\n    time.sleep(3600)\n\ndef predict(self, context, model_input, params=None):\n    return [0]",
+    "errs": "def predict(self, context, model_input, params=None):\n    raise ValueError('no such flower')",
+    "eats": "def predict(self, context, model_input, params=None):\n    self.held = [bytearray(b'x' * (1 << 20)) for _ in range(4096)]\n    return [0]",
+}  # fmt: skip
+
+
+def save_model(name: str, folder: Path) -> Path:
+    """Save one of SOURCES as an MLflow model with a signature and an input example."""
+    code = folder / f"{name}_model.py"
+    body = textwrap.indent(SOURCES[name], "    ")
+    code.write_text(
+        f"import time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n\n"
+        f"class Model(mlflow.pyfunc.PythonModel):\n{body}\n\n\nset_model(Model())\n"
+    )
+    path = folder / name
+    examples = {} if name == "eats" else {"input_example": ROW}
+    mlflow.pyfunc.save_model(
+        path=str(path),
+        python_model=str(code),
+        signature=infer_signature(ROW, np.array([1])),
+        pip_requirements=[],
+        **examples,
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths of saved models by their name in SOURCES."""
+    folder = tmp_path_factory.mktemp("models")
+    return {name: str(save_model(name, folder)) for name in SOURCES}
+
+
+class Traffic:
+    """An open-loop load that runs beside the test."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def end(self) -> dict[str, Any]:
+        """Stop it, and return the totals of what was sent."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        return self.result()
+
+    def result(self) -> dict[str, Any]:
+        """Wait until it is done, and return its totals."""
+        output, errors = self.process.communicate(timeout=180)
+        lines = [json.loads(line) for line in output.splitlines()]
+        totals = [line for line in lines if line["kind"] == "total"]
+        assert totals, f"the load generator broke: {errors}"
+        return totals[0]
+
+
+class Platform:
+    """One home, driven by the command line as a user would."""
+
+    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+        self.home = home
+        self.listen = f"127.0.0.1:{free_port('127.0.0.1')}"
+        self.environment = {**os.environ, **environment}
+
+    def run(self, *arguments: str, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
+        """`trimtab ARGUMENTS --home HOME`, whatever its exit status."""
+        return subprocess.run(
+            [TRIMTAB, *arguments, "--home", self.home],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def __call__(self, *arguments: str) -> dict[str, Any]:
+        """The same with --json; it must succeed."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, f"trimtab {' '.join(arguments)}: {done.stdout}{done.stderr}{self.log()}"
+        return dict(json.loads(done.stdout)) if done.stdout.strip() else {}
+
+    def up(self, *arguments: str) -> None:
+        self("up", "--listen", self.listen, "--detach", *arguments)
+
+    def log(self) -> str:
+        path = self.home / "control.log"
+        return "\n" + path.read_text()[-3000:] if path.exists() else ""
+
+    def status(self, name: str) -> dict[str, Any]:
+        return dict(self("status", name)["endpoint"]["status"])
+
+    def pods(self, name: str, phase: str = "ready") -> list[dict[str, Any]]:
+        revisions = self.status(name).get("revisions", [])
+        return [pod for revision in revisions for pod in revision.get("pods", []) if pod["phase"] == phase]
+
+    def pids(self, name: str) -> set[int]:
+        return {pod["process_id"] for pod in self.pods(name)}
+
+    def control_pid(self) -> int:
+        return int(json.loads((self.home / "run" / "control.json").read_text())["pid"])
+
+    def envoy(self) -> dict[str, Any]:
+        return dict(self("status")["platform"]["envoys"][0])
+
+    def url(self, name: str) -> str:
+        return f"http://{self.listen}/serving-endpoints/{name}/invocations"
+
+    def traffic(self, name: str, *phases: str) -> Traffic:
+        """Open-loop load: each phase SECONDS:RATE."""
+        command = [sys.executable, str(LOAD), "--url", self.url(name), "--body", BODY, "--json"]
+        command += ["--header", "content-type=application/json", "--timeout", "60"]
+        for phase in phases:
+            command += ["--phase", phase]
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return Traffic(started)
+
+    def sweep(self) -> None:
+        """Take down whatever is left of this home."""
+        self.run("down", timeout_s=90.0)
+        for process in stray_members(self.home):
+            process.kill()
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    """A platform that is not yet up."""
+    made = Platform(tmp_path / "home", {"TRIMTAB_DOWN_WINDOW_S": "15"})
+    yield made
+    made.sweep()
+
+
+def until(look: Callable[[], Seen], *, within_s: float, what: str) -> Seen:
+    """Look until the answer is true; it must come within `within_s`."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}; last seen {seen!r}"
+        time.sleep(0.1)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., Any]:
+    return until
+
+
+@pytest.fixture
+def no_leftovers(platform: Platform) -> Iterator[None]:
+    """After `down` nothing that this home started may be left."""
+    yield
+    platform.run("down", timeout_s=90.0)
+    left = [p for p in psutil.process_iter() if p in stray_members(platform.home)]
+    assert not left
+    assert not socket_path(platform.home, "control.sock").exists() or not left

@@ -1,0 +1,61 @@
+"""The wheel `trimtab-runtime`: core and runtime alone, for a model's own and perhaps older Python."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from email import message_from_bytes
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# What imports on any Python without a single dependency; the rest needs gunicorn and its kin.
+ALONE = ["core.spec", "core.revision", "core.pod", "core.clock", "core.signals", "core.decision"]
+ALONE += ["runtime.catalog", "runtime.mlflow.options", "runtime.mlflow.pool", "runtime.mlflow.stages"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", str(ROOT / "deploy" / "runtime")]
+    done = subprocess.run([*command, "-o", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return next(folder.glob("*.whl"))
+
+
+def test_holds_core_and_runtime_and_nothing_else(wheel: Path) -> None:
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {"trimtab/__init__.py", "trimtab/py.typed"}
+    for room in ("core", "runtime"):
+        sources = (ROOT / "trimtab" / room).rglob("*.py")
+        expected |= {path.relative_to(ROOT).as_posix() for path in sources}
+    assert names == expected
+
+
+def test_asks_for_an_older_python_and_no_mlflow(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+    metadata = message_from_bytes(archive.read(name))
+    assert metadata["Requires-Python"] == ">=3.10"
+    wanted = metadata.get_all("Requires-Dist") or []
+    assert any(requirement.startswith("gunicorn") for requirement in wanted)
+    assert not any("mlflow" in requirement or "==" in requirement for requirement in wanted)
+
+
+def _oldest_python() -> str | None:
+    kept = sorted(Path.home().glob(".pyenv/versions/3.10.*/bin/python"))
+    return str(kept[-1]) if kept else shutil.which("python3.10")
+
+
+@pytest.mark.skipif(_oldest_python() is None, reason="no Python 3.10 here")
+def test_the_oldest_python_understands_it(wheel: Path, tmp_path: Path) -> None:
+    python = _oldest_python()
+    assert python is not None
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    modules = ", ".join(f"trimtab.{name}" for name in ALONE)
+    for command in (["-m", "compileall", "-q", "."], ["-c", f"import {modules}"]):
+        done = subprocess.run([python, *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,120 @@
+"""What a whole pod cannot show quickly: the service and its threads in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from trimtab.core.clock import SystemClock
+from trimtab.core.errors import Exhausted
+from trimtab.runtime.mlflow.answer import Answer
+from trimtab.runtime.mlflow.metrics import Metrics
+from trimtab.runtime.mlflow.pool import Pool
+from trimtab.runtime.mlflow.service import Service
+
+WAIT_S = 30
+
+
+class Gate:
+    """A call that holds its thread until the gate opens."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.open.wait(WAIT_S)
+        return "done"
+
+
+class SlowScorer:
+    version = "0"
+    timeout_s = float(WAIT_S)
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    def answer(self, body: bytes, content_type: str) -> Answer:
+        return Answer(self._gate(), 200)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+async def ask(service: Service, *received: dict[str, Any]) -> tuple[int, dict[bytes, bytes]]:
+    """One POST /invocations; the status and headers of its answer."""
+    pending = iter(received)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(pending)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": [], "query_string": b""}
+    await service(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def service_with(pool: Pool, gate: Gate) -> Service:
+    service = Service(pool, Metrics(pool), SystemClock())
+    service.open(SlowScorer(gate))  # type: ignore[arg-type]
+    return service
+
+
+async def test_a_request_that_outlasts_the_grace_period_may_be_sent_again(gate: Gate) -> None:
+    service = service_with(Pool(1, 0), gate)
+    request = asyncio.create_task(ask(service, {"type": "http.request", "body": b"{}"}))
+    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
+    request.cancel()
+    status, headers = await request
+    assert (status, headers[b"x-trimtab-fault"], headers[b"retry-after"]) == (503, b"platform", b"1")
+
+
+async def test_a_caller_that_leaves_while_sending_is_not_an_error_of_ours(gate: Gate) -> None:
+    pool = Pool(1, 0)
+    part = {"type": "http.request", "body": b"{", "more_body": True}
+    status, _ = await ask(service_with(pool, gate), part, {"type": "http.disconnect"})
+    assert status == 499
+    assert not gate.begun.is_set()
+
+
+async def test_a_call_given_up_in_the_queue_leaves_it(gate: Gate) -> None:
+    pool = Pool(1, 1)
+    running = asyncio.create_task(pool.run(gate))
+    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
+    never = Gate()
+    waiting = asyncio.create_task(pool.run(never))
+    await asyncio.sleep(0)
+    assert (pool.running, pool.queued) == (1, 1)
+    with pytest.raises(Exhausted, match="holds 2 requests"):
+        await pool.run(gate)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert (pool.running, pool.queued) == (1, 0)
+    gate.open.set()
+    assert await running == "done"
+    assert not never.begun.is_set()
+
+
+async def test_a_call_given_up_while_it_runs_keeps_its_thread(gate: Gate) -> None:
+    pool = Pool(1, 0)
+    given_up = asyncio.create_task(pool.run(gate))
+    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert pool.running == 1
+    with pytest.raises(Exhausted):
+        await pool.run(gate)
