@@ -187,6 +187,7 @@ def test_a_new_revision_inherits_the_demand_in_its_own_pods(
     assert (decision.pods, decision.rule) == (5, "rollout")
     state, decision = after(0, 0.1, 200, state, 20.0, ready_pods=5, target_concurrency=2)
     assert decision.pods == 5
+    assert inherit(state).inherited == pytest.approx(old.peaks[0][1])  # a second rollout finds it too
     again = inherit(old, state)
     assert inherit(old, again) == again
 

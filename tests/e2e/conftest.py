@@ -1,6 +1,6 @@
 """A whole platform for each test: the real command, the real Envoy, real MLflow models, real traffic.
 
-Models are saved once per session. What a test starts in its home is taken down with it, whatever happened.
+What a test starts in its home is taken down with it, whatever happened.
 """
 
 from __future__ import annotations
@@ -10,67 +10,31 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mlflow.pyfunc
-import numpy as np
-import psutil
 import pytest
-from mlflow.models.signature import infer_signature
 
-from trimtab.host.files import socket_path
 from trimtab.host.ports import free_port
 from trimtab.host.process import stray_members
 
 ROOT = Path(__file__).parents[2]
 TRIMTAB = Path(sys.executable).parent / "trimtab"
 LOAD = ROOT / "bench" / "load.py"
-ROW = np.array([[5.1, 3.5, 1.4, 0.2]])
-BODY = json.dumps({"inputs": ROW.tolist()})
+BODY = json.dumps({"inputs": [[5.1, 3.5, 1.4, 0.2]]})
 
 Seen = TypeVar("Seen")
-
-# Models from code: what is saved is this text, so nothing is pickled and no requirement is inferred.
-SOURCES = {
-    # Waits rather than computes: the load of ten pods then fits on two cores.
-    "steady": "def predict(self, context, model_input, params=None):\n    time.sleep(0.04)\n    return [1] * len(model_input)",
-    "other": "def predict(self, context, model_input, params=None):\n    time.sleep(0.04)\n    return [2] * len(model_input)",
-    "crashes": "def load_context(self, context):\n    raise RuntimeError('the weights are corrupt')\n\ndef predict(self, context, model_input, params=None):\n    return [0]",
-    "hangs": "def load_context(self, context):\n    time.sleep(3600)\n\ndef predict(self, context, model_input, params=None):\n    return [0]",
-    "errs": "def predict(self, context, model_input, params=None):\n    raise ValueError('no such flower')",
-    "eats": "def predict(self, context, model_input, params=None):\n    self.held = [bytearray(b'x' * (1 << 20)) for _ in range(4096)]\n    return [0]",
-}  # fmt: skip
-
-
-def save_model(name: str, folder: Path) -> Path:
-    """Save one of SOURCES as an MLflow model with a signature and an input example."""
-    code = folder / f"{name}_model.py"
-    body = textwrap.indent(SOURCES[name], "    ")
-    code.write_text(
-        f"import time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n\n"
-        f"class Model(mlflow.pyfunc.PythonModel):\n{body}\n\n\nset_model(Model())\n"
-    )
-    path = folder / name
-    examples = {} if name == "eats" else {"input_example": ROW}
-    mlflow.pyfunc.save_model(
-        path=str(path),
-        python_model=str(code),
-        signature=infer_signature(ROW, np.array([1])),
-        pip_requirements=[],
-        **examples,
-    )
-    return path
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Paths of saved models by their name in SOURCES."""
+    """Paths of saved models by their name in `save_models.SOURCES`."""
     folder = tmp_path_factory.mktemp("models")
-    return {name: str(save_model(name, folder)) for name in SOURCES}
+    script = Path(__file__).parent / "save_models.py"
+    subprocess.run([sys.executable, script, folder], check=True, timeout=180, capture_output=True)
+    return {path.name: str(path) for path in folder.iterdir() if (path / "MLmodel").is_file()}
 
 
 class Traffic:
@@ -183,13 +147,3 @@ def until(look: Callable[[], Seen], *, within_s: float, what: str) -> Seen:
 @pytest.fixture(name="until")
 def _until() -> Callable[..., Any]:
     return until
-
-
-@pytest.fixture
-def no_leftovers(platform: Platform) -> Iterator[None]:
-    """After `down` nothing that this home started may be left."""
-    yield
-    platform.run("down", timeout_s=90.0)
-    left = [p for p in psutil.process_iter() if p in stray_members(platform.home)]
-    assert not left
-    assert not socket_path(platform.home, "control.sock").exists() or not left

@@ -43,7 +43,9 @@ def call(platform: Any, path: str, body: bytes = b"{}", **headers: str) -> tuple
         connection.close()
 
 
-def test_deploy_and_apply_refuse_what_is_wrong_by_name(up: Any, models: dict[str, str], tmp_path: Path) -> None:
+def test_deploy_and_apply_refuse_what_is_wrong_by_name(
+    up: Any, models: dict[str, str], tmp_path: Path
+) -> None:
     good = models["steady"]
     refused(up, "deploy", "models:/nothing/1", "--name", "iris", status=4, says="nothing")
     refused(up, "deploy", str(tmp_path / "absent"), "--name", "iris", status=4, says="absent")
@@ -82,7 +84,9 @@ def test_up_refuses_a_taken_port_a_used_home_and_an_open_door(up: Any, tmp_path:
 
 def test_a_stranger_needs_the_right_key(platform: Any, models: dict[str, str], tmp_path: Path) -> None:
     keys = tmp_path / "keys"
-    keys.write_text("ann 0123456789abcdef0123456789abcdef\n# a comment\nbob fedcba9876543210fedcba9876543210\n")
+    keys.write_text(
+        "ann 0123456789abcdef0123456789abcdef\n# a comment\nbob fedcba9876543210fedcba9876543210\n"
+    )
     platform.up("--api-keys", str(keys))
     platform("deploy", models["steady"], "--name", "iris")
     path = "/serving-endpoints/iris/invocations"
@@ -116,7 +120,9 @@ def test_callers_errors_are_told_as_such(up: Any, models: dict[str, str]) -> Non
     assert call(up, path, fine + b" " * (15 << 20))[0] == 200, "15 MB fit"
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root to become another user")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root to become another user"
+)
 def test_another_user_reaches_neither_the_control_api_nor_envoys_configuration(up: Any) -> None:
     for folder in (up.home.parent, *list(up.home.parent.parents)[:-1]):
         folder.chmod(folder.stat().st_mode | 0o055)  # the way to the home is open; the home itself is not
@@ -135,7 +141,9 @@ def test_another_user_reaches_neither_the_control_api_nor_envoys_configuration(u
         assert done.returncode == 13, path
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path, platform: Any, models: dict[str, str]) -> None:
+def test_a_full_disk_is_told_and_nothing_is_lost(
+    tmp_path: Path, platform: Any, models: dict[str, str]
+) -> None:
     home = tmp_path / "small"
     home.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", home], check=False)

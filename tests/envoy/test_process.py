@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Failed, NotFound, TrimtabError
+from trimtab.core.errors import Exhausted, Failed, NotFound, TrimtabError
 from trimtab.envoy import process as supervisor
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.process import EnvoyProcess, backoff_s
@@ -77,6 +77,17 @@ async def test_comes_back_after_a_kill(kept: EnvoyProcess, eventually: Eventuall
         )
         assert kept.status().pid != killed
     await eventually(lambda: kept.status().version == "1.40.0", "it answers")
+
+
+async def test_comes_back_on_a_full_disk(
+    kept: EnvoyProcess, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    def full(*_: object) -> None:
+        raise Exhausted("the disk is full")
+
+    monkeypatch.setattr(supervisor, "write_whole", full)
+    os.kill(kept.status().pid or 0, signal.SIGKILL)
+    await eventually(lambda: kept.status().restarts == 1 and kept.status().running, "it is back")
 
 
 async def test_outlives_its_supervisor_and_is_adopted(

@@ -53,6 +53,10 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def marked(process: Process) -> bool:
     """Whether it has come as far as to show its own environment."""
     return MARK in psutil.Process(process.pid).environ()
@@ -176,9 +180,9 @@ async def test_the_end_of_a_process_is_noticed(
 
 async def test_waiting_can_be_given_up(start: Start) -> None:
     process = start()
-    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    descriptors = open_descriptors()
     for _ in range(5):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(exited(process), 0.01)
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert open_descriptors() == descriptors
     assert process.alive()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -64,7 +64,7 @@ def read_manifests(file: str, namespace: str) -> tuple[Manifest, ...]:
 def _text(file: str) -> str:
     try:
         if file == "-":
-            text = click.get_text_stream("stdin").read(BYTES_MAX + 1)
+            text = sys.stdin.read(BYTES_MAX + 1)
         else:
             with Path(file).open(encoding="utf-8") as opened:
                 text = opened.read(BYTES_MAX + 1)
@@ -196,11 +196,13 @@ def _value(
 def _nested(
     document: _Document, path: str, field: FieldDescriptor, value: Any, problems: list[Problem]
 ) -> Any:
+    message = field.message_type
+    assert message is not None, "only called for fields that hold messages"
     if not isinstance(value, dict):
-        known = ", ".join(inner.name for inner in field.message_type.fields if inner.name not in _OURS)
+        known = ", ".join(inner.name for inner in message.fields if inner.name not in _OURS)
         problems.append(document.problem(path, "is not a mapping", f"its keys: {known}"))
         return {}
-    return _filled(document, path, field.message_type, value, problems)
+    return _filled(document, path, message, value, problems)
 
 
 def _as_text(value: Any) -> Any:

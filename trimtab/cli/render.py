@@ -110,8 +110,8 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
 
 def _revision(revision: pb.Revision, now_s: float) -> Iterator[str]:
     yield (
-        f"revision r{revision.number}: {revision.percent} % of the traffic, {revision.pods_wanted} pods wanted"
-        f", target {revision.target_concurrency} in flight a pod, {revision.uri}"
+        f"revision r{revision.number}: {revision.percent} % of traffic, {revision.pods_wanted} pods wanted, "
+        f"target {revision.target_concurrency} in flight a pod, {revision.uri}"
     )
     heads = ("  POD", "PHASE", "ADDRESS", "PROCESS", "AGE", "IN FLIGHT", "CPU", "MEMORY")
     rows = [_pod(pod, now_s) for pod in revision.pods]

@@ -34,6 +34,7 @@ def wait_until_served(
     """
     limit_s = timeout_s or _start_timeout_s(wanted.spec) + MARGIN_S
     watch = _Watch(wanted, before, stages)
+    endpoint: pb.Endpoint
     deadline_s = time.monotonic() + limit_s
     answered_s = time.monotonic()
     while (left_s := deadline_s - time.monotonic()) > 0:

@@ -46,7 +46,7 @@ class Scaling:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._tuning: Tuning = replace(DEFAULT, down_window_s=down_window_s) if down_window_s else DEFAULT
+        self._tuning = _tuned(down_window_s)
         self._axes: dict[EndpointName, _Axis] = {}
         self._start_time_s: dict[str, float] = {}  # by revision hash: slowest start seen among its pods
 
@@ -115,3 +115,11 @@ class Scaling:
         if seen:
             self._start_time_s[serving.revision.hash] = max(seen)
         return self._start_time_s.get(serving.revision.hash)
+
+
+def _tuned(down_window_s: float | None) -> Tuning:
+    """The constants, with windows no longer than `down_window_s` if one is given."""
+    if down_window_s is None:
+        return DEFAULT
+    slow_window_s = min(DEFAULT.slow_window_s, down_window_s)
+    return replace(DEFAULT, down_window_s=down_window_s, slow_window_s=slow_window_s)

@@ -159,7 +159,8 @@ class EnvoyProcess:
         for old in self._folder.glob("bootstrap-*.json"):
             if old != config:
                 old.unlink(missing_ok=True)
-        write_whole(config, self._contents)
+        if not config.exists() or config.read_bytes() != self._contents:  # a full disk stops no restart
+            write_whole(config, self._contents)
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         argv = [str(binary), "--config-path", str(config), *_OPTIONS]
         log_begin = self.log_path.stat().st_size if self.log_path.exists() else 0
