@@ -144,7 +144,7 @@ def drive(trimtab: Platform, trained: Trained) -> bool:
             screen.show(record.looks[-1], traffic.second, new)
             time.sleep(LOOK_EACH_S)
     window_s = float(os.environ["TRIMTAB_DOWN_WINDOW_S"])
-    return summary(traffic, record, planned, checks(traffic, planned, record, window_s))
+    return summary(traffic, record, planned, checks(traffic, record, window_s))
 
 
 def summary(traffic: Traffic, record: Record, planned: Plan, told: list[Check]) -> bool:
@@ -159,7 +159,7 @@ def summary(traffic: Traffic, record: Record, planned: Plan, told: list[Check]) 
         phases.add_row(
             *(name, f"{rate:g}", str(seen.get("sent", "-")), str(seen.get("failed", "-"))),
             *(milliseconds(seen.get(key)) for key in ("p50_s", "p99_s")),
-            f"{min(looks)} to {max(looks)}" if looks else "-",
+            " to ".join(str(count) for count in sorted({min(looks), max(looks)})) if looks else "-",
         )
     console.print(phases, "")
     for check in told:

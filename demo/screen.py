@@ -47,20 +47,18 @@ class Screen:
             self._live.update(Group(_table(look, second), Text("\ndecisions"), decided), refresh=True)
             return
         for line in lines:
-            self._console.print(line)
+            self._console.print(line, soft_wrap=True)
         if time.monotonic() >= self._plain_due_s:
             self._plain_due_s = time.monotonic() + PLAIN_EACH_S
             cells = "  ".join(f"{name} {value}" for name, value in _cells(look, second))
-            self._console.print(Text(cells))
+            self._console.print(Text(cells), soft_wrap=True)
 
 
 def decision_text(decision: pb.Decision) -> Text:
-    """`12:00:05  1 → 3 pods: …`, coloured by the direction."""
+    """`12:00:05  goes from 1 to 3: …`, coloured by the direction."""
     at = time.strftime("%H:%M:%S", time.localtime(decision.at_s))
-    before, after = decision.pods_before, decision.pods
-    moved = f"{before} → {after} pods" if after != before else f"stays at {after}"
-    style = "green" if after > before else "yellow" if after < before else "dim"
-    return Text(f"{at}  {moved}: {decision.reason}", style=style)
+    moved = decision.pods - decision.pods_before
+    return Text(f"{at}  {decision.reason}", style="green" if moved > 0 else "yellow" if moved < 0 else "dim")
 
 
 def _cells(look: Look, second: dict[str, Any]) -> list[tuple[str, str]]:

@@ -171,7 +171,7 @@ PHASES = st.sampled_from(list(PodPhase))
     settled=st.booleans(),
     deleting=st.booleans(),
 )
-def test_whatever_is_there_the_plan_is_sane(
+def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
     wanted: int,
     serving: int,
     outcome: Outcome,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from demo.checks import Check, checks
-from demo.traffic import LOW_S, SPIKE_S, Plan
+from demo.traffic import LOW_S, SPIKE_S
 from demo.watch import Look, Record
 from trimtab.v1 import control_pb2 as pb
 
@@ -14,9 +14,15 @@ BEGAN_AT_S = 1_000.0
 SPIKE_AT_S = BEGAN_AT_S + LOW_S
 SPIKE_END_S = SPIKE_AT_S + SPIKE_S
 WINDOW_S = 30.0
-PLAN = Plan(service_time_s=0.025, low_rate=4.8, spike_rate=48, after_s=60)
 GOOD = {"due": 10, "sent": 10, "ok": 10, "failed": 0, "dropped": 0, "by_status": {"200": 10}}
-REASONED = [pb.Decision(at_s=SPIKE_AT_S, reason="load needs 2 pods")]
+
+
+def decided(fell_after_s: float = 36.0) -> list[pb.Decision]:
+    steps = [(BEGAN_AT_S, 1, 1), (SPIKE_AT_S + 4, 1, 3), (SPIKE_AT_S + 4 + fell_after_s, 3, 2)]
+    return [
+        pb.Decision(at_s=at_s, pods_before=before, pods=pods, reason="a reason")
+        for at_s, before, pods in steps
+    ]
 
 
 def look(at_s: float, wanted: int, *started_at_s: float) -> Look:
@@ -27,20 +33,19 @@ def look(at_s: float, wanted: int, *started_at_s: float) -> Look:
     return Look(at_s, pb.Status(revisions=[pb.Revision(pods_wanted=wanted, pods=pods)]))
 
 
-def scaling(rose_after_s: float = 4.0, fell_after_s: float = 32.0) -> list[Look]:
+def scaling(rose_after_s: float = 4.0) -> list[Look]:
     new = SPIKE_AT_S + rose_after_s
     return [
         look(BEGAN_AT_S, 1),
         look(new + 3, 2, new),
-        look(SPIKE_END_S + 1, 2, new),
-        look(SPIKE_END_S + fell_after_s, 1),
+        look(SPIKE_END_S + 32, 1),
     ]
 
 
-def judge(total: dict[str, Any] = GOOD, looks: list[Look] | None = None, decisions=REASONED) -> list[Check]:
+def judge(total: dict[str, Any] = GOOD, looks: list[Look] | None = None, decisions=None) -> list[Check]:
     traffic: Any = SimpleNamespace(began_at_s=BEGAN_AT_S, total=total)
-    record = Record(scaling() if looks is None else looks, decisions)
-    return checks(traffic, PLAN, record, WINDOW_S)
+    record = Record(looks or scaling(), decided() if decisions is None else decisions)
+    return checks(traffic, record, WINDOW_S)
 
 
 def failed(told: list[Check]) -> list[str]:
@@ -75,10 +80,12 @@ def test_a_pod_started_late_or_never_is_a_failure() -> None:
 
 
 def test_pods_that_go_before_the_window_or_stay_are_a_failure() -> None:
-    assert failed(judge(looks=scaling(fell_after_s=8))) == ["pods go only after the window of 30 s"]
-    assert failed(judge(looks=scaling()[:-1])) == ["pods go only after the window of 30 s"]
+    assert failed(judge(decisions=decided(fell_after_s=20))) == ["pods go only after the window of 30 s"]
+    assert failed(judge(decisions=decided()[:-1])) == ["pods go only after the window of 30 s"]
+    assert "pods go only after the window of 30 s" in failed(judge(decisions=[]))
 
 
-@pytest.mark.parametrize("decisions", [[], [*REASONED, pb.Decision(at_s=SPIKE_AT_S + 5)]])
-def test_a_decision_without_a_reason_or_none_at_all_is_a_failure(decisions: list[pb.Decision]) -> None:
-    assert failed(judge(decisions=decisions)) == ["each decision tells its reason"]
+def test_a_decision_without_a_reason_or_none_at_all_is_a_failure() -> None:
+    bare = [*decided(), pb.Decision(at_s=SPIKE_END_S, pods_before=2, pods=2)]
+    assert failed(judge(decisions=bare)) == ["each decision tells its reason"]
+    assert "each decision tells its reason" in failed(judge(decisions=[]))

@@ -36,9 +36,10 @@ SOURCES = {
 
 def save(name: str, folder: Path) -> None:
     code = folder / f"{name}_model.py"
+    methods = textwrap.indent(SOURCES[name], "    ")
     code.write_text(
         "import time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n"
-        f"class Model(mlflow.pyfunc.PythonModel):\n{textwrap.indent(SOURCES[name], '    ')}\n\nset_model(Model())\n"
+        f"class Model(mlflow.pyfunc.PythonModel):\n{methods}\n\nset_model(Model())\n"
     )
     # Saving runs the example, which these two do not survive.
     example = {} if name in ("eats", "hangs", "crashes") else {"input_example": ROW}

@@ -45,14 +45,14 @@ def test_a_model_that_eats_memory_is_stopped_at_its_limit(
     good: Any, models: dict[str, str], until: Any
 ) -> None:
     good("deploy", models["eats"], "--name", "bad", "--set", "resources.memory=1Gi")
-    load = good.traffic("good", "120:15")
-    eater = good.traffic("bad", "40:1")
+    load = good.traffic("good", "20:15")
+    eater = good.traffic("bad", "15:1")
     failed = until(
         lambda: (s := good.status("bad"))["state"] == "FAILED" and s, within_s=90, what="it shows FAILED"
     )
     assert "limit" in failed["cause"]
-    eater.end()
-    sent = load.end()
-    assert sent["sent"] >= 75, "too little traffic to tell"
+    sent = load.result()
+    assert eater.result()["sent"] == 15, "it was asked all the while"
+    assert sent["sent"] >= 250, "too little traffic to tell"
     assert (sent["failed"], sent["dropped"]) == (0, 0), sent
     assert good.status("good")["state"] == "READY"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
+from trimtab.cli.log import LOG_BYTES_MAX, log_path_of
 from trimtab.cli.progress import Stages
 from trimtab.cli.sweep import Running, running_control_plane
 from trimtab.control.options import ServeOptions
 from trimtab.core.errors import Failed
 from trimtab.host.files import keep_tail, private_folder
 
-LOG_BYTES_MAX = 8 << 20
 READY_WAIT_S = 60.0
 POLL_PERIOD_S = 0.05
 TAIL_BYTES = 4_000
@@ -27,7 +27,7 @@ def start(options: ServeOptions) -> Running:
     If it ends before that, its own error is shown and we exit with its exit status. Raises Failed
     if it is not ready in time (it is ended then), and what making the home raises.
     """
-    log_path = private_folder(options.home) / "control.log"
+    log_path = log_path_of(private_folder(options.home))
     keep_tail(log_path, LOG_BYTES_MAX)
     with log_path.open("ab") as log:
         before = log.tell()

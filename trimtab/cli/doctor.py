@@ -18,6 +18,7 @@ import psutil
 
 from trimtab import __version__
 from trimtab.cli.client import connected, name_of
+from trimtab.cli.log import log_path_of
 from trimtab.cli.options import home_option, json_option
 from trimtab.cli.output import painted, show, show_json
 from trimtab.cli.render import known
@@ -174,7 +175,7 @@ def _platform(home: Path) -> Iterator[Check]:
 def _why_down(home: Path, error: TrimtabError) -> Iterator[Check]:
     alive = running_control_plane(home)
     if alive is not None:
-        hint = f"see {home / 'control.log'}; `trimtab down`, then `trimtab up`"
+        hint = f"see {log_path_of(home)}; `trimtab down`, then `trimtab up`"
         yield Check(
             "control plane", FAIL, f"process {alive.pid} runs but does not answer: {error.message}", hint
         )

@@ -29,9 +29,6 @@ class Root(click.Group):
         """Run the subcommand. A TrimtabError ends it with its own exit status; no traceback is shown."""
         try:
             return super().invoke(ctx)
-        except TrimtabError as error:
-            explain(error)
-            ctx.exit(error.exit_status)
         except KeyboardInterrupt:
             say("interrupted")
             ctx.exit(INTERRUPTED)
@@ -41,8 +38,12 @@ class Root(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001 -- a traceback never reaches a user unasked
-            _confess(error)
-            ctx.exit(UNEXPECTED)
+            known = _known_within(error)
+            if known is None:
+                _confess(error)
+                ctx.exit(UNEXPECTED)
+            explain(known)
+            ctx.exit(known.exit_status)
 
 
 def explain(error: TrimtabError) -> None:
@@ -52,6 +53,15 @@ def explain(error: TrimtabError) -> None:
         say(f"hint: {error.hint}", style="yellow")
     if os.environ.get("TRIMTAB_DEBUG"):
         say("".join(traceback.format_exception(error)))
+
+
+def _known_within(error: BaseException) -> TrimtabError | None:
+    """The first error with a remedy in what a task group raised; None if there is none."""
+    if isinstance(error, TrimtabError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_known_within, error.exceptions)), None)
+    return None
 
 
 def _confess(error: Exception) -> None:

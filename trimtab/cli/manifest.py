@@ -86,7 +86,9 @@ def _documents(file: str, text: str) -> Iterator[_Document]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{file}:{mark.line + 1}" if mark else file
-        raise InvalidInput(f"is not YAML: {getattr(error, 'problem', error)}", where=where) from error
+        problem = getattr(error, "problem", error)
+        hint = "mend that line; docs/examples/iris.yaml in the repository is a whole one"
+        raise InvalidInput(f"is not YAML: {problem}", where=where, hint=hint) from error
     for node, body in zip(nodes, bodies, strict=True):
         if body is None:
             continue  # an empty document between two `---`

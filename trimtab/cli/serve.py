@@ -12,6 +12,7 @@ import psutil
 
 from trimtab.cli import detach
 from trimtab.cli.client import connected
+from trimtab.cli.log import log_to_stderr, with_bounded_log
 from trimtab.cli.options import home_option, json_option
 from trimtab.cli.output import say, show, show_json
 from trimtab.cli.progress import Stages
@@ -33,10 +34,9 @@ OURS = (
     "pods",
     "logs",
     "envoy",
-    "appetites.json*",
+    "appetites.json",
+    ".appetites.json.*",
     "control.log*",
-    ".lock",
-    "lock",
 )
 
 
@@ -84,7 +84,8 @@ def up(
     def tell(started: Started) -> None:
         _tell(home, started.pid, started.listen, started.metrics_listen, as_json)
 
-    asyncio.run(serve(options, on_ready=tell))
+    log_to_stderr()
+    asyncio.run(with_bounded_log(home, serve(options, on_ready=tell)))
 
 
 def _tell(home: Path, pid: int, listen: str, metrics_listen: str, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from trimtab.xds.assignments import empty_assignment
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, FULL_STATE, LISTENERS, ROUTES
-from trimtab.xds.snapshot import Collection, Resource, Snapshot, resource
+from trimtab.xds.snapshot import Collection, Resource, Snapshot
 from trimtab.xds.subscription import ABSENT, DeltaRequest, StateRequest, Subscription
 
 REMOVAL_ORDER = (LISTENERS, ROUTES, CLUSTERS, ASSIGNMENTS)
@@ -127,6 +127,8 @@ class StreamState:
             return self._push(subscription, collection, changed, missing)
         if subscription.type_url in FULL_STATE:
             kept = {name: told for name, told in subscription.sent.items() if told.version}
+            for name in subscription.refused.keys() - collection.resources.keys():
+                kept.pop(name, None)  # refused before, and gone: nothing needs it
             return self._push(subscription, collection, kept | changed, missing)
         if subscription.type_url == ASSIGNMENTS:
             return self._push(subscription, collection, changed | _empty(missing), [])
@@ -159,5 +161,5 @@ class StreamState:
 
 
 def _empty(names: list[str]) -> dict[str, Resource]:
-    """Assignments without pods, for clusters that the snapshot does not know."""
-    return {name: resource(empty_assignment(name)) for name in names}
+    """Assignments without pods, for clusters that the snapshot does not know: ABSENT in words."""
+    return {name: Resource(ABSENT.version, empty_assignment(name)) for name in names}

@@ -119,12 +119,15 @@ class Subscription:
         self.nonce = nonce
         self.sent_version = version
         self.awaiting = {name: resource.version for name, resource in told.items()}
-        for name in told:
-            self.refused.pop(name, None)
 
     def note_told(self, told: Mapping[str, Resource]) -> None:
         """Remember what needs no message, such as the absence of a route table."""
-        self.sent.update(told)
+        for name, resource in told.items():
+            self.refused.pop(name, None)
+            if resource.version or name in self.names:
+                self.sent[name] = resource
+            else:  # under a wildcard, what has gone needs no record
+                self.sent.pop(name, None)
         self._settled_at = ""
 
     def note_settled(self, collection: Collection) -> None:
