@@ -9,6 +9,7 @@ it stops what it started, and ends with status 0 only if every check held.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -25,18 +26,20 @@ from demo.screen import PHASES, Screen
 from demo.traffic import Plan, Traffic, ask, plan
 from demo.train import NAME, Trained, train
 from demo.watch import Record
+from trimtab.cli.client import connected
 from trimtab.control.options import DEFAULT_LISTEN, parse_address
-from trimtab.core.errors import TrimtabError
+from trimtab.core.errors import TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.host.files import private_folder
 from trimtab.host.ports import can_bind, free_port
+from trimtab.v1 import control_pb2 as pb
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOWN_WINDOW_S = 30.0  # trimtab's own is 300: nobody wants to watch that
 AFTER_S = DOWN_WINDOW_S + 30.0  # the window, then a decision each 5 s takes away a pod
 LOOK_EACH_S = 1.0
 
-console = Console(highlight=False, markup=False)
+console = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -77,14 +80,10 @@ def run(home: Path, once: bool) -> int:
 def start(home: Path) -> tuple[Platform, bool]:
     """`trimtab up`, or what already runs in that home; and whether it was started here."""
     private_folder(home)
-    running = Platform(home, "")
-    try:
-        running.listen = running.control_plane()["listen"]
-    except CommandError:
-        pass  # the usual case
-    else:
-        step(f"trimtab runs already, on http://{running.listen}")
-        return running, False
+    with contextlib.suppress(Unreachable), connected(home) as control:
+        listen = control.call("GetPlatform", pb.GetPlatformRequest()).listen
+        step(f"trimtab runs already, on http://{listen}")
+        return Platform(home, listen), False
     listen = free_listen(os.environ.get("TRIMTAB_LISTEN") or DEFAULT_LISTEN)
     step(f"Start: trimtab up --detach --listen {listen}")
     trimtab = Platform(home, listen)
@@ -178,14 +177,14 @@ def farewell(trimtab: Platform, trained: Trained) -> None:
     home = f" --home {trimtab.home}"
     picture = json.dumps(json.loads(trained.first_body)["inputs"], separators=(",", ":"))
     step("It stays up. Ask it yourself:")
-    console.print(curl(trimtab, picture.replace(".0", "")), soft_wrap=True)
+    console.print(curl(trimtab, picture.replace(".0", "")))
     for what, command in (
         ("what runs", f"status {NAME}"),
         ("why", f"why {NAME}"),
         ("live", "top"),
         ("stop it all", "down"),
     ):
-        console.print(f"  {what + ':':13}{os.path.relpath(TRIMTAB)} {command}{home}", soft_wrap=True)
+        console.print(f"  {what + ':':13}{os.path.relpath(TRIMTAB)} {command}{home}")
 
 
 def curl(trimtab: Platform, rows: str) -> str:
@@ -196,7 +195,7 @@ def curl(trimtab: Platform, rows: str) -> str:
 
 def step(what: str) -> None:
     """The head of one part of the demo."""
-    console.print(f"\n[bold]{what}[/]", markup=True, soft_wrap=True)
+    console.print(f"\n[bold]{what}[/]", markup=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,6 @@ from trimtab.envoy.process import EnvoyProcess
 from trimtab.fleet.protocol import Fleet
 from trimtab.source.cache import prune
 from trimtab.v1 import control_pb2 as v1
-from trimtab.xds.kinds import SHORT
 from trimtab.xds.server import AdsServer
 
 DISK_LOW_BYTES = 1 << 30
@@ -121,7 +120,7 @@ class Platform:
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
         gauges.envoy_restarts.set(self._envoy.status().restarts)
-        gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types.values()))
+        gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
     def _seen(self, name: EndpointName) -> Seen:
         record = self._endpoints.get(name)
@@ -166,21 +165,21 @@ class Platform:
             restarts=status.restarts,
             statistics_age_s=self._intake.age_s(self._envoy.node),
         )
-        for kind, told in node.types.items() if node else ():
+        for told in node.types if node else ():
             envoy.subscriptions.add(
-                type=SHORT.get(kind, kind),
+                type=told.short,
                 sent_version=told.sent_version,
                 acked_version=told.acked_version,
                 nack=told.nack,
-                nack_at_s=told.nack_at_s or 0.0,
+                nack_at_s=told.nack_at_s,
             )
         return [envoy]
 
     def _nacks(self) -> Iterator[str]:
         for node in self._ads.nodes():
-            for kind, told in node.types.items():
+            for told in node.types:
                 if told.nack:
-                    yield f"Envoy `{node.node}` refused its {SHORT.get(kind, kind)}: {told.nack}"
+                    yield f"Envoy `{node.node}` refused its {told.short}: {told.nack}"
 
     def _warnings(self) -> Iterator[str]:
         yield from self._nacks()

@@ -333,10 +333,10 @@ class Reconciler:
         self._metrics.snapshots.inc()
 
     def _settled(self, kind: str) -> bool:
-        """Every connected Envoy has acknowledged what was last published of this kind."""
+        """Every connected Envoy has acknowledged what was last published of this kind; true without any."""
         if self._snapshot is None:
             return False
-        return self._ads.acknowledged(kind, self._snapshot.version(kind))
+        return not self._connected() or self._ads.acknowledged(kind, self._snapshot.version(kind))
 
     def _connected(self) -> bool:
         return any(node.connected for node in self._ads.nodes())
