@@ -7,6 +7,8 @@ SHELL := /bin/bash
 export PYTHONSAFEPATH := 1
 export UV_CACHE_DIR ?= $(CURDIR)/.venv/cache
 export UV_PYTHON_DOWNLOADS := never
+# A pod imports MLflow: 2 s from bytecode, 6 s without.
+export UV_COMPILE_BYTECODE := 1
 
 BIN := .venv/bin
 PY := $(BIN)/python
