@@ -1,248 +1,229 @@
-"""The ADS server on grpc.aio: one stream per Envoy, state of the world or delta.
+"""ADS over gRPC: many streams, one published snapshot. The protocol itself is in `stream`.
 
-Thin: `stream.StreamState` says what to send; here are the sockets, the wake-ups and the record of
-who has acknowledged what. A snapshot is merged, not queued: each stream always moves towards the
-newest one, with one response under way, so a slow Envoy costs nobody else anything.
+Everything runs on one event loop and nothing here blocks it: `publish` only replaces the snapshot
+and wakes the streams; each stream writes at its own client's pace.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import grpc
-from envoy_data_plane.envoy.service.discovery.v3 import DeltaDiscoveryRequest, DiscoveryRequest
 
 from trimtab.core.clock import Clock
-from trimtab.xds.kinds import CLUSTERS
-from trimtab.xds.snapshot import Resource, Snapshot
+from trimtab.core.errors import InvalidInput
+from trimtab.xds import messages
+from trimtab.xds.kinds import ADDITION_ORDER, SHORT
+from trimtab.xds.snapshot import Snapshot
 from trimtab.xds.stream import Push, StreamState
-from trimtab.xds.subscription import DeltaRequest, StateRequest
-from trimtab.xds.wire import field as wire_field
-from trimtab.xds.wire import pack_any, repeated, text
+from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 STREAMS_MAX = 1_000
-NODES_MAX = 1_000  # remembered after they disconnected
+NAMES_MAX = 100_000  # that one stream may subscribe to, of one type
+NODES_MAX = 1_000  # whose last status is kept after their stream has ended
+VERSIONS_MAX = 1_000  # published versions of one type that `acknowledged` can still be asked about
 
-log = logging.getLogger(__name__)
-
+Requests = AsyncIterator[bytes]
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(frozen=True)
 class TypeStatus:
-    """What one node was told of one type, and what it said. `nack` is empty if it took the last one."""
+    """How far one Envoy is with one type. `nack` is Envoy's words, empty if it took the last push."""
 
-    sent_version: str
-    acked_version: str
+    type_url: str
+    sent_version: str = ""
+    acked_version: str = ""
     nack: str = ""
-    nack_at_s: float | None = None  # wall clock
+    nack_at_s: float = 0.0  # wall clock
+
+    @property
+    def short(self) -> str:
+        """clusters, endpoints, listeners or routes."""
+        return SHORT[self.type_url]
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One Envoy: whether it has a stream, since when (wall clock), and each type it asked for."""
+    """One Envoy by its node's id. Times are wall clock; `types` in the order in which they are sent."""
 
     node: str
     connected: bool
     connected_since_s: float
-    types: dict[str, TypeStatus] = field(default_factory=dict)
+    types: tuple[TypeStatus, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
+class Variant:
+    """One of the protocol's two variants: how its messages are read and written."""
+
+    delta: bool
+    parse: Callable[[bytes], tuple[str, StateRequest | DeltaRequest]]
+    encode: Callable[[Push], bytes]
+
+
+STATE = Variant(False, messages.parse_state, messages.encode_state)
+DELTA = Variant(True, messages.parse_delta, messages.encode_delta)
+
+
+@dataclass(eq=False)
 class _Stream:
     state: StreamState
     connected_since_s: float
-    node: str = ""
+    node: str = ""  # known from the first request on
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def status(self, *, connected: bool = True) -> NodeStatus:
-        types = {
-            type_url: TypeStatus(
-                told.sent_version,
-                told.acked_version,
-                told.nack.text if told.nack else "",
-                told.nack.at_s if told.nack else None,
-            )
-            for type_url, told in self.state.subscriptions.items()
-        }
-        return NodeStatus(self.node, connected, self.connected_since_s, types)
+    status: NodeStatus | None = None
 
 
 class AdsServer:
-    """Serves the last published snapshot. `changed` is set whenever `nodes()` may answer differently."""
+    """Serves one snapshot to every Envoy that connects, and knows how far each of them is.
+
+    `changed` is set whenever `nodes()` or `acknowledged()` may answer differently. All methods
+    are called on the event loop of the gRPC server, and none of them blocks.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.changed = asyncio.Event()
         self._clock = clock
         self._snapshot: Snapshot | None = None
-        self._streams: dict[int, _Stream] = {}
-        self._gone: dict[str, NodeStatus] = {}
-        self._numbers = itertools.count()
+        self._streams: set[_Stream] = set()
+        self._last_seen: OrderedDict[str, NodeStatus] = OrderedDict()
+        self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
+        self._published = 0
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it."""
+        if self._snapshot is not None and snapshot.versions == self._snapshot.versions:
+            return
+        self._snapshot = snapshot
+        self._published += 1
+        for type_url, version in snapshot.versions.items():
+            order = self._order[type_url]
+            order[version] = self._published
+            order.move_to_end(version)
+            while len(order) > VERSIONS_MAX:
+                order.popitem(last=False)
+        for stream in self._streams:
+            stream.wake.set()
+
+    def acknowledged(self, type_url: str, version: str) -> bool:
+        """Whether every connected Envoy has in force the collection of this version, or a later one.
+
+        False while none is connected, and for a version that was never published or long ago.
+        """
+        order = self._order[type_url]
+        wanted = order.get(version)
+        known = [stream for stream in self._streams if stream.node]
+        if wanted is None or not known:
+            return False
+        return all(order.get(self._acked(stream, type_url), -1) >= wanted for stream in known)
+
+    def nodes(self) -> tuple[NodeStatus, ...]:
+        """Every Envoy that is connected or was, by node id; of overlapping streams the newest."""
+        found = dict(self._last_seen)
+        for stream in sorted(self._streams, key=lambda one: one.connected_since_s):
+            if stream.node:
+                found[stream.node] = _status(stream, connected=True)
+        return tuple(found[node] for node in sorted(found))
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Register both variants with a gRPC server. Messages pass as bytes."""
+        """Add the service to a server that is not yet started."""
         handlers = {
-            "StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(self._state_of_the_world),
-            "DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(self._delta),
+            "StreamAggregatedResources": self._handler(STATE),
+            "DeltaAggregatedResources": self._handler(DELTA),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Make this the snapshot that every stream moves towards. Returns at once."""
-        self._snapshot = snapshot
-        for stream in self._streams.values():
-            stream.wake.set()
-
-    def nodes(self) -> tuple[NodeStatus, ...]:
-        """Every Envoy that has a stream, and those that had one, by node id."""
-        live = {stream.node: stream.status() for stream in self._streams.values() if stream.node}
-        return tuple(sorted({**self._gone, **live}.values(), key=lambda status: status.node))
-
-    def acknowledged(self, type_url: str, version: str) -> bool:
-        """Whether every connected Envoy has confirmed this version of a type; true if none is connected."""
-        return all(self._confirmed(stream, type_url, version) for stream in self._streams.values())
-
-    def _confirmed(self, stream: _Stream, type_url: str, version: str) -> bool:
+    def _acked(self, stream: _Stream, type_url: str) -> str:
         subscription = stream.state.subscriptions.get(type_url)
         if subscription is not None:
-            return subscription.acked_version == version
-        # Envoy asks for the endpoints of clusters only: without clusters there is nothing to confirm.
-        clusters = stream.state.subscriptions.get(CLUSTERS)
-        snapshot = self._snapshot
-        return (
-            clusters is not None
-            and snapshot is not None
-            and snapshot.version(type_url) == version
-            and not snapshot.collections[type_url].resources
-            and clusters.acked_version == snapshot.version(CLUSTERS)
-        )
+            return subscription.acked_version
+        # An Envoy asks for no endpoints while it has no cluster: then none is what it has.
+        empty = self._snapshot is not None and not self._snapshot.collections[type_url].resources
+        return self._snapshot.version(type_url) if self._snapshot is not None and empty else ""
 
-    async def _state_of_the_world(
-        self, requests: AsyncIterator[bytes], context: Context
-    ) -> AsyncIterator[bytes]:
-        pushes = self._serve(requests, context, StreamState(delta=False), _parse_state)
-        async with contextlib.aclosing(pushes):
-            async for push in pushes:
-                yield _encode_state(push)
+    def _handler(self, variant: Variant) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def serve(requests: Requests, context: Context) -> None:
+            await self._serve(variant, requests, context)
 
-    async def _delta(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        pushes = self._serve(requests, context, StreamState(delta=True), _parse_delta)
-        async with contextlib.aclosing(pushes):
-            async for push in pushes:
-                yield _encode_delta(push)
+        return grpc.stream_stream_rpc_method_handler(serve)
 
-    async def _serve(
-        self,
-        requests: AsyncIterator[bytes],
-        context: Context,
-        state: StreamState,
-        parse: Callable[[bytes], tuple[str, StateRequest | DeltaRequest]],
-    ) -> AsyncGenerator[Push, None]:
-        """One stream, from its first request until either side ends it. Requests go before pushes."""
+    async def _serve(self, variant: Variant, requests: Requests, context: Context) -> None:
         if len(self._streams) >= STREAMS_MAX:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS_MAX} streams are open")
-        with self._registered(_Stream(state, self._clock.wall_s())) as stream:
-            reader = asyncio.create_task(self._read(requests, stream, parse))
-            try:
-                while not reader.done():
-                    stream.wake.clear()
-                    push = state.next_push(self._snapshot) if self._snapshot else None
-                    self.changed.set()
-                    if push is not None:
-                        yield push
-                    else:
-                        await stream.wake.wait()
-                await self._report(reader, stream, context)
-            finally:
-                reader.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await reader
-
-    async def _read(
-        self,
-        requests: AsyncIterator[bytes],
-        stream: _Stream,
-        parse: Callable[[bytes], tuple[str, StateRequest | DeltaRequest]],
-    ) -> None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{STREAMS_MAX} streams are open already")
+        stream = _Stream(StreamState(delta=variant.delta), self._clock.wall_s())
+        self._streams.add(stream)
+        writer = asyncio.create_task(self._write(variant, stream, context.write))
+        reader = asyncio.create_task(self._read(variant, stream, requests))
         try:
-            async for message in requests:
-                node, request = parse(message)
-                stream.node = stream.node or node  # only the first request is sure to name it
-                if request.error is not None:
-                    log.warning("Envoy %s refused %s: %s", stream.node, request.type_url, request.error)
-                stream.state.receive(request, self._clock.wall_s())
-                stream.wake.set()
+            await asyncio.wait({writer, reader}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (writer, reader):
+                if task.done():
+                    task.result()
+        except InvalidInput as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            for task in (writer, reader):
+                task.cancel()
+            await asyncio.gather(writer, reader, return_exceptions=True)
+            self._forget(stream)
+
+    async def _read(self, variant: Variant, stream: _Stream, requests: Requests) -> None:
+        async for raw in requests:
+            node, request = variant.parse(raw)
+            stream.node = stream.node or node
+            if not stream.node:
+                raise InvalidInput("the first request names no node", hint="set node.id in the bootstrap")
+            stream.state.receive(request, self._clock.wall_s())
+            if any(len(one.names) > NAMES_MAX for one in stream.state.subscriptions.values()):
+                raise InvalidInput(f"more than {NAMES_MAX} names of one type")
             stream.wake.set()
 
-    async def _report(self, reader: asyncio.Task[None], stream: _Stream, context: Context) -> None:
-        """A request that cannot be read ends its own stream, and is told so."""
-        error = reader.exception()
-        if error is not None:
-            log.warning("stream of Envoy %s ended: %r", stream.node or "(unnamed)", error)
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"request cannot be read: {error!r}"[:500])
+    async def _write(
+        self, variant: Variant, stream: _Stream, write: Callable[[bytes], Awaitable[None]]
+    ) -> None:
+        while True:
+            await stream.wake.wait()
+            stream.wake.clear()
+            while self._snapshot is not None:
+                push = stream.state.next_push(self._snapshot)
+                self._note_change(stream)
+                if push is None:
+                    break
+                await write(variant.encode(push))
 
-    @contextlib.contextmanager
-    def _registered(self, stream: _Stream) -> Iterator[_Stream]:
-        number = next(self._numbers)
-        self._streams[number] = stream
-        try:
-            yield stream
-        finally:
-            del self._streams[number]
-            if stream.node:
-                self._gone.pop(stream.node, None)
-                self._gone[stream.node] = stream.status(connected=False)
-                while len(self._gone) > NODES_MAX:
-                    del self._gone[next(iter(self._gone))]
+    def _note_change(self, stream: _Stream) -> None:
+        status = _status(stream, connected=True)
+        if status != stream.status:
+            stream.status = status
             self.changed.set()
 
-
-def _parse_state(message: bytes) -> tuple[str, StateRequest]:
-    request = DiscoveryRequest.parse(message)
-    error = request.error_detail.message if request.error_detail is not None else None
-    names = tuple(request.resource_names)
-    node = request.node.id if request.node is not None else ""
-    return node, StateRequest(request.type_url, names, request.response_nonce, error)
-
-
-def _parse_delta(message: bytes) -> tuple[str, DeltaRequest]:
-    request = DeltaDiscoveryRequest.parse(message)
-    error = request.error_detail.message if request.error_detail is not None else None
-    node = request.node.id if request.node is not None else ""
-    return node, DeltaRequest(
-        request.type_url,
-        tuple(request.resource_names_subscribe),
-        tuple(request.resource_names_unsubscribe),
-        dict(request.initial_resource_versions),
-        request.response_nonce,
-        error,
-    )
+    def _forget(self, stream: _Stream) -> None:
+        self._streams.discard(stream)
+        if stream.node:
+            self._last_seen[stream.node] = _status(stream, connected=False)
+            self._last_seen.move_to_end(stream.node)
+        while len(self._last_seen) > NODES_MAX:
+            self._last_seen.popitem(last=False)
+        self.changed.set()
 
 
-def _encode_state(push: Push) -> bytes:
-    """`DiscoveryResponse`: version_info 1, resources 2, type_url 4, nonce 5."""
-    resources = (pack_any(push.type_url, told.payload) for told in push.resources.values())
-    return text(1, push.version) + repeated(2, resources) + text(4, push.type_url) + text(5, push.nonce)
+def _status(stream: _Stream, *, connected: bool) -> NodeStatus:
+    subscriptions = stream.state.subscriptions
+    types = tuple(_type_status(subscriptions[kind]) for kind in ADDITION_ORDER if kind in subscriptions)
+    return NodeStatus(stream.node, connected, stream.connected_since_s, types)
 
 
-def _encode_delta(push: Push) -> bytes:
-    """`DeltaDiscoveryResponse`: system_version_info 1, resources 2, type_url 4, nonce 5, removed 6."""
-
-    def named(name: str, told: Resource) -> bytes:
-        """`Resource`: version 1, resource 2, name 3."""
-        return text(1, told.version) + wire_field(2, pack_any(push.type_url, told.payload)) + text(3, name)
-
-    return (
-        text(1, push.version)
-        + repeated(2, (named(name, told) for name, told in push.resources.items()))
-        + text(4, push.type_url)
-        + text(5, push.nonce)
-        + repeated(6, (name.encode() for name in push.removed))
+def _type_status(subscription: Subscription) -> TypeStatus:
+    nack = subscription.nack
+    return TypeStatus(
+        type_url=subscription.type_url,
+        sent_version=subscription.sent_version,
+        acked_version=subscription.acked_version,
+        nack=nack.text if nack else "",
+        nack_at_s=nack.at_s if nack else 0.0,
     )
