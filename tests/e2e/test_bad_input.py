@@ -146,15 +146,15 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", home], check=False)
     if mounted.returncode != 0:
         pytest.skip("needs the right to mount a small disk")
+    small = type(platform)(home, {})
     try:
-        small = type(platform)(home, {})
         small.up()
         (home / "ballast").write_bytes(b"\0" * (home_free(home) - 4096))
         refused(small, "deploy", models["steady"], "--name", "iris", status=7, says="full")
         (home / "ballast").unlink()
         assert small("status")["endpoints"] == []
-        small("down")
     finally:
+        small.sweep()
         subprocess.run(["umount", "-l", home], check=True)
 
 

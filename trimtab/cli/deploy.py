@@ -203,10 +203,13 @@ def _serve(
             recorded = [_record(control, one, models, stages) for one in asked]
         if not wait:
             return recorded
-        return [
-            wait_until_served(control, endpoint, _wanted_revision(one.existing), stages, timeout_s)
-            for one, endpoint in zip(asked, recorded, strict=True)
-        ]
+        served = []
+        for one, endpoint in zip(asked, recorded, strict=True):
+            if len(asked) > 1:
+                stages.say(f"{one.name.short}:")
+            before = _wanted_revision(one.existing)
+            served.append(wait_until_served(control, endpoint, before, stages, timeout_s))
+        return served
 
 
 def _record(control: Control, asked: Asked, models: Path, stages: Stages) -> pb.Endpoint:

@@ -84,7 +84,7 @@ class _Watch:
         """The error for a rollout that goes on beyond the time given."""
         state = pb.State.Name(self._last.status.state)
         hint = f"it goes on: see `trimtab status {self.name}`, or wait longer with --timeout"
-        return Failed(f"is still {state} after {limit_s:.0f} s", where=self.name, hint=hint)
+        return Failed(f"is still {state} after {limit_s:g} s", where=self.name, hint=hint)
 
     def _show(self, status: pb.Status) -> None:
         for stage in status.stages:

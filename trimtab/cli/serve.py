@@ -135,9 +135,9 @@ def _stop(home: Path) -> list[str]:
     survivors = marked(home)
     if survivors:
         hint = "see what they wait for, e.g. with ps; then run this again"
-        raise Failed(f"still running: {_listed(survivors)}", where=str(home), hint=hint)
-    ended = sorted({f"{what} (process {process.pid})" for process, what in (before | left).items()})
-    return [*([f"control plane (process {control_plane.pid})"] if control_plane else []), *ended]
+        raise Failed(f"still running: {', '.join(_listed(survivors))}", where=str(home), hint=hint)
+    first = [f"control plane (process {control_plane.pid})"] if control_plane else []
+    return [*first, *_listed(before | left)]
 
 
 def _shut_down(home: Path, control_plane: Running) -> None:
@@ -152,8 +152,12 @@ def _shut_down(home: Path, control_plane: Running) -> None:
         end([control_plane.process])
 
 
-def _listed(processes: dict[psutil.Process, str]) -> str:
-    return ", ".join(f"{what} (process {process.pid})" for process, what in processes.items())
+def _listed(processes: dict[psutil.Process, str]) -> list[str]:
+    """What they are, one entry a pod: `pod iris.default-r1-x (process 12, 14)`."""
+    ids: dict[str, list[int]] = {}
+    for process, what in processes.items():
+        ids.setdefault(what, []).append(process.pid)
+    return [f"{what} (process {', '.join(map(str, sorted(pids)))})" for what, pids in sorted(ids.items())]
 
 
 def _check_purge(home: Path) -> None:

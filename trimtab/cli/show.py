@@ -12,6 +12,7 @@ import click
 from trimtab.cli.client import Control, connected, ref_of
 from trimtab.cli.options import home_option, json_option, namespace_option
 from trimtab.cli.output import say, show, show_json
+from trimtab.cli.progress import Stages
 from trimtab.cli.render import (
     change_lines,
     decision_details,
@@ -79,7 +80,8 @@ def _aliases(endpoints: Sequence[pb.Endpoint]) -> list[str | None]:
     sources = [_source(endpoint) for endpoint in endpoints]
     if not any(source.alias for source in sources):
         return [None] * len(sources)
-    with ThreadPoolExecutor(ALIASES_AT_ONCE) as pool:
+    with Stages() as stages, ThreadPoolExecutor(ALIASES_AT_ONCE) as pool:
+        stages.begin("aliases", "asking whether they have moved")
         return list(pool.map(lambda source: alias_now(source, ALIAS_TIMEOUT_S), sources))
 
 

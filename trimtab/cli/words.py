@@ -9,7 +9,7 @@ def number(value: float | None) -> str:
     """`12`, `3.4`, `0.05`; `?` if unknown."""
     if value is None:
         return "?"
-    if value == 0 or abs(value) >= 100:
+    if value == round(value) or abs(value) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 

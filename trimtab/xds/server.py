@@ -7,6 +7,7 @@ and wakes the streams; each stream writes at its own client's pace.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ STREAMS_MAX = 1_000
 NAMES_MAX = 100_000  # that one stream may subscribe to, of one type
 NODES_MAX = 1_000  # whose last status is kept after their stream has ended
 VERSIONS_MAX = 1_000  # published versions of one type that `acknowledged` can still be asked about
+
+log = logging.getLogger(__name__)
 
 Requests = AsyncIterator[bytes]
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -165,6 +168,7 @@ class AdsServer:
                 if task.done():
                     task.result()
         except InvalidInput as error:
+            log.warning("stream of Envoy `%s` ended: %s", stream.node, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             for task in (writer, reader):
@@ -178,6 +182,8 @@ class AdsServer:
             stream.node = stream.node or node
             if not stream.node:
                 raise InvalidInput("the first request names no node", hint="set node.id in the bootstrap")
+            if request.error is not None:
+                log.warning("Envoy `%s` refused %s: %s", stream.node, request.type_url, request.error)
             stream.state.receive(request, self._clock.wall_s())
             if any(len(one.names) > NAMES_MAX for one in stream.state.subscriptions.values()):
                 raise InvalidInput(f"more than {NAMES_MAX} names of one type")

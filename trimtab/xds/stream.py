@@ -82,9 +82,13 @@ class StreamState:
         return None
 
     def _next_removal(self, snapshot: Snapshot) -> Push | None:
+        """The next removal. Nothing goes while a refused, older resource may still refer to it."""
         for type_url in REMOVAL_ORDER:
             subscription = self.subscriptions.get(type_url)
             if subscription is None:
+                # A reconnecting Envoy asks for clusters first, and may have routes to them.
+                if type_url == ROUTES:
+                    return None
                 continue
             collection = snapshot.collections[type_url]
             names = subscription.gone(collection)
@@ -92,6 +96,8 @@ class StreamState:
             if push is not None:
                 return push
             subscription.note_settled(collection)
+            if subscription.refused:
+                return None
         return None
 
     def _unsettled(self, snapshot: Snapshot) -> bool:
