@@ -1,3 +1,4 @@
+# ruff: noqa: N802 - the methods' names are the protocol's
 """A control plane that only remembers what it was asked, behind the real socket and the real wire."""
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class FakeControl(ControlServicer):
         self.refuse: dict[str, TrimtabError] = {}
         self.outcome: Callable[[pb.Endpoint], list[pb.Status]] = self.succeeds
         self.platform = pb.Platform(version="0.1.0", listen="127.0.0.1:1", process_id=os.getpid())
-        self.shut_down = threading.Event()
+        self.ended = threading.Event()
+        self.on_shutdown: Callable[[], None] = self.ended.set
         self._lock = threading.Lock()
 
     def succeeds(self, endpoint: pb.Endpoint) -> list[pb.Status]:
@@ -111,7 +113,7 @@ class FakeControl(ControlServicer):
         if endpoint.status.state == pb.DELETING:
             return
         while context.is_active():
-            self.shut_down.wait(0.05)
+            self.ended.wait(0.05)
 
     def GetEndpoint(self, request: Any, context: Any) -> pb.Endpoint:
         self._answer("GetEndpoint", request, context)
@@ -137,6 +139,7 @@ class FakeControl(ControlServicer):
 
     def ListHistory(self, request: Any, context: Any) -> pb.ListHistoryResponse:
         self._answer("ListHistory", request, context)
+        self._found(request.ref, context)
         return pb.ListHistoryResponse(changes=self.changes[: request.limit])
 
     def ListDecisions(self, request: Any, context: Any) -> pb.ListDecisionsResponse:
@@ -159,7 +162,7 @@ class FakeControl(ControlServicer):
 
     def Shutdown(self, request: Any, context: Any) -> pb.ShutdownResponse:
         self._answer("Shutdown", request, context)
-        self.shut_down.set()
+        self.on_shutdown()
         return pb.ShutdownResponse()
 
 
@@ -185,7 +188,7 @@ def control(home: Path) -> Iterator[FakeControl]:
     server.add_insecure_port(f"unix:{path}")
     server.start()
     yield fake
-    fake.shut_down.set()
+    fake.ended.set()
     server.stop(0).wait()
 
 

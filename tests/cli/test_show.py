@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from trimtab.core.errors import Exhausted
 from trimtab.source import alias
 from trimtab.v1 import control_pb2 as pb
 
@@ -247,8 +248,6 @@ def test_an_unexpected_error_is_one_line_and_a_hint(
 def test_a_remedy_inside_a_task_group_is_found(
     run: Run, control: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trimtab.core.errors import Exhausted
-
     def broken(*_: object) -> None:
         raise ExceptionGroup("tasks", [Exhausted("the disk is full", hint="free some")])
 

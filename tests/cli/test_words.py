@@ -18,7 +18,7 @@ def test_numbers(value: float | None, text: str) -> None:
 def test_units() -> None:
     assert (milliseconds(0.0424), milliseconds(2.04), milliseconds(None)) == ("42 ms", "2.0 s", "?")
     assert (megabytes(12), megabytes(2_500), megabytes(3.4e9)) == ("12 B", "2.5 KB", "3.4 GB")
-    assert (ago(0, 100), ago(90, 100), ago(0.1, 7200), ago(0.1, 300)) == ("-", "10 s", "2 h", "5 min")
+    assert (ago(0, 100), ago(90, 100), ago(1, 7201), ago(1, 301)) == ("-", "10 s", "2 h", "5 min")
     assert when(0) == "-"
 
 

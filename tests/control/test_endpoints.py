@@ -190,10 +190,10 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) ->
 
 
 def test_decisions_are_bounded_and_newest_first(store: Store) -> None:
-    with store.transaction():
-        for second in range(DECISIONS_MAX + 10):
-            changed = second % 2
-            store.add_decision(IRIS, v1.Decision(at_s=second, pods_before=1, pods=1 + changed))
+    store.add_decisions(
+        (IRIS, v1.Decision(at_s=second, pods_before=1, pods=1 + second % 2))
+        for second in range(DECISIONS_MAX + 10)
+    )
     everything = store.decisions(IRIS, 10_000, 1e9, changes_only=False)
     assert len(everything) == DECISIONS_MAX
     assert [d.at_s for d in everything[:2]] == [DECISIONS_MAX + 9, DECISIONS_MAX + 8]

@@ -12,7 +12,13 @@ from collections import deque
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.snapshot import Collection, Resource, Snapshot, resource
@@ -107,7 +113,9 @@ class ModelEnvoy:
             if found.payload.startswith(b"bad"):
                 self.doomed.add(name)
                 error = f"{name} is bad"
-            elif found.version != (self.warming.get(name) or self.active.get(name, Resource("", b""))).version:
+            elif (
+                found.version != (self.warming.get(name) or self.active.get(name, Resource("", b""))).version
+            ):
                 self.warming[name] = found
         for name in self._gone(push, {**self.active, **self.warming}):
             self._judge_removal(name)
@@ -151,7 +159,12 @@ class ModelEnvoy:
 
     def _has(self, kind: str) -> dict[str, Resource]:
         clusters = {**self.active, **self.warming}
-        return {CLUSTERS: clusters, ASSIGNMENTS: self.endpoints, LISTENERS: self.listeners, ROUTES: self.routes}[kind]
+        return {
+            CLUSTERS: clusters,
+            ASSIGNMENTS: self.endpoints,
+            LISTENERS: self.listeners,
+            ROUTES: self.routes,
+        }[kind]
 
     def _wanted(self, kind: str) -> set[str]:
         if kind == ROUTES:
@@ -167,7 +180,9 @@ class ModelEnvoy:
             self.outbox.append(StateRequest(kind, tuple(sorted(wanted)), self.nonces.get(kind, "")))
             return
         first = kind not in self.nonces and not asked
-        known = {name: one.version for name, one in self._has(kind).items() if name in wanted} if first else {}
+        known = (
+            {name: one.version for name, one in self._has(kind).items() if name in wanted} if first else {}
+        )
         new, old = sorted(wanted - asked), sorted(asked - wanted)
         self.outbox.append(DeltaRequest(kind, tuple(new), tuple(old), known))
 
@@ -277,8 +292,9 @@ class StateOfTheWorld(Conversation):
 
 @pytest.mark.parametrize("machine", [Conversation, StateOfTheWorld])
 def test_a_model_of_envoy_ends_at_the_snapshot(machine: type[Conversation]) -> None:
-    from hypothesis.stateful import run_state_machine_as_test
-
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=150, stateful_step_count=40, deadline=None)
+        machine,
+        settings=settings(
+            max_examples=100, stateful_step_count=30, deadline=None, report_multiple_bugs=False
+        ),
     )

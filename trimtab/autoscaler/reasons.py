@@ -9,11 +9,12 @@ from trimtab.autoscaler.tuning import Tuning
 from trimtab.core.decision import Candidate
 from trimtab.core.spec import ConcurrencyRange
 
+THIS_MACHINE = "this machine"  # the bound that is not the user's
 BOUNDS_CHANGE = {
     "the range's minimum": "a smaller minimum of the range, or more load",
     "the range's maximum": "a larger maximum of the range, or less load",
     "max_pods": "a larger max_pods, or less load",
-    "this machine": "room on this machine, or less load",
+    THIS_MACHINE: "room on this machine, or less load",
 }
 
 
@@ -83,4 +84,4 @@ def bounds(floor: int, most: int, wanted: ConcurrencyRange, max_pods: int) -> tu
 
 def machine(fits: int, why: str) -> Candidate:
     """How many pods this machine holds."""
-    return Candidate("this machine", fits, f"capped by this machine: {why or f'{fits} fit'}")
+    return Candidate(THIS_MACHINE, fits, f"capped by this machine: {why or f'{fits} fit'}")

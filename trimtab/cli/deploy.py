@@ -18,11 +18,10 @@ from trimtab.cli.progress import Stages
 from trimtab.cli.rollout import curl_line, wait_until_served
 from trimtab.cli.settings import apply_settings
 from trimtab.cli.words import megabytes
-from trimtab.control.codec import spec_from_proto
+from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import InvalidInput, NotFound, Problem, TrimtabError
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import Source, spec_problems
-from trimtab.runtime.catalog import RUNTIMES
+from trimtab.core.spec import Source
 from trimtab.source import cache, download, resolve
 from trimtab.v1 import control_pb2 as pb
 
@@ -76,7 +75,7 @@ def deploy(
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
         spec = _changed(existing, named, model_uri, wanted_range, changes)
-        _check(named, spec)
+        check_spec(named, spec)  # before anything is copied
         served = _serve(control, home, [Asked(named, spec, existing)], wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=True)
 
@@ -173,18 +172,11 @@ def _changed(
     return spec
 
 
-def _check(name: EndpointName, spec: pb.Spec) -> None:
-    """The checks that the control plane makes too, before anything is copied. Raises InvalidInput."""
-    problems = spec_problems(spec_from_proto(name, spec), frozenset(RUNTIMES))
-    if problems:
-        raise InvalidInput.of(problems)
-
-
 def _check_all(manifests: Sequence[Manifest]) -> None:
     found: list[Problem] = []
     for manifest in manifests:
         try:
-            _check(manifest.name, manifest.spec)
+            check_spec(manifest.name, manifest.spec)
         except InvalidInput as error:
             found += [
                 replace(problem, where=f"{manifest.where}: {problem.where}") for problem in error.problems

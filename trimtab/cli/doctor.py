@@ -84,8 +84,8 @@ def _program(_home: Path) -> Iterator[Check]:
         run = subprocess.run(
             [found, "--version"], capture_output=True, text=True, timeout=ENVOY_TIMEOUT_S, check=True
         )
-        version = run.stdout.partition("version:")[2].strip().split("/")  # COMMIT/VERSION/TREE/BUILD/TLS
-        yield Check("envoy", OK, f"{found}, {version[1] if len(version) > 1 else run.stdout.strip()}")
+        build = run.stdout.partition("version:")[2].strip().split("/")  # COMMIT/VERSION/TREE/TYPE/TLS
+        yield Check("envoy", OK, f"{found}, {build[1] if len(build) > 1 else run.stdout.strip()}")
     except (OSError, subprocess.SubprocessError) as error:
         yield Check("envoy", FAIL, f"{found} does not run: {error}", hint)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -14,7 +15,7 @@ from trimtab.control import codec
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.store import Store
-from trimtab.control.wire_errors import DETAILS_KEY, code_of, message_of, to_details
+from trimtab.control.wire_errors import DETAILS_KEY, TEXT_LENGTH_MAX, code_of, message_of, to_details
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput, TrimtabError
 from trimtab.core.names import EndpointName
@@ -30,6 +31,7 @@ WATCH_EACH_S = 5.0  # a watcher that waits for nothing is answered at least this
 LIST_MAX = 1_000
 LOG_LINES_MAX = 10_000
 DEFAULT_GRACE_S = 30.0
+GRACE_MAX_S = 3_600.0
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = TypeVar("Request")
@@ -57,15 +59,35 @@ def _answers(
     async def answer(self: Any, request: Request, context: Context) -> Response:
         try:
             return await method(self, request, context)
-        except TrimtabError as error:
+        except Exception as error:
             await _refuse(context, error)
             raise AssertionError("abort does not return") from error
 
     return answer
 
 
-async def _refuse(context: Context, error: TrimtabError) -> None:
-    await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, to_details(error)),))
+def _streams(
+    method: Callable[[Any, Request, Context], AsyncGenerator[Response, None]],
+) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
+    """The same for a call that answers with a stream; the method is closed however the stream ends."""
+
+    @functools.wraps(method)
+    async def answer(self: Any, request: Request, context: Context) -> AsyncIterator[Response]:
+        try:
+            async with contextlib.aclosing(method(self, request, context)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # noqa: BLE001 - told to the caller, and logged there
+            await _refuse(context, error)
+
+    return answer
+
+
+async def _refuse(context: Context, error: Exception) -> None:
+    if isinstance(error, TrimtabError):
+        await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, to_details(error)),))
+    log.error("a call of the control API failed", exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}"[:TEXT_LENGTH_MAX])
 
 
 class ControlApi(control_pb2_grpc.ControlServicer):
@@ -128,22 +150,20 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         self._reconciler.wake.set()
         return v1.DeleteEndpointResponse()
 
+    @_streams
     async def WatchEndpoint(
         self, request: v1.GetEndpointRequest, context: Context
-    ) -> AsyncIterator[v1.Endpoint]:
-        try:
-            name = codec.endpoint_name(request.ref)
-            last = self._platform.endpoint(name)
-            yield last
-            while any(record.name == name for record in self._endpoints.all()):
-                now = self._platform.endpoint(name)
-                if now != last:
-                    yield now
-                    last = now
-                await self._next_look()
-                await asyncio.sleep(WATCH_APART_S)
-        except TrimtabError as error:
-            await _refuse(context, error)
+    ) -> AsyncGenerator[v1.Endpoint, None]:
+        name = codec.endpoint_name(request.ref)
+        last = self._platform.endpoint(name)
+        yield last
+        while any(record.name == name for record in self._endpoints.all()):
+            now = self._platform.endpoint(name)
+            if now != last:
+                yield now
+                last = now
+            await self._next_look()
+            await asyncio.sleep(WATCH_APART_S)
 
     @_answers
     async def ListHistory(self, request: v1.ListHistoryRequest, context: Context) -> v1.ListHistoryResponse:
@@ -181,13 +201,15 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         found = self._store.decisions(name, limit, before_s, changes_only=request.changes_only)
         return v1.ListDecisionsResponse(decisions=found)
 
-    async def StreamLogs(self, request: v1.StreamLogsRequest, context: Context) -> AsyncIterator[v1.LogLine]:
-        try:
-            keys = self._revisions_to_tell(request)
-            async for pod, line in self._merged_logs(keys, _lines(request.lines), request.follow):
+    @_streams
+    async def StreamLogs(
+        self, request: v1.StreamLogsRequest, context: Context
+    ) -> AsyncGenerator[v1.LogLine, None]:
+        keys = self._revisions_to_tell(request)
+        logs = self._merged_logs(keys, _lines(request.lines), request.follow)
+        async with contextlib.aclosing(logs):
+            async for pod, line in logs:
                 yield v1.LogLine(pod=pod, line=line)
-        except TrimtabError as error:
-            await _refuse(context, error)
 
     @_answers
     async def GetPlatform(self, request: v1.GetPlatformRequest, context: Context) -> v1.Platform:
@@ -199,6 +221,9 @@ class ControlApi(control_pb2_grpc.ControlServicer):
 
     @_answers
     async def Shutdown(self, request: v1.ShutdownRequest, context: Context) -> v1.ShutdownResponse:
+        if not 0 <= request.grace_s <= GRACE_MAX_S:
+            hint = f"0 to {GRACE_MAX_S:.0f} seconds"
+            raise InvalidInput(f"is {request.grace_s:g}", where="grace_s", hint=hint)
         self._platform.stop(request.grace_s or DEFAULT_GRACE_S)
         return v1.ShutdownResponse()
 
@@ -240,27 +265,41 @@ class ControlApi(control_pb2_grpc.ControlServicer):
 
     async def _merged_logs(
         self, keys: list[RevisionKey], lines: int, follow: bool
-    ) -> AsyncIterator[tuple[str, str]]:
+    ) -> AsyncGenerator[tuple[str, str], None]:
         """The lines of several revisions, in turn, or side by side while following."""
         if not follow:
             for key in keys:
                 async for told in self._fleet.follow_log(key, lines, False):
                     yield told
             return
-        queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue(maxsize=LOG_LINES_MAX)
-
-        async def copy(key: RevisionKey) -> None:
-            async for told in self._fleet.follow_log(key, lines, True):
-                await queue.put(told)
-
-        tasks = [asyncio.create_task(copy(key)) for key in keys]
+        queue: asyncio.Queue[tuple[str, str] | Exception | None] = asyncio.Queue(maxsize=LOG_LINES_MAX)
+        tasks = [asyncio.create_task(self._copy_log(key, lines, queue)) for key in keys]
         try:
-            while True:
-                yield await queue.get()
+            left = len(tasks)
+            while left:
+                found = await queue.get()
+                if isinstance(found, Exception):
+                    raise found
+                if found is None:
+                    left -= 1
+                else:
+                    yield found
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _copy_log(
+        self, key: RevisionKey, lines: int, to: asyncio.Queue[tuple[str, str] | Exception | None]
+    ) -> None:
+        """Puts None at the end, or what went wrong."""
+        try:
+            async for told in self._fleet.follow_log(key, lines, True):
+                await to.put(told)
+        except Exception as error:  # noqa: BLE001 - raised by who reads the queue
+            await to.put(error)
+        else:
+            await to.put(None)
 
     async def _next_look(self) -> None:
         try:

@@ -7,6 +7,7 @@ the API then also guards what is stored.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from google.protobuf import json_format
 
@@ -28,8 +29,9 @@ _UNITS = {
     "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
 }  # fmt: skip
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki)?")
-_CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
+_QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|[MGT]|[KMGT]i)?")
+_CPU = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?(?:e[+-]?[0-9]{1,3})?)(m?)")  # with what `repr` writes
+MEMORY_BYTES_MAX = 2**63 - 1
 
 
 def endpoint_name(ref: v1.EndpointRef) -> EndpointName:
@@ -68,7 +70,7 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         uri=source.uri,
         runtime=model.runtime,
         resources=v1.Resources(
-            cpu=f"{model.resources.cpu:g}",
+            cpu=repr(float(model.resources.cpu)).removesuffix(".0"),  # each digit: it is in the hash
             memory=str(model.resources.memory_bytes) if model.resources.memory_bytes else "",
         ),
         concurrency=v1.Concurrency(min=model.concurrency.min, max=model.concurrency.max),
@@ -152,8 +154,9 @@ def parse_bytes(text: str, where: str) -> int:
     if not text:
         return 0
     match = _QUANTITY.fullmatch(text.strip())
-    if match is None:
+    found = int(Decimal(match[1]) * _UNITS[match[2] or ""]) if match else None
+    if found is None or found > MEMORY_BYTES_MAX:
         raise InvalidInput(
             f"`{text}` is not an amount of memory", where=where, hint="for example 512Mi or 2G"
         )
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return found

@@ -7,11 +7,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import IO
 
 from trimtab.control.options import Started
-from trimtab.core.errors import Conflict
+from trimtab.core.errors import Conflict, Failed
 from trimtab.host.files import private_folder, socket_path, write_whole
 
 
@@ -52,15 +53,19 @@ class Home:
         write_whole(self._announcement, json.dumps(asdict(started), indent=2).encode())
 
     def last_announced(self) -> Started | None:
-        """What the last control plane of this home said; it may be gone."""
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Started(**json.loads(self._announcement.read_text()))
+        """What the last control plane of this home said; it may be gone, or have been a newer one."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            told = json.loads(self._announcement.read_text())
+            return Started(**{field.name: told[field.name] for field in fields(Started)})
         return None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the home; the kernel lets go of it whatever way the process ends. Raises Conflict."""
-        with (self.run / "lock").open("a") as lock:
+        """Hold the home; the kernel lets go of it whatever way the process ends.
+
+        Raises Conflict, or Failed if the lock cannot be opened.
+        """
+        with self._lock_file() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -72,6 +77,14 @@ class Home:
                     hint="use that one, stop it with `trimtab down`, or give another --home",
                 ) from None
             yield
+
+    def _lock_file(self) -> IO[str]:
+        path = self.run / "lock"
+        try:
+            return path.open("a")
+        except OSError as error:
+            hint = "free disk space, mend its rights, or give another --home"
+            raise Failed(f"cannot be opened: {error.strerror}", where=str(path), hint=hint) from error
 
     @property
     def _announcement(self) -> Path:

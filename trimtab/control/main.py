@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from trimtab.control.reconcile import TERM_GRACE_S, Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.store import Store
 from trimtab.core.clock import Clock, SystemClock
-from trimtab.core.errors import Conflict
+from trimtab.core.errors import Conflict, Failed, TrimtabError
 from trimtab.core.pod import PodPhase
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import StatisticsIntake
@@ -52,14 +52,15 @@ from trimtab.xds.world import Gateway
 log = logging.getLogger(__name__)
 
 MESSAGE_BYTES_MAX = 16 << 20  # 2,000 endpoints of one Envoy made one message of 1 MB
-ADOPTION_MAX_S = 10.0
 METRICS_EACH_S = 1.0
 
 
 async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | None = None) -> None:
     """Run a control plane until it is told to end.
 
-    Raises InvalidInput, Unauthorised, NotFound, Conflict or Exhausted before anything was started.
+    Raises InvalidInput, Unauthorised, NotFound, Conflict, Exhausted or Failed if it cannot start; then
+    nothing runs that did not run before. Raises Failed if a part of it broke while it ran; then Envoy
+    and the pods serve on.
     """
     address, keys = checked_listen(options)
     metrics_address = checked_metrics_listen(options)
@@ -133,26 +134,59 @@ async def _run(
     with contextlib.closing(parts.store), _signals(parts.platform) as ended:
         await parts.fleet.open()
         try:
-            await _adopted(parts.fleet)
-            async with _servers(parts, home), asyncio.TaskGroup() as tasks:
-                await parts.envoy.open()
-                running = [
-                    tasks.create_task(parts.reconciler.run()),
-                    tasks.create_task(parts.envoy.run()),
-                    tasks.create_task(_relay(parts.fleet.changed, parts.reconciler.wake)),
-                    tasks.create_task(_relay(parts.ads.changed, parts.reconciler.wake)),
-                    tasks.create_task(_measure(parts.platform)),
-                ]
-                home.announce(started)
-                if on_ready is not None:
-                    on_ready(started)
-                await _told_to_end(parts.platform, ended)
-                for task in running:
-                    task.cancel()
+            async with _servers(parts, home):
+                async with _envoy_opened(parts.envoy, home):
+                    home.announce(started)
+                    if on_ready is not None:
+                        on_ready(started)
+                await _work_until_told(parts, ended)
             if parts.platform.stopping.is_set():
                 await _take_down(parts, parts.platform.grace_s)
         finally:
             await parts.fleet.close()
+
+
+@contextlib.asynccontextmanager
+async def _envoy_opened(envoy: EnvoyProcess, home: Home) -> AsyncIterator[None]:
+    """Have an Envoy; if what comes next fails, one that was started just now ends with it."""
+    before = {process.pid for process in find(home.path, "envoy")}
+    await envoy.open()
+    try:
+        yield
+    except BaseException:
+        if envoy.status().pid not in before:
+            await envoy.stop(0.0)
+        raise
+
+
+async def _work_until_told(parts: _Parts, ended: asyncio.Event) -> None:
+    """Reconcile, and keep Envoy alive. Raises Failed if a part breaks: it is no use without the others."""
+    wake = parts.reconciler.wake
+    work = {
+        "the reconcile loop": parts.reconciler.run(),
+        "the care of Envoy": parts.envoy.run(),
+        "the news of pods": _relay(parts.fleet.changed, wake),
+        "the news of Envoy": _relay(parts.ads.changed, wake),
+        "the metrics": _measure(parts.platform),
+    }
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(_named(what, each)) for what, each in work.items()]
+        await _told_to_end(parts.platform, ended)
+        for task in running:
+            task.cancel()
+
+
+async def _named(what: str, work: Coroutine[None, None, None]) -> None:
+    """Do `work`; say which it was if it breaks."""
+    try:
+        await work
+    except Exception as error:
+        log.exception("%s broke", what)
+        raise Failed(
+            f"{what} broke: {error!r}; Envoy and the pods serve on",
+            where="control plane",
+            hint="start it again with `trimtab up`, and report what its log says",
+        ) from error
 
 
 def _check_port(home: Home, address: Address) -> None:
@@ -167,15 +201,6 @@ def _check_port(home: Home, address: Address) -> None:
         )
 
 
-async def _adopted(fleet: LocalFleet) -> None:
-    """Wait until pods that served before answer again: Envoy must not be told that there are none."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(ADOPTION_MAX_S):
-            while any(pod.phase is PodPhase.STARTING and pod.ready_at_s is not None for pod in fleet.pods()):
-                fleet.changed.clear()
-                await fleet.changed.wait()
-
-
 @contextlib.asynccontextmanager
 async def _servers(parts: _Parts, home: Home) -> AsyncIterator[None]:
     """The control API for people, and one server for Envoy: ADS and the intake of its statistics."""
@@ -188,22 +213,27 @@ async def _servers(parts: _Parts, home: Home) -> AsyncIterator[None]:
     sockets = ((control, home.control_socket), (envoys, bootstrap.control_socket))
     try:
         for server, path in sockets:
-            await _listen(server, path)
+            _bind(server, path)
+            await server.start()
         yield
     finally:
         await asyncio.gather(*(server.stop(grace=0.5) for server, _ in sockets))
 
 
-async def _listen(server: grpc.aio.Server, path: Path) -> None:
-    """Listen on a Unix socket that only its owner can open."""
-    path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, as below
+def _bind(server: grpc.aio.Server, path: Path) -> None:
+    """Bind a Unix socket that only its owner can open, from its first instant. Raises Failed.
+
+    The mask is the whole process's, so nothing else may run under it: there is no await here.
+    """
+    path.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{path}")
-        await server.start()
+    except RuntimeError as error:
+        hint = "is its folder there and writable, its disk not full?"
+        raise Failed("the socket cannot be made", where=str(path), hint=hint) from error
     finally:
         os.umask(before)
-    path.chmod(0o600)  # noqa: ASYNC240
 
 
 @contextlib.contextmanager
@@ -248,9 +278,12 @@ async def _told_to_end(platform: Platform, ended: asyncio.Event) -> None:
 
 
 async def _take_down(parts: _Parts, grace_s: float) -> None:
-    """Envoy first, so that requests in flight still find their pods; then every pod."""
+    """Envoy first, so that requests in flight still find their pods; then every pod, come what may."""
     log.info("stopping Envoy and %d pods", len(parts.fleet.pods()))
-    await parts.envoy.stop(grace_s)
+    try:
+        await parts.envoy.stop(grace_s)
+    except TrimtabError as error:
+        log.error("%s", error)
     for pod in parts.fleet.pods():
         if pod.phase is PodPhase.FAILED:
             await parts.fleet.forget_pod(pod.id)

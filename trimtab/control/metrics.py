@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from wsgiref.simple_server import WSGIServer
 
@@ -19,6 +20,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._shown: dict[Gauge, frozenset[tuple[str, ...]]] = {}
         own = self.registry
         self._look_s = Histogram(
             "trimtab_reconcile_duration_seconds",
@@ -56,6 +58,17 @@ class Metrics:
         """A context manager that times one look."""
         timer: AbstractContextManager[object] = self._look_s.time()
         return timer
+
+    def show(self, gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+        """Make these the series of a labelled gauge, by their labels' values; others are dropped.
+
+        A scrape from the server's thread may come at any time: no series is missing in between.
+        """
+        for labels, value in values.items():
+            gauge.labels(*labels).set(value)
+        for labels in self._shown.get(gauge, frozenset()) - values.keys():
+            gauge.remove(*labels)
+        self._shown[gauge] = frozenset(values)
 
     def serve(self, address: Address) -> tuple[Address, WSGIServer]:
         """Serve /metrics; port 0 takes a free one. Raises InvalidInput if the port is taken."""

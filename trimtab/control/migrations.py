@@ -32,6 +32,11 @@ STEPS = (
     );
     CREATE INDEX decisions_of ON decisions (namespace, name, at_s);
     """,
+    # An index ends with the id, by which the newest are found and the oldest trimmed: no sorting then.
+    """
+    DROP INDEX decisions_of;
+    CREATE INDEX decisions_of ON decisions (namespace, name);
+    """,
 )
 
 

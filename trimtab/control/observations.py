@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from trimtab.core.pod import Pod
@@ -73,15 +74,14 @@ class Observations:
         recent = [s for s in seen.recent if now_s - s.at_s <= LOOK_BACK_S] if seen else []
         if seen is None or not recent:
             return LoadNow()
-        span_s = max(sum(s.period_s for s in recent) / len({s.envoy for s in recent}), 1e-3)
-        newest = {signal.envoy: signal for signal in recent}.values()
+        newest = [s for s in {s.envoy: s for s in recent}.values() if now_s - s.at_s <= FRESH_S]
         p50_s, p99_s = _quantiles([q for q in seen.latencies if now_s - q.at_s <= LOOK_BACK_S])
         return LoadNow(
-            requests_per_s=sum(s.arrivals for s in recent) / span_s,
-            in_flight=sum(s.in_flight for s in newest),
-            queued=sum(s.queued for s in newest),
-            rejected_per_s=sum(s.rejected for s in recent) / span_s,
-            failed_per_s=sum(s.failed for s in recent) / span_s,
+            requests_per_s=_per_s(recent, lambda s: s.arrivals),
+            in_flight=sum(s.in_flight for s in newest) if newest else None,
+            queued=sum(s.queued for s in newest) if newest else None,
+            rejected_per_s=_per_s(recent, lambda s: s.rejected),
+            failed_per_s=_per_s(recent, lambda s: s.failed),
             p50_s=p50_s,
             p99_s=p99_s,
         )
@@ -111,6 +111,17 @@ class Observations:
             del self._revisions[key]
         for told in [told for told in self._pods if told[0] not in addresses]:
             del self._pods[told]
+
+
+def _per_s(signals: list[RevisionSignal], count: Callable[[RevisionSignal], int]) -> float:
+    """Each Envoy's mean rate over the time for which it reported, summed: one may have come just now."""
+    by_envoy: dict[str, list[RevisionSignal]] = defaultdict(list)
+    for signal in signals:
+        by_envoy[signal.envoy].append(signal)
+    return sum(
+        sum(map(count, told)) / max(sum(signal.period_s for signal in told), 1e-3)
+        for told in by_envoy.values()
+    )
 
 
 def _quantiles(latencies: list[LatencySignal]) -> tuple[float | None, float | None]:

@@ -17,6 +17,7 @@ KEY_LENGTH_MIN = 16  # shorter ones can be guessed at the rate at which Envoy an
 KEYS_MAX = 10_000
 
 _CLIENT = re.compile(r"[A-Za-z0-9._-]+")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def parse_address(text: str, where: str, *, port_min: int = 1) -> Address:
     hint = f"write HOST:PORT, for example {DEFAULT_LISTEN}"
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit():
+    if not colon or not host or not _PORT.fullmatch(port):
         raise InvalidInput(f"`{text}` is not an address", where=where, hint=hint)
     if not port_min <= int(port) <= 65_535:
         raise InvalidInput(f"port {port} is out of range", where=where, hint=f"{port_min} to 65535")
@@ -147,10 +148,12 @@ def _key(line: str, where: str) -> ApiKey:
         raise InvalidInput(
             "is not `CLIENT KEY`", where=where, hint="for example: team-a 8f1d…(32 characters)"
         )
-    if len(parts[1]) < KEY_LENGTH_MIN or not parts[1].isascii():
+    if len(parts[1]) < KEY_LENGTH_MIN or not (parts[1].isascii() and parts[1].isprintable()):
         hint = "make one with: openssl rand -hex 32"
         raise InvalidInput(
-            f"the key is shorter than {KEY_LENGTH_MIN} characters or not ASCII", where=where, hint=hint
+            f"the key is shorter than {KEY_LENGTH_MIN} characters or not printable ASCII",
+            where=where,
+            hint=hint,
         )
     return ApiKey(parts[0], parts[1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 
 import psutil
@@ -104,19 +105,25 @@ class Platform:
     def update_metrics(self) -> None:
         """Set the gauges from what is there now."""
         gauges = self._metrics
-        for gauge in (gauges.pods, gauges.pods_wanted, gauges.in_flight, gauges.queued, gauges.endpoints):
-            gauge.clear()
+        pods: Counter[tuple[str, ...]] = Counter()
+        states: Counter[tuple[str, ...]] = Counter()
+        wanted: dict[tuple[str, ...], float] = {}
+        in_flight: dict[tuple[str, ...], float] = {}
+        queued: dict[tuple[str, ...], float] = {}
         for record in self._endpoints.all():
             seen = self._seen(record.name)
             labels = (record.name.namespace, record.name.name)
-            gauges.endpoints.labels(v1.State.Name(state_of(seen))).inc()
-            for pod in (pod for pods in seen.pods.values() for pod in pods):
-                gauges.pods.labels(*labels, pod.phase.value).inc()
+            states[v1.State.Name(state_of(seen)),] += 1
+            pods.update((*labels, pod.phase.value) for some in seen.pods.values() for pod in some)
             serving = seen.revisions.get(record.serving_revision)
-            gauges.pods_wanted.labels(*labels).set(serving.pods_wanted if serving else 0)
+            wanted[labels] = serving.pods_wanted if serving else 0
             if seen.load.in_flight is not None and seen.load.queued is not None:
-                gauges.in_flight.labels(*labels).set(seen.load.in_flight)
-                gauges.queued.labels(*labels).set(seen.load.queued)
+                in_flight[labels], queued[labels] = seen.load.in_flight, seen.load.queued
+        gauges.show(gauges.endpoints, states)
+        gauges.show(gauges.pods, pods)
+        gauges.show(gauges.pods_wanted, wanted)
+        gauges.show(gauges.in_flight, in_flight)
+        gauges.show(gauges.queued, queued)
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
         gauges.envoy_restarts.set(self._envoy.status().restarts)

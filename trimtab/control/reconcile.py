@@ -19,6 +19,7 @@ from trimtab.control.endpoints import Endpoints
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.progress import Progress
+from trimtab.control.publishing import Publisher
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import Scaling
@@ -28,10 +29,9 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
+from trimtab.xds.kinds import ASSIGNMENTS
 from trimtab.xds.server import AdsServer
-from trimtab.xds.snapshot import Snapshot, build_snapshot
-from trimtab.xds.world import Gateway, Share, World
+from trimtab.xds.world import EndpointView, Gateway
 
 log = logging.getLogger(__name__)
 
@@ -70,16 +70,13 @@ class Reconciler:
     ) -> None:
         self._endpoints = endpoints
         self._fleet = fleet
-        self._ads = ads
         self._observations = observations
         self._scaling = scaling
-        self._gateway = gateway
         self._clock = clock
         self._metrics = metrics
+        self._publisher = Publisher(ads, gateway, clock, metrics)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
-        self._snapshot: Snapshot | None = None
-        self._world: World | None = None
-        self.publish_error = ""
+        self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
         self.wake = asyncio.Event()
         self.looks = 0
         self.looked = asyncio.Condition()  # notified after each look, for those who watch
@@ -87,7 +84,11 @@ class Reconciler:
     async def run(self) -> None:
         """Look again after each event, and at least each LOOK_EACH_S; ends when cancelled."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # the next look begins anew, from what is there then
+                self._metrics.errors.labels("look").inc()
+                log.exception("look failed")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wake.wait(), LOOK_EACH_S)
             await asyncio.sleep(LOOKS_APART_S)
@@ -98,86 +99,104 @@ class Reconciler:
         self._scaling.decide_now(name)
         self.wake.set()
 
+    @property
+    def publish_error(self) -> str:
+        """Why Envoy's configuration could not be built; empty if it could."""
+        return self._publisher.error
+
     def live(self, name: EndpointName) -> Live:
         return self._live[name]
 
     def pods(self, name: EndpointName) -> dict[int, tuple[Pod, ...]]:
-        """The endpoint's pods by revision, oldest first."""
-        return _by_revision(pod for pod in self._fleet.pods() if pod.revision.endpoint == name)
+        """The endpoint's pods by revision, oldest first, as of the last look."""
+        found = self._scan() if self._pods is None else self._pods
+        return _by_revision(found.get(name, ()))
 
     async def look(self) -> None:
-        """One look at everything. Never raises but for cancellation."""
+        """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
-            pods: dict[EndpointName, list[Pod]] = defaultdict(list)
-            for pod in self._fleet.pods():
-                pods[pod.revision.endpoint].append(pod)
+            seen = self._scan()
             for record in self._endpoints.all():
-                await self._contained(record, tuple(pods.pop(record.name, ())))
-            for strangers in pods.values():
+                await self._contained(record.name, seen.pop(record.name, ()))
+            for strangers in seen.values():
                 await self._remove_strangers(strangers)
-            self._publish()
+            self._scaling.record_decisions()
+            await self._publisher.publish(self._views)
             self._forget_gone()
         self.looks += 1
         async with self.looked:
             self.looked.notify_all()
 
-    async def _contained(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> None:
-        live = self._live[record.name]
+    def _scan(self) -> dict[EndpointName, tuple[Pod, ...]]:
+        """Every pod by endpoint: the fleet is asked once for all of them."""
+        found: dict[EndpointName, list[Pod]] = defaultdict(list)
+        for pod in self._fleet.pods():
+            found[pod.revision.endpoint].append(pod)
+        self._pods = {name: tuple(pods) for name, pods in found.items()}
+        return dict(self._pods)
+
+    async def _contained(self, name: EndpointName, pods: tuple[Pod, ...]) -> None:
+        live = self._live[name]
         try:
-            await self._endpoint(record, pods, live)
+            await self._endpoint(name, pods, live)
             live.error = ""
         except TrimtabError as error:
             live.error = str(error)
             self._metrics.errors.labels("reconcile").inc()
-            log.warning("%s: %s", record.name, error)
+            log.warning("%s: %s", name, error)
         except Exception as error:
             live.error = f"internal error: {error!r}"
             self._metrics.errors.labels("reconcile").inc()
-            log.exception("%s: look failed", record.name)
+            log.exception("%s: look failed", name)
 
-    async def _endpoint(self, record: EndpointRecord, pods: tuple[Pod, ...], live: Live) -> None:
-        pods = await self._take_failures(record, pods, live)
+    async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
+        pods = await self._without_strangers(name, pods)
+        pods = await self._take_failures(name, pods, live)
+        # From here to the acts there is no await: people may change a record while we wait.
+        record = self._endpoints.get(name)
         by_revision = _by_revision(pods)
-        record = self._decide(record, by_revision)
+        self._decide(record, by_revision)
         facts = self._facts(record, by_revision, live)
-        now_s = self._clock.wall_s()
         steps = rollout.plan(
             record,
             facts,
-            routes_settled=self._routes_settled(record),
-            connected=self._connected(),
-            now_s=now_s,
+            routes_settled=self._publisher.routes_settled(record),
+            connected=self._publisher.connected(),
+            now_s=self._clock.wall_s(),
         )
         live.retry_at_s = steps.retry_at_s
+        live.capped_by = self._capped_by(record, facts)
         record = self._record_progress(record, facts, steps, live)
-        await self._start(record, steps, live)
+        await self._start(name, facts, steps, live)
         await self._drain(record, pods, steps, live)
-        if record.deleting and not pods and self._routes_settled(record):
-            self._endpoints.remove(record.name)
+        if record.deleting and not pods and self._publisher.routes_settled(record):
+            self._endpoints.remove(name)
+            self._forget(name)
 
     # observe
 
-    async def _take_failures(
-        self, record: EndpointRecord, pods: tuple[Pod, ...], live: Live
-    ) -> tuple[Pod, ...]:
+    async def _without_strangers(self, name: EndpointName, pods: tuple[Pod, ...]) -> tuple[Pod, ...]:
+        """The pods whose revision is on record; any other, left by another store, has to go."""
+        known = self._endpoints.revisions(name)
+        await self._remove_strangers(pod for pod in pods if pod.revision.number not in known)
+        return tuple(pod for pod in pods if pod.revision.number in known)
+
+    async def _take_failures(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> tuple[Pod, ...]:
         """Count pods that failed, keep their last words, and return those that are left."""
         now_s = self._clock.wall_s()
-        revisions = self._endpoints.revisions(record.name)
+        revisions = self._endpoints.revisions(name)
         for pod in pods:
-            revision = revisions.get(pod.revision.number)
-            if revision is None:
-                continue
             if pod.phase is PodPhase.FAILED:
-                self._metrics.pod_failures.labels(record.name.namespace, record.name.name).inc()
-                log.warning("%s: pod %s failed: %s", record.name, pod.id, pod.cause)
+                self._metrics.pod_failures.labels(name.namespace, name.name).inc()
+                log.warning("%s: pod %s failed: %s", name, pod.id, pod.cause)
                 live.last_failure = self._words_of(pod)
-                self._endpoints.put_revision(rollout.after_failure(revision, pod, now_s))
+                failed = rollout.after_failure(revisions[pod.revision.number], pod, now_s)
+                self._endpoints.put_revision(failed)
                 await self._fleet.forget_pod(pod.id)
         left = tuple(pod for pod in pods if pod.phase is not PodPhase.FAILED)
         for number, alive in _by_revision(left).items():
-            before = self._endpoints.revisions(record.name).get(number)
-            after = rollout.after_service(before, alive, now_s) if before else None
-            if after is not None and after is not before:
+            after = rollout.after_service(revisions[number], alive, now_s)
+            if after is not revisions[number]:
                 self._endpoints.put_revision(after)
         return left
 
@@ -187,20 +206,17 @@ class Reconciler:
 
     # decide
 
-    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]]) -> EndpointRecord:
+    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]]) -> None:
         """Set how many pods each revision of interest should have."""
         revisions = self._endpoints.revisions(record.name)
         serving = revisions.get(record.serving_revision)
         if serving is not None and not record.deleting:
-            room = self._fleet.room(serving.revision)
-            wanted = self._scaling.pods_wanted(record, serving, pods.get(record.serving_revision, ()), room)
-            self._set_wanted(serving, wanted)
-        newest = self._endpoints.revisions(record.name)[record.wanted_revision]
+            alive = pods.get(record.serving_revision, ())
+            self._set_wanted(serving, self._scaling.pods_wanted(record, serving, alive, self._fleet.room))
         if record.wanted_revision != record.serving_revision:
-            floor = self._scaling.floor(record, newest)
-            before = self._endpoints.revisions(record.name).get(record.serving_revision)
-            self._set_wanted(newest, max(floor, before.pods_wanted if before else 0))
-        return record
+            newest = revisions[record.wanted_revision]
+            before = revisions[record.serving_revision].pods_wanted if serving is not None else 0
+            self._set_wanted(newest, max(self._scaling.floor(record, newest), before))
 
     def _set_wanted(self, revision: RevisionRecord, pods: int) -> None:
         if revision.pods_wanted != pods:
@@ -214,10 +230,18 @@ class Reconciler:
         facts = {}
         for number, revision in self._endpoints.revisions(record.name).items():
             alive = pods.get(number, ())
-            short = len(alive) < revision.pods_wanted
+            kept = number in (record.serving_revision, record.wanted_revision)
+            short = kept and len(alive) < revision.pods_wanted
             capped = short and self._fleet.room(revision.revision).pods == 0
             facts[number] = RevisionFacts(revision, alive, leaving, gone, revision.pods_wanted, capped)
         return facts
+
+    def _capped_by(self, record: EndpointRecord, facts: dict[int, RevisionFacts]) -> str:
+        """What keeps the machine from holding as many pods as there should be; empty if it does."""
+        for number in (record.wanted_revision, record.serving_revision):
+            if number in facts and facts[number].capped:
+                return self._fleet.room(facts[number].record.revision).why
+        return self._scaling.capped_by(record.name)
 
     def _record_progress(
         self, record: EndpointRecord, facts: dict[int, RevisionFacts], steps: Plan, live: Live
@@ -245,24 +269,25 @@ class Reconciler:
 
     # act
 
-    async def _start(self, record: EndpointRecord, steps: Plan, live: Live) -> None:
-        live.capped_by = "" if not steps.starts else live.capped_by
+    async def _start(
+        self, name: EndpointName, facts: dict[int, RevisionFacts], steps: Plan, live: Live
+    ) -> None:
         for number, count in steps.starts:
-            revision = self._endpoints.revisions(record.name)[number]
+            if facts[number].capped:
+                continue
+            revision = facts[number].record.revision
             for _ in range(count):
                 try:
-                    await self._fleet.start_pod(revision.revision)
-                    live.capped_by = ""
-                except Exhausted as error:
-                    live.capped_by = str(error)
+                    await self._fleet.start_pod(revision)
+                except Exhausted as error:  # by another start a moment ago, or the disk is full
+                    live.capped_by = error.message
                     break
                 except TrimtabError as error:
                     live.last_failure = Failure(str(error), error.hint)
-                    failed_at_s = self._clock.wall_s()
-                    failures = revision.failures + 1
-                    self._endpoints.put_revision(
-                        replace(revision, failures=failures, failed_at_s=failed_at_s)
+                    failed = rollout.after_refusal(
+                        self._endpoints.revisions(name)[number], self._clock.wall_s()
                     )
+                    self._endpoints.put_revision(failed)
                     break
 
     async def _drain(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> None:
@@ -278,9 +303,9 @@ class Reconciler:
                 await self._fleet.stop_pod(pod_id, TERM_GRACE_S)
             elif pod_id not in live.drains:
                 live.drains[pod_id] = Drain(pod_id, now_s, grace_s)
-        settled, connected = self._settled(ASSIGNMENTS), self._connected()
+        settled, connected = self._publisher.settled(ASSIGNMENTS), self._publisher.connected()
         for pod_id, drain in list(live.drains.items()):
-            marked = self._in_world_as_wanted(drain, present[pod_id])
+            marked = self._publisher.shows(drain, present[pod_id])
             live.drains[pod_id] = draining.advance(
                 drain, settled=settled and marked, connected=connected, now_s=now_s
             )
@@ -288,7 +313,7 @@ class Reconciler:
                 await self._fleet.stop_pod(pod_id, TERM_GRACE_S)
                 del live.drains[pod_id]
 
-    async def _remove_strangers(self, pods: list[Pod]) -> None:
+    async def _remove_strangers(self, pods: Iterable[Pod]) -> None:
         """Pods of endpoints that are not there any more."""
         for pod in pods:
             if pod.phase is PodPhase.FAILED:
@@ -311,68 +336,35 @@ class Reconciler:
 
     # publish
 
-    def _publish(self) -> None:
-        """Build what Envoy should know, if it changed; if it cannot be built, the last good one stays."""
-        views = []
-        for record in self._endpoints.all():
-            revisions = self._endpoints.revisions(record.name)
-            live = self._live[record.name]
-            views.append(view.endpoint_view(record, revisions, self.pods(record.name), live.drains))
-        world = World(self._gateway, tuple(views))
-        if world == self._world:
-            return
-        try:
-            self._snapshot = build_snapshot(world)
-        except Exception as error:
-            self.publish_error = f"Envoy's configuration could not be built: {error}"
-            self._metrics.errors.labels("snapshot").inc()
-            log.exception("the last good snapshot stays")
-            return
-        self._world, self.publish_error = world, ""
-        self._ads.publish(self._snapshot)
-        self._metrics.snapshots.inc()
-
-    def _settled(self, kind: str) -> bool:
-        """Every connected Envoy has acknowledged what was last published of this kind; true without any."""
-        if self._snapshot is None:
-            return False
-        return not self._connected() or self._ads.acknowledged(kind, self._snapshot.version(kind))
-
-    def _connected(self) -> bool:
-        return any(node.connected for node in self._ads.nodes())
-
-    def _routes_settled(self, record: EndpointRecord) -> bool:
-        """Envoy has acknowledged the routes, and they say what the record says now."""
-        return self._settled(ROUTES) and self._published_shares(record.name) == view.shares(record)
-
-    def _published_shares(self, name: EndpointName) -> tuple[Share, ...] | None:
-        endpoints = self._world.endpoints if self._world else ()
-        return next((endpoint.shares for endpoint in endpoints if endpoint.name == name), None)
-
-    def _in_world_as_wanted(self, drain: Drain, pod: Pod) -> bool:
-        """Whether what was last published already shows this drain's step."""
-        endpoints = self._world.endpoints if self._world else ()
-        shown = [
-            backend.draining
-            for endpoint in endpoints
-            for revision in endpoint.revisions
-            for backend in revision.backends
-            if (backend.host, backend.port) == (pod.host, pod.port)
-        ]
-        return shown == ([True] if drain.in_assignment else [])
+    def _views(self) -> tuple[EndpointView, ...]:
+        """The endpoints as Envoy should see them now: after what this look has started and stopped."""
+        pods = self._scan()
+        return tuple(
+            view.endpoint_view(
+                record,
+                self._endpoints.revisions(record.name),
+                _by_revision(pods.get(record.name, ())),
+                self._live[record.name].drains,
+            )
+            for record in self._endpoints.all()
+        )
 
     def _forget_gone(self) -> None:
-        names = {record.name for record in self._endpoints.all()}
-        for name in self._live.keys() - names:
-            del self._live[name]
-            self._scaling.forget(name)
+        records = self._endpoints.all()
+        for name in self._live.keys() - {record.name for record in records}:
+            self._forget(name)
         pods = self._fleet.pods()
         keys = {
             RevisionKey(record.name, number)
-            for record in self._endpoints.all()
+            for record in records
             for number in (record.serving_revision, record.wanted_revision)
         }
         self._observations.keep_only(keys | {pod.revision for pod in pods}, pods)
+
+    def _forget(self, name: EndpointName) -> None:
+        """At once when an endpoint has gone: the next one of its name begins anew."""
+        self._live.pop(name, None)
+        self._scaling.forget(name)
 
 
 def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:

@@ -79,7 +79,7 @@ def plan(
     `connected`: there is one.
     """
     if endpoint.deleting:
-        return _withdraw(revisions, routes_settled)
+        return _withdraw(revisions, routes_settled=routes_settled)
     wanted = revisions[endpoint.wanted_revision]
     serving = revisions.get(endpoint.serving_revision)
     gave_up = endpoint.outcome is Outcome.FAILED or _gave_up(wanted, serving)
@@ -92,14 +92,15 @@ def plan(
     for number, facts in sorted(revisions.items()):
         if number in keep:
             missing, spare = _missing(facts), _spare(facts)
-            may_start_at_s = facts.record.failed_at_s + backoff_s(facts.record.failures)
-            if missing and now_s >= may_start_at_s:
+            rest_s = _rest_s(facts.record, now_s)
+            if missing and not rest_s:
                 starts.append((number, missing))
             elif missing:
-                retry_at_s = may_start_at_s
+                retry_at_s = now_s + rest_s
             leaves += spare
-        elif routes_settled or not _serves(facts, endpoint):
-            leaves += [pod.id for pod in facts.pods if _alive(pod)]
+        else:
+            may_go = routes_settled or not _serves(facts, endpoint)
+            leaves += [pod.id for pod in facts.pods if _alive(pod) and (may_go or pod.id in facts.leaving)]
     return Plan(
         starts=tuple(starts),
         leaves=tuple(leaves),
@@ -115,7 +116,8 @@ def backoff_s(failures: int) -> float:
 
     The first loss is replaced at once: a pod that was killed says nothing about the next one.
     """
-    return 0.0 if failures <= 1 else min(BACKOFF_MAX_S, 2.0 ** (failures - 1))
+    doublings = min(failures - 1, 16)  # far beyond the maximum, and no overflow
+    return 0.0 if failures <= 1 else min(BACKOFF_MAX_S, 2.0**doublings)
 
 
 def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRecord:
@@ -123,15 +125,21 @@ def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRec
 
     Pods that began before the last counted failure belong to its round: four that die together
     of one cause count once. A pod killed after long service is a loss, not a failure. A start
-    that ran into its deadline is a verdict by itself.
+    that ran into its deadline is a verdict by itself. A last failure in the future was told by a
+    clock that has been set back since: it says nothing of this pod.
     """
     served_s = now_s - pod.ready_at_s if pod.ready_at_s is not None else 0.0
     if served_s >= HELD_OUT_S:
         return replace(record, failures=0)
-    if pod.started_at_s <= record.failed_at_s:
+    if pod.started_at_s <= record.failed_at_s <= now_s:
         return record
     overdue = pod.ready_at_s is None and now_s - pod.started_at_s >= record.revision.model.start_timeout_s
     return replace(record, failures=FAILURES_MAX if overdue else record.failures + 1, failed_at_s=now_s)
+
+
+def after_refusal(record: RevisionRecord, now_s: float) -> RevisionRecord:
+    """The revision's record once a pod of it could not even be begun."""
+    return replace(record, failures=record.failures + 1, failed_at_s=now_s)
 
 
 def after_service(record: RevisionRecord, pods: tuple[Pod, ...], now_s: float) -> RevisionRecord:
@@ -146,11 +154,22 @@ def after_service(record: RevisionRecord, pods: tuple[Pod, ...], now_s: float) -
     return replace(record, failures=0) if held_out and record.failures else record
 
 
-def _withdraw(revisions: dict[int, RevisionFacts], routes_settled: bool) -> Plan:
-    """Routes go first (serving 0), pods once Envoy knows."""
-    if not routes_settled:
-        return Plan()
-    return Plan(leaves=tuple(pod.id for facts in revisions.values() for pod in facts.pods if _alive(pod)))
+def _withdraw(revisions: dict[int, RevisionFacts], *, routes_settled: bool) -> Plan:
+    """Routes go first (serving 0), pods once Envoy knows; one that has begun to leave goes on."""
+    return Plan(
+        leaves=tuple(
+            pod.id
+            for facts in revisions.values()
+            for pod in facts.pods
+            if _alive(pod) and (routes_settled or pod.id in facts.leaving)
+        )
+    )
+
+
+def _rest_s(record: RevisionRecord, now_s: float) -> float:
+    """Seconds until a pod may be started again. None after the clock was set back: nobody knows then."""
+    since_s = now_s - record.failed_at_s
+    return max(0.0, backoff_s(record.failures) - since_s) if since_s >= 0 else 0.0
 
 
 def _gave_up(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
 from trimtab.autoscaler.horizontal import Signals, State, decide, inherit
+from trimtab.autoscaler.reasons import THIS_MACHINE
 from trimtab.autoscaler.tuning import DEFAULT, Tuning
 from trimtab.control.decisions import decision_message
 from trimtab.control.metrics import Metrics
@@ -14,9 +17,14 @@ from trimtab.control.records import EndpointRecord, RevisionRecord
 from trimtab.control.store import Store
 from trimtab.control.view import target_concurrency
 from trimtab.core.clock import Clock
+from trimtab.core.errors import TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import Revision
 from trimtab.fleet.protocol import Room
+from trimtab.v1 import control_pb2 as v1
+
+log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
 
@@ -28,6 +36,8 @@ class _Axis:
     revision: int
     state: State
     next_at_s: float
+    capped_by: str = ""  # what keeps the machine from holding more, by the last decision
+    start_time_s: float | None = None  # slowest start among the pods that were there last
 
 
 class Scaling:
@@ -48,10 +58,14 @@ class Scaling:
         self._metrics = metrics
         self._tuning = _tuned(down_window_s)
         self._axes: dict[EndpointName, _Axis] = {}
-        self._start_time_s: dict[str, float] = {}  # by revision hash: slowest start seen among its pods
+        self._unrecorded: list[tuple[EndpointName, v1.Decision]] = []
 
     def pods_wanted(
-        self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...], room: Room
+        self,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        room_for: Callable[[Revision], Room],
     ) -> int:
         """How many pods the serving revision should have: decided anew when due, else as it was."""
         now_s = self._clock.now_s()
@@ -59,11 +73,30 @@ class Scaling:
         if now_s < axis.next_at_s:
             return max(1, serving.pods_wanted)
         axis.next_at_s = now_s + DECIDE_EACH_S
-        signals = self._signals(record, serving, pods, room)
+        axis.start_time_s = _slowest_start_s(pods) or axis.start_time_s
+        room = room_for(serving.revision)
+        signals = self._signals(record, serving, pods, room, axis.start_time_s)
         axis.state, decision = decide(axis.state, signals, now_s, self._tuning)
+        axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
         self._metrics.decisions.labels(decision.rule).inc()
-        self._store.add_decision(record.name, decision_message(decision, self._clock.wall_s()))
+        self._unrecorded.append((record.name, decision_message(decision, self._clock.wall_s())))
         return decision.pods
+
+    def record_decisions(self) -> None:
+        """Write down what was decided since the last call, all at once.
+
+        They are for people: if the disk is full they are lost, and scaling goes on.
+        """
+        told, self._unrecorded = self._unrecorded, []
+        try:
+            self._store.add_decisions(told)
+        except TrimtabError as error:
+            self._metrics.errors.labels("decisions").inc()
+            log.warning("%d decisions were not recorded: %s", len(told), error)
+
+    def capped_by(self, name: EndpointName) -> str:
+        """What keeps the machine from holding as many pods as the load asks for; empty if it does."""
+        return self._axes[name].capped_by if name in self._axes else ""
 
     def floor(self, record: EndpointRecord, revision: RevisionRecord) -> int:
         """The fewest pods that the range allows: what a revision begins with."""
@@ -92,7 +125,12 @@ class Scaling:
         return axis
 
     def _signals(
-        self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...], room: Room
+        self,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        room: Room,
+        start_time_s: float | None,
     ) -> Signals:
         now_s = self._clock.wall_s()
         starting = [max(0.0, now_s - pod.started_at_s) for pod in pods if pod.phase is PodPhase.STARTING]
@@ -101,7 +139,7 @@ class Scaling:
             revision_signals=self._observations.take(serving.revision.key),
             ready_pods=sum(pod.phase is PodPhase.READY for pod in pods),
             starting_ages_s=tuple(starting),
-            start_time_s=self._typical_start_s(serving, pods),
+            start_time_s=start_time_s,
             target_concurrency=target_concurrency(serving),
             concurrency=record.spec.models[0].concurrency,
             max_pods=record.spec.max_pods,
@@ -109,12 +147,11 @@ class Scaling:
             room_why=room.why,
         )
 
-    def _typical_start_s(self, serving: RevisionRecord, pods: tuple[Pod, ...]) -> float | None:
-        """The slowest start among the pods that are there, or that were when last one was."""
-        seen = [pod.ready_at_s - pod.started_at_s for pod in pods if pod.ready_at_s is not None]
-        if seen:
-            self._start_time_s[serving.revision.hash] = max(seen)
-        return self._start_time_s.get(serving.revision.hash)
+
+def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:
+    """Of the pods that are there; a clock that was set back meanwhile makes none below 0."""
+    took_s = [pod.ready_at_s - pod.started_at_s for pod in pods if pod.ready_at_s is not None]
+    return max(0.0, *took_s) if took_s else None
 
 
 def _tuned(down_window_s: float | None) -> Tuning:

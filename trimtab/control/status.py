@@ -43,7 +43,7 @@ def endpoint_message(seen: Seen) -> v1.Endpoint:
     record = seen.record
     state = state_of(seen)
     failure = record.failure if record.outcome is Outcome.FAILED else seen.last_failure
-    trouble = state in (v1.UPDATE_FAILED, v1.FAILED) or _retrying(seen)
+    trouble = state in (v1.UPDATE_FAILED, v1.FAILED) or _retrying(seen) or _failing(seen)
     status = v1.Status(
         state=state,
         message=_message(seen, state),
@@ -75,14 +75,12 @@ def state_of(seen: Seen) -> v1.State.ValueType:
     if record.deleting:
         return v1.DELETING
     if record.outcome is Outcome.FAILED:
-        return v1.UPDATE_FAILED if record.serving_revision else v1.FAILED
+        return v1.UPDATE_FAILED if serves else v1.FAILED
     if record.outcome is Outcome.ROLLING:
         return v1.UPDATING if record.generation > 1 and record.serving_revision else v1.DEPLOYING
-    if seen.revisions[record.serving_revision].failures >= FAILURES_MAX or (
-        not serves and seen.last_failure.cause
-    ):
-        return v1.FAILED
-    return v1.READY if serves else v1.DEPLOYING
+    if serves:
+        return v1.READY
+    return v1.FAILED if _failing(seen) or seen.last_failure.cause else v1.DEPLOYING
 
 
 def _message(seen: Seen, state: v1.State.ValueType) -> str:
@@ -98,14 +96,27 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
         return f"revision {wanted} failed; revision {serving} serves on"
     if state == v1.FAILED:
         again = f"; tried again in {seen.retry_in_s:.0f} s" if seen.retry_in_s is not None else ""
-        return f"revision {wanted} does not serve{again}"
-    retry = f" (try {seen.revisions[wanted].failures + 1} of {FAILURES_MAX})" if _retrying(seen) else ""
+        failed = f"revision {wanted} failed; " if wanted != serving and serving else ""
+        return f"{failed}revision {serving or wanted} does not serve{again}"
+    retry = f" (try {seen.revisions[wanted].failures + 1}{_tries(seen)})" if _retrying(seen) else ""
     waits = f"revision {wanted} has {seen.ready(wanted)} of {pods} pods ready{retry}"
     return f"{waits}; revision {serving} serves" if state == v1.UPDATING and serving != wanted else waits
 
 
 def _retrying(seen: Seen) -> bool:
     return seen.record.outcome is Outcome.ROLLING and seen.revisions[seen.record.wanted_revision].failures > 0
+
+
+def _tries(seen: Seen) -> str:
+    """What served once is tried again without end."""
+    served = seen.record.wanted_revision == seen.record.serving_revision
+    return "" if served else f" of {FAILURES_MAX}"
+
+
+def _failing(seen: Seen) -> bool:
+    """Whether pods of what serves fail again and again, though others may serve on."""
+    serving = seen.revisions.get(seen.record.serving_revision)
+    return serving is not None and serving.failures >= FAILURES_MAX
 
 
 def _stages(record: EndpointRecord) -> list[v1.Stage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,14 +145,23 @@ class Store:
 
     # decisions
 
-    def add_decision(self, name: EndpointName, decision: v1.Decision) -> None:
-        """The oldest beyond DECISIONS_MAX go."""
+    def add_decisions(self, decisions: Iterable[tuple[EndpointName, v1.Decision]]) -> None:
+        """All or none, in one write to the disk. The oldest of each endpoint beyond DECISIONS_MAX go."""
+        told = list(decisions)
+        if not told:
+            return
+        with self.transaction():
+            for name, decision in told:
+                self._add_decision(name, decision)
+
+    def _add_decision(self, name: EndpointName, decision: v1.Decision) -> None:
         changed = int(decision.pods != decision.pods_before)
         query = "INSERT INTO decisions (namespace, name, at_s, changed, decision) VALUES (?, ?, ?, ?, ?)"
         self._run(query, *_key(name), decision.at_s, changed, decision.SerializeToString())
         self._run(
-            "DELETE FROM decisions WHERE id IN (SELECT id FROM decisions WHERE namespace = ? AND name = ?"
-            " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            "DELETE FROM decisions WHERE namespace = ? AND name = ? AND id <= (SELECT id FROM decisions"
+            " WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+            *_key(name),
             *_key(name),
             DECISIONS_MAX,
         )

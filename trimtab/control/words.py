@@ -31,6 +31,8 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
     told = [f"{name} {was} → {now}" for name, was, now in pairs if was != now]
     if not told and old.outcome is Outcome.FAILED:
         return "tried again"
+    if not told and before.env == model.env:
+        return "resolved again, to the same"
     return "; ".join(told) or "environment values changed"
 
 

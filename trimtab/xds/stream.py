@@ -7,13 +7,16 @@ all additions were answered, in the opposite direction: whatever refers goes bef
 
 Of each type at most one push is unanswered. That paces a stream by its client and merges what
 changes meanwhile, so nothing has to be delayed to be merged: a change of pods goes out at once.
-A refused push counts as answered, and its resources are not sent again until they change.
+A refused push counts as answered. Its resources are sent again in halves until the bad one is
+alone, and that one not again until it changes; a state-of-the-world push of all clusters or
+listeners cannot be halved, so there all wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from trimtab.xds.assignments import empty_assignment
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, FULL_STATE, LISTENERS, ROUTES
@@ -73,7 +76,8 @@ class StreamState:
                 continue
             collection = snapshot.collections[type_url]
             found = subscription.unsent(collection)
-            if found and subscription.awaiting is None and not (blocked and type_url in WAITING):
+            ready = subscription.awaiting is None and not (blocked and type_url in WAITING)
+            if ready and (found or subscription.owes_answer):
                 push = self._add(subscription, collection, found)
                 if push is not None:
                     return push
@@ -126,15 +130,16 @@ class StreamState:
         """Push what is new or changed; None if there is nothing to put into a message."""
         changed = {name: new for name, new in found.items() if new is not None}
         missing = [name for name, new in found.items() if new is None]
+        full_state = not self.delta and subscription.type_url in FULL_STATE
+        if subscription.batch_max and not full_state:
+            changed = dict(islice(changed.items(), subscription.batch_max))
         if subscription.type_url == CLUSTERS and ASSIGNMENTS in self.subscriptions:
             # Envoy builds a changed cluster anew and asks for nothing, yet waits for its endpoints.
             self.subscriptions[ASSIGNMENTS].resend(changed)
         if self.delta:
             return self._push(subscription, collection, changed, missing)
-        if subscription.type_url in FULL_STATE:
+        if full_state:
             kept = {name: told for name, told in subscription.sent.items() if told.version}
-            for name in subscription.refused.keys() - collection.resources.keys():
-                kept.pop(name, None)  # refused before, and gone: nothing needs it
             return self._push(subscription, collection, kept | changed, missing)
         if subscription.type_url == ASSIGNMENTS:
             return self._push(subscription, collection, changed | _empty(missing), [])

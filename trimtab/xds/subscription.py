@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from trimtab.xds.kinds import FULL_STATE
+from trimtab.xds.kinds import ASSIGNMENTS, FULL_STATE
 from trimtab.xds.snapshot import Collection, Resource
 
 WILDCARD = "*"
@@ -57,6 +57,8 @@ class Subscription:
     nonce: str = ""  # of the last push
     awaiting: dict[str, str] | None = None  # name → version of a push that has no answer yet
     refused: dict[str, str] = field(default_factory=dict)  # not sent again until the content changes
+    batch_max: int = 0  # resources in one push, while looking for the refused one; 0: no bound
+    owes_answer: bool = False  # the first request for all of a type, which may be none, awaits an answer
     sent_version: str = ""
     acked_version: str = ""
     nack: Nack | None = None
@@ -67,18 +69,19 @@ class Subscription:
         if not first:
             if request.nonce != self.nonce:
                 return
-            self._answered(request.error, at_s)
+            self._answered(request.error, at_s, all_in_one=self.type_url in FULL_STATE)
         names = set(request.names)
         # An empty list means "all" only for as long as no name was ever given.
         legacy = not names and self.type_url in FULL_STATE and (first or (self.wildcard and not self.names))
         self.wildcard = WILDCARD in names or legacy
+        self.owes_answer = self.owes_answer or (first and self.wildcard)
         self.names = names - {WILDCARD}
         self._forget(name for name in list(self.sent) if not self.wants(name))
 
     def ask_delta(self, request: DeltaRequest, at_s: float, *, first: bool) -> None:
         """Take in a delta request. Subscriptions count whatever the nonce, answers only with the last one."""
         if request.nonce and request.nonce == self.nonce:
-            self._answered(request.error, at_s)
+            self._answered(request.error, at_s, all_in_one=False)
         if first:
             self.wildcard = not request.subscribe and self.type_url in FULL_STATE
         for name in request.subscribe:
@@ -86,9 +89,13 @@ class Subscription:
         for name in request.unsubscribe:
             self._unsubscribe(name)
         if first:
-            for name, version in request.known.items():
-                if self.wants(name):
-                    self.sent[name] = Resource(version, b"")
+            # A cluster that was getting ready when the stream broke still waits for endpoints, which
+            # Envoy counts among those it has: they are sent again.
+            known = {} if self.type_url == ASSIGNMENTS else request.known
+            self.sent.update(
+                {name: Resource(version, b"") for name, version in known.items() if self.wants(name)}
+            )
+            self.owes_answer = self.wildcard
 
     def wants(self, name: str) -> bool:
         """Whether the client subscribes to `name`."""
@@ -117,6 +124,7 @@ class Subscription:
         """Remember a push: the client has been told of `told`, and an answer to `nonce` is awaited."""
         self.note_told(told)
         self.nonce = nonce
+        self.owes_answer = False
         self.sent_version = version
         self.awaiting = {name: resource.version for name, resource in told.items()}
 
@@ -133,20 +141,30 @@ class Subscription:
     def note_settled(self, collection: Collection) -> None:
         """Nothing differs from `collection`, removals included: skip comparing until something changes."""
         self._settled_at = collection.version
+        self.batch_max = 0
+        if not self.refused:
+            self.nack = None
 
     def resend(self, names: Iterable[str]) -> None:
         """Send these again, even unchanged, if they are subscribed to."""
         self._forget(names)
 
-    def _answered(self, error: str | None, at_s: float) -> None:
+    def _answered(self, error: str | None, at_s: float, *, all_in_one: bool) -> None:
+        """Take in an answer to the last push. `all_in_one`: a push of this type cannot hold a part."""
         if self.awaiting is None:
             return
-        if error is not None:
-            self.refused.update(self.awaiting)
-            self.nack = Nack(error, at_s)
-        elif not self.refused:
-            self.nack = None
+        answered = {name: version for name, version in self.awaiting.items() if version}
         self.awaiting = None
+        if error is None:
+            self.batch_max *= 2
+            self.nack = self.nack if self.refused or self.batch_max else None
+            return
+        self.nack = Nack(error, at_s)
+        if all_in_one or len(answered) < 2:
+            self.refused.update(answered)
+        else:  # send them once more in halves, so that only the bad one stays refused
+            self.batch_max = len(answered) // 2
+            self._forget(answered)
 
     def _subscribe(self, name: str) -> None:
         """Asking again is asking to be told again."""

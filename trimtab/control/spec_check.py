@@ -1,0 +1,17 @@
+"""The checks of a spec that need no state: a client makes them too, before it copies a model for nothing."""
+
+from __future__ import annotations
+
+from trimtab.control.codec import spec_from_proto
+from trimtab.core.errors import InvalidInput
+from trimtab.core.names import EndpointName
+from trimtab.core.spec import spec_problems
+from trimtab.runtime.catalog import RUNTIMES
+from trimtab.v1 import control_pb2 as v1
+
+
+def check_spec(name: EndpointName, message: v1.Spec) -> None:
+    """Raises InvalidInput with every problem found."""
+    problems = spec_problems(spec_from_proto(name, message), frozenset(RUNTIMES))
+    if problems:
+        raise InvalidInput.of(problems)
