@@ -147,3 +147,21 @@ async def test_following_a_revision_takes_in_its_pods_and_no_others(new_fleet, r
         assert (await anext(stream))[0] == late.id
     ended = [line async for line in fleet.follow_log(other.revision, 10, follow=False)]
     assert ended == [(other.id, "starting"), (other.id, "ready to serve")]
+
+
+async def test_the_last_words_of_a_pod_that_has_gone_can_be_read_and_pruned(
+    new_fleet, revision, pod_in, until
+):
+    fleet = await new_fleet()
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    await fleet.stop_pod(pod.id, 5.0)
+    await until(lambda: not fleet.pods())
+    told = [line async for line in fleet.follow_log(pod.revision, 10, follow=False)]
+    assert told[:2] == [(pod.id, "starting"), (pod.id, "ready to serve")]
+    assert fleet.prune_logs(frozenset({pod.revision.endpoint}), False) == ((), 0)
+    names, size = fleet.prune_logs(frozenset(), True)
+    assert names == (f"{pod.id}.log",)
+    assert size > 0
+    assert fleet.prune_logs(frozenset(), False) == (names, size)
+    assert fleet.prune_logs(frozenset(), False) == ((), 0)
+    assert [line async for line in fleet.follow_log(pod.revision, 10, follow=False)] == []

@@ -78,12 +78,17 @@ class Platform:
         return endpoint_message(self._seen(name))
 
     def prune(self, *, dry_run: bool) -> v1.PruneResponse:
-        """Remove models that no revision refers to. Raises Conflict while one is being copied."""
+        """Remove models that no revision refers to, and logs of endpoints that are gone.
+
+        Raises Conflict while a model is being copied.
+        """
         running = {pod.revision for pod in self._fleet.pods()}
         if not dry_run:
             self._endpoints.forget_old_revisions(keep=running.__contains__)
         pruned = prune(self._home.models, self._endpoints.digests(), dry_run)
-        return v1.PruneResponse(removed=pruned.removed, bytes=pruned.bytes)
+        names = frozenset(record.name for record in self._endpoints.all())
+        logs, log_bytes = self._fleet.prune_logs(names, dry_run)
+        return v1.PruneResponse(removed=[*pruned.removed, *logs], bytes=pruned.bytes + log_bytes)
 
     def describe(self) -> v1.Platform:
         """The platform itself."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, Failed
+from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet import logs
@@ -27,7 +28,7 @@ from trimtab.fleet.launch import ModelFolders, launch_pod, pod_mark, prepare, ta
 from trimtab.fleet.life import LocalPod
 from trimtab.fleet.memory import Memory, machine_memory
 from trimtab.fleet.protocol import Room
-from trimtab.fleet.records import FleetFolders, PodFolder, PodRecord, new_pod_id
+from trimtab.fleet.records import FleetFolders, PodFolder, PodRecord, endpoint_of, new_pod_id
 from trimtab.fleet.room import estimate_bytes, pending_bytes, room_for
 from trimtab.fleet.watch import Watch
 from trimtab.host.ports import free_port
@@ -171,13 +172,27 @@ class LocalFleet:
         return logs.tail(path, min(lines, LOG_LINES_MAX))
 
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
-        """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
+        """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`.
+
+        Where no pod is left, the log of the last one that was there: it tells why.
+        """
 
         def present() -> dict[str, Path]:
-            pods = self._pods.values()
-            return {pod.record.id: pod.folder.log for pod in pods if pod.record.revision == revision}
+            pods = [pod for pod in self._pods.values() if pod.record.revision == revision]
+            if pods:
+                return {pod.record.id: pod.folder.log for pod in pods}
+            gone = self._folders.old_logs_of(revision)
+            return {gone[-1].stem: gone[-1]} if gone else {}
 
         return logs.follow(present, min(lines, LOG_LINES_MAX), follow)
+
+    def prune_logs(self, keep: frozenset[EndpointName], dry_run: bool) -> tuple[tuple[str, ...], int]:
+        """Remove logs of pods that have gone, unless their endpoint is in `keep`: names, and bytes in all."""
+        unused = [log for log in self._folders.old_logs.glob("*.log*") if endpoint_of(log.name) not in keep]
+        size = sum(log.stat().st_size for log in unused)
+        for log in () if dry_run else unused:
+            log.unlink(missing_ok=True)
+        return tuple(sorted(log.name for log in unused)), size
 
     def _runtime(self, revision: Revision) -> Runtime:
         name = revision.model.runtime

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod
 from trimtab.core.revision import Revision, RevisionKey
 
@@ -61,6 +62,10 @@ class Fleet(Protocol):
 
     def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
         """The last lines of a pod's log, oldest first; empty if there is none."""
+        ...
+
+    def prune_logs(self, keep: frozenset[EndpointName], dry_run: bool) -> tuple[tuple[str, ...], int]:
+        """Remove logs of pods that have gone, unless their endpoint is in `keep`: names, and bytes in all."""
         ...
 
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:

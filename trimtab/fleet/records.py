@@ -8,6 +8,7 @@ without one is killed, a folder without one is swept away.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import shutil
 from contextlib import suppress
@@ -67,6 +68,11 @@ class FleetFolders:
     def old_logs(self) -> Path:
         """Logs of pods that have gone; a folder of their own, since all but the newest are dropped."""
         return self.home / "logs" / "pods"
+
+    def old_logs_of(self, revision: RevisionKey) -> list[Path]:
+        """Logs of a revision's pods that have gone, oldest first."""
+        found = self.old_logs.glob(f"{revision.endpoint}-r{revision.number}-*.log")
+        return sorted(found, key=lambda log: log.stat().st_mtime)
 
     @property
     def appetites(self) -> Path:
@@ -138,6 +144,12 @@ class PodFolder:
         """Sweep the folder away, the record first: killed half-way, what is left is no pod."""
         self.record.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def endpoint_of(pod_id: str) -> EndpointName | None:
+    """Whose pod it is, from its id (or the name of its log); None if it is no pod's."""
+    told = re.match(r"(?P<name>[a-z0-9-]+)\.(?P<namespace>[a-z0-9-]+)-r\d+-", pod_id)
+    return EndpointName(told["namespace"], told["name"]) if told else None
 
 
 def new_pod_id(revision: RevisionKey) -> str:
