@@ -133,5 +133,6 @@ async def new_fleet(
     for fleet in fleets:
         for pod in fleet._pods.values():
             if pod.process is not None and pod.process._child is not None:
+                pod.process._child.kill()  # one caught in mid-exec showed no mark
                 pod.process._child.wait(timeout=5)
     assert stray_members(home) == []
