@@ -39,6 +39,9 @@ class Bootstrap:
     flush_interval_s: float = 1.0
     data_points_max: int = 4_000  # of one message: about 1 MB, and what the receiver parses in one go
     downstream_connections_max: int = 10_000
+    heap_bytes_max: int = (
+        2 << 30
+    )  # bodies that wait are held here: about 130 of 16 MB, or any number of small ones
 
     @classmethod
     def for_home(cls, home: Path, node: str = "local") -> Bootstrap:
@@ -62,7 +65,7 @@ def document(bootstrap: Bootstrap) -> Json:
         "stats_flush_interval": f"{bootstrap.flush_interval_s:g}s",
         "stats_sinks": [_statistics_sink(bootstrap)],
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _runtime()}]},
-        "overload_manager": _overload_manager(bootstrap.downstream_connections_max),
+        "overload_manager": _overload_manager(bootstrap),
     }
 
 
@@ -161,17 +164,32 @@ def _runtime() -> Json:
     return {"envoy.reloadable_features.least_request_lb_count_pending_requests": True}
 
 
-def _overload_manager(connections_max: int) -> Json:
-    """A bound on open connections from callers: beyond it new ones are closed, and those there go on."""
+def _overload_manager(bootstrap: Bootstrap) -> Json:
+    """Bounds on callers' connections and on memory: what is beyond is refused, what is there goes on."""
+    heap = "envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig"
     connections = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {
         "resource_monitors": [
             {
                 "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": _typed(connections, {"max_active_downstream_connections": connections_max}),
-            }
-        ]
+                "typed_config": _typed(
+                    connections, {"max_active_downstream_connections": bootstrap.downstream_connections_max}
+                ),
+            },
+            {
+                "name": "envoy.resource_monitors.fixed_heap",
+                "typed_config": _typed(heap, {"max_heap_size_bytes": bootstrap.heap_bytes_max}),
+            },
+        ],
+        "refresh_interval": "0.25s",
+        "actions": [_action("shrink_heap", 0.9), _action("stop_accepting_requests", 0.95)],
     }
+
+
+def _action(name: str, heap_share: float) -> Json:
+    """What to do while the heap is beyond a share of its bound."""
+    trigger = {"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": heap_share}}
+    return {"name": f"envoy.overload_actions.{name}", "triggers": [trigger]}
 
 
 def _typed(message: str, fields: Json) -> Json:
