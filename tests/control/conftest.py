@@ -1,4 +1,4 @@
-"""A control plane without processes: a fleet and an Envoy that do what the test says, on a clock turned by hand."""
+"""A control plane without processes: a fleet and an Envoy that do what the test says, and a clock by hand."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.home import Home
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
+from trimtab.control.options import Started
+from trimtab.control.platform import Platform
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.store import Store
@@ -29,6 +32,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.signals import EndpointSignal, RevisionSignal
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
+from trimtab.envoy.process import EnvoyStatus
 from trimtab.fleet.protocol import Room
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, ROUTES
 from trimtab.xds.server import NodeStatus, TypeStatus
@@ -103,6 +107,7 @@ class FakeFleet:
         self.room_pods: int | None = None
         self.refuse: Exception | None = None  # what the next starts raise
         self.logs: dict[str, tuple[str, ...]] = {}
+        self.news: asyncio.Queue[str | Exception | None] = asyncio.Queue()  # for who follows a log
         self.on_start: Callable[[Revision], None] = lambda revision: None
         self.on_stop: Callable[[Pod], None] = lambda pod: None
         self._numbers = itertools.count(1)
@@ -135,7 +140,7 @@ class FakeFleet:
             "127.0.0.1",
             20_000 + index,
             index,
-            self.clock.wall_s(),
+            self.clock.wall_s() + 0.001,  # a little after the look that wanted it
         )
         self.there[pod_id], self.uris[pod_id] = pod, revision.model.source.uri
         self.started.append(pod_id)
@@ -161,10 +166,16 @@ class FakeFleet:
         self.step()
 
     def room(self, revision: Revision) -> Room:
-        return Room(self.room_pods, "this machine" if self.room_pods is not None else "")
+        return Room(self.room_pods, "" if self.room_pods is None else "this machine's memory")
 
     def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
         return self.logs.get(pod_id, ("the last words",))[-lines:]
+
+    def prune_logs(self, keep: frozenset[EndpointName], dry_run: bool) -> tuple[tuple[str, ...], int]:
+        gone = tuple(name for name in self.logs if EndpointName.parse(name.rpartition("-r")[0]) not in keep)
+        if not dry_run:
+            self.logs = {name: lines for name, lines in self.logs.items() if name not in gone}
+        return gone, 10 * len(gone)
 
     async def follow_log(
         self, revision: RevisionKey, lines: int, follow: bool
@@ -173,12 +184,13 @@ class FakeFleet:
             if pod.revision == revision:
                 for line in self.log_tail(pod.id, lines):
                     yield pod.id, line
-        if follow and not any(pod.revision == revision for pod in self.pods()):
-            raise OSError("the log is gone")
         while follow:
-            await self.changed.wait()
-            self.changed.clear()
-            yield "news", "one more line"
+            news = await self.news.get()
+            if isinstance(news, Exception):
+                raise news
+            if news is None:
+                return
+            yield "news", news
 
     # what happens out there
 
@@ -414,6 +426,53 @@ def spec() -> Callable[..., EndpointSpec]:
 @pytest.fixture(scope="session")
 def killed() -> type[BaseException]:
     return Killed
+
+
+@dataclass
+class FakeProcess:
+    """What the supervisor of Envoy and the intake of its statistics tell."""
+
+    node: str = NODE
+    running: bool = True
+    restarts: int = 0
+    age: float | None = 0.5
+
+    def status(self) -> EnvoyStatus:
+        return EnvoyStatus(42 if self.running else None, self.running, self.restarts, "1.40.0")
+
+    def age_s(self, node: str) -> float | None:
+        return self.age
+
+
+def make_platform(plane: Plane, process: FakeProcess | None = None) -> Platform:
+    """The real platform around a plane's parts."""
+    process = process or FakeProcess()
+    home = Home.open(plane.home)
+    started = Started(1, "0", "127.0.0.1:8080", "127.0.0.1:9", str(home.control_socket))
+    return Platform(
+        home,
+        started,
+        plane.endpoints,
+        plane.fleet,
+        plane.reconciler,
+        plane.observations,
+        plane.envoy,
+        process,
+        process,
+        plane.clock,
+        plane.metrics,
+        api_keys=False,
+    )
+
+
+@pytest.fixture
+def process() -> FakeProcess:
+    return FakeProcess()
+
+
+@pytest.fixture
+def platform(plane: Plane, process: FakeProcess) -> Platform:
+    return make_platform(plane, process)
 
 
 @pytest.fixture(scope="session")

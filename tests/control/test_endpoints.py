@@ -74,6 +74,10 @@ def test_a_new_model_is_a_new_revision_and_a_new_range_is_not(endpoints: Endpoin
 def test_the_same_again_changes_nothing_unless_it_failed(endpoints: Endpoints) -> None:
     first = endpoints.apply(IRIS, spec(), by="ann")
     assert endpoints.apply(IRIS, spec(), by="ann") is first
+    later = spec()
+    model = later.models[0]
+    model = replace(model, source=replace(model.source, resolved_at_s=99.0))
+    assert endpoints.apply(IRIS, replace(later, models=(model,)), by="ann") is first
     endpoints.put_revision(replace(endpoints.revisions(IRIS)[1], failures=3, failed_at_s=5.0))
     endpoints.end_rollout(first, Outcome.FAILED, Failure("it broke"))
     again = endpoints.apply(IRIS, spec(), by="ann")

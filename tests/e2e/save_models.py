@@ -27,9 +27,11 @@ SOURCES = {
     # These wait rather than compute: the load of ten pods then fits on two cores.
     "steady": ANSWER.format(body="time.sleep(0.04); return [1] * len(model_input)"),
     "other": ANSWER.format(body="time.sleep(0.04); return [2] * len(model_input)"),
+    "waits": ANSWER.format(body="time.sleep(float(model_input[0][0])); return [3] * len(model_input)"),
     "crashes": LOAD.format(body="raise RuntimeError('the weights are corrupt')") + NOTHING,
     "hangs": LOAD.format(body="time.sleep(3600)") + NOTHING,
     "errs": ANSWER.format(body="raise ValueError('no such flower')"),
+    "errs-later": ANSWER.format(body="raise ValueError('no such flower today')"),
     "eats": ANSWER.format(body="self.held = [bytearray(b'x' * (1 << 20)) for _ in range(4096)]; return [0]"),
 }
 
@@ -41,8 +43,8 @@ def save(name: str, folder: Path) -> None:
         "import time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n"
         f"class Model(mlflow.pyfunc.PythonModel):\n{methods}\n\nset_model(Model())\n"
     )
-    # Saving runs the example, which these two do not survive.
-    example = {} if name in ("eats", "hangs", "crashes") else {"input_example": ROW}
+    # Saving runs the example, which these do not survive, or only after a while.
+    example = {} if name in ("eats", "hangs", "crashes", "waits", "errs-later") else {"input_example": ROW}
     mlflow.pyfunc.save_model(
         path=str(folder / name),
         python_model=str(code),

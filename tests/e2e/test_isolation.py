@@ -56,3 +56,20 @@ def test_a_model_that_eats_memory_is_stopped_at_its_limit(
     assert sent["sent"] >= 250, "too little traffic to tell"
     assert (sent["failed"], sent["dropped"]) == (0, 0), sent
     assert good.status("good")["state"] == "READY"
+
+
+def test_a_model_that_answers_nothing_but_errors_shows_failed(
+    good: Any, models: dict[str, str], until: Any
+) -> None:
+    good("deploy", models["errs-later"], "--name", "bad")
+    load = good.traffic("good", "20:15")
+    bad = good.traffic("bad", "15:2")
+    failed = until(
+        lambda: (s := good.status("bad"))["state"] == "FAILED" and s, within_s=60, what="it shows FAILED"
+    )
+    assert "failed each of the last" in failed["cause"]
+    assert failed["hint"]
+    assert bad.result()["by_status"] == {"400": 30}, "it is asked all the same: a model may recover"
+    sent = load.result()
+    assert sent["sent"] >= 250, "too little traffic to tell"
+    assert (sent["failed"], sent["dropped"]) == (0, 0), sent

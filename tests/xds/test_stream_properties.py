@@ -125,7 +125,8 @@ class ModelEnvoy:
         return error
 
     def _endpoints(self, push: Push) -> None:
-        self.endpoints.update(push.resources)
+        wanted = self._wanted(ASSIGNMENTS)  # Envoy passes over what it does not watch, or no more
+        self.endpoints.update({name: one for name, one in push.resources.items() if name in wanted})
         for name in {*push.resources, *push.removed} & self.warming.keys():
             self.active[name] = self.warming.pop(name)
 
@@ -237,22 +238,35 @@ class Conversation(RuleBasedStateMachine):
     def envoy_hears(self) -> None:
         self.envoy.take(self.inbox.popleft())
 
-    def _talk(self) -> None:
+    @rule()
+    def server_speaks_its_mind(self) -> None:
+        """All that it may say before it hears an answer, as a fast server does."""
         for _ in range(MESSAGES_MAX):
-            if self.envoy.outbox:
-                self.server_hears()
-            elif self.inbox:
+            push = self.server.next_push(self.snapshot)
+            if push is None:
+                return
+            self.inbox.append(push)
+        raise AssertionError("the server never stops talking")
+
+    def _talk(self, *, eager: bool) -> None:
+        """Until both are silent. `eager`: the server speaks before it listens."""
+        for _ in range(MESSAGES_MAX):
+            if eager:
+                self.server_speaks_its_mind()
+            if self.inbox:
                 self.envoy_hears()
+            elif self.envoy.outbox:
+                self.server_hears()
             else:
                 self.server_speaks()
                 if not self.inbox:
                     return
         raise AssertionError("the two never stop talking")
 
-    @rule()
-    def all_is_said(self) -> None:
+    @rule(eager=st.booleans())
+    def all_is_said(self, eager: bool) -> None:
         """At rest: each good resource is in force; a refused one is neither sent again nor in the way."""
-        self._talk()
+        self._talk(eager=eager)
         for kind in (CLUSTERS, ASSIGNMENTS, LISTENERS, ROUTES):
             self._good_ones_are_in_force(kind)
 
@@ -266,11 +280,11 @@ class Conversation(RuleBasedStateMachine):
             if not found.payload.startswith(b"bad") and not refused_cluster:
                 assert has.get(name) == found or has[name].version == found.version, (kind, name)
 
-    @rule(snapshot=snapshots(GOOD))
-    def agree(self, snapshot: Snapshot) -> None:
+    @rule(snapshot=snapshots(GOOD), eager=st.booleans())
+    def agree(self, snapshot: Snapshot, eager: bool) -> None:
         """With a snapshot that nothing in is refused of, both ends hold exactly the same, and say so."""
         self.snapshot = snapshot
-        self._talk()
+        self._talk(eager=eager)
         for kind, collection in self.snapshot.collections.items():
             has = {name: one.version for name, one in self.envoy._has(kind).items()}
             assert has == {name: one.version for name, one in collection.resources.items()}, kind
@@ -283,7 +297,7 @@ class Conversation(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "envoy"):
-            self.all_is_said()
+            self.all_is_said(eager=False)
 
 
 class StateOfTheWorld(Conversation):

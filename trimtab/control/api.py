@@ -15,7 +15,7 @@ from trimtab.control import codec
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.store import Store
-from trimtab.control.wire_errors import DETAILS_KEY, TEXT_LENGTH_MAX, code_of, message_of, to_details
+from trimtab.control.wire_errors import DETAILS_KEY, TEXT_BYTES_MAX, code_of, cut, message_of, to_details
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput, TrimtabError
 from trimtab.core.names import EndpointName
@@ -87,7 +87,7 @@ async def _refuse(context: Context, error: Exception) -> None:
     if isinstance(error, TrimtabError):
         await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, to_details(error)),))
     log.error("a call of the control API failed", exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}"[:TEXT_LENGTH_MAX])
+    await context.abort(grpc.StatusCode.INTERNAL, cut(f"internal error: {error!r}", TEXT_BYTES_MAX))
 
 
 class ControlApi(control_pb2_grpc.ControlServicer):

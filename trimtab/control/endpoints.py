@@ -84,7 +84,7 @@ class Endpoints:
         _check_writable(name, old, expected_generation, len(self._records))
         told = client_stages_s or {}
         stages = tuple((stage, told[stage]) for stage in CLIENT_STAGES if stage in told)
-        if old is not None and old.spec == spec and old.outcome is not Outcome.FAILED:
+        if old is not None and _asks_the_same(old.spec, spec) and old.outcome is not Outcome.FAILED:
             return old
         revision = self._revision_for(name, spec.models[0])
         return self._change(name, old, spec, revision, by, describe_change(old, spec), stages)
@@ -251,3 +251,13 @@ def _told_now(change: Change, record: EndpointRecord) -> Change:
     """The outcome as it reads today: of what served, only one still does."""
     serves = change.outcome == "served" and change.generation == record.generation
     return replace(change, outcome="serving") if serves else change
+
+
+def _asks_the_same(one: EndpointSpec, other: EndpointSpec) -> bool:
+    """Whether two specs differ in nothing but when their models were resolved."""
+
+    def timeless(spec: EndpointSpec) -> EndpointSpec:
+        models = (replace(m, source=replace(m.source, resolved_at_s=0.0)) for m in spec.models)
+        return replace(spec, models=tuple(models))
+
+    return timeless(one) == timeless(other)

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,11 @@ from trimtab.control.options import (
 from trimtab.control.platform import Platform
 from trimtab.control.reconcile import TERM_GRACE_S, Reconciler
 from trimtab.control.scaling import Scaling
+from trimtab.control.scrape import Scraper
 from trimtab.control.store import Store
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, Failed, TrimtabError
-from trimtab.core.pod import PodPhase
+from trimtab.core.pod import Pod, PodPhase
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 
 MESSAGE_BYTES_MAX = 16 << 20  # 2,000 endpoints of one Envoy made one message of 1 MB
 METRICS_EACH_S = 1.0
+ROUTED_WITHIN_S = 10.0  # it takes 0.1 s; with a refused listener `status` and `doctor` tell more than a wait
+END_NEW_WITHIN_S = 5.0
 
 
 async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | None = None) -> None:
@@ -90,6 +93,7 @@ class _Parts:
     envoy: EnvoyProcess
     reconciler: Reconciler
     platform: Platform
+    scraper: Scraper
     api: ControlApi
 
 
@@ -110,6 +114,7 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> 
 
     intake = StatisticsIntake(clock, on_signals)
     envoy = EnvoyProcess(home.path, Bootstrap.for_home(home.path), clock)
+    scraper = Scraper(fleet, clock)
     platform = Platform(
         home,
         started,
@@ -117,6 +122,7 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> 
         fleet,
         reconciler,
         observations,
+        scraper,
         ads,
         intake,
         envoy,
@@ -125,21 +131,22 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> 
         api_keys=bool(gateway.api_keys),
     )
     api = ControlApi(endpoints, store, fleet, reconciler, platform, clock)
-    return _Parts(store, fleet, ads, intake, envoy, reconciler, platform, api)
+    return _Parts(store, fleet, ads, intake, envoy, reconciler, platform, scraper, api)
 
 
 async def _run(
     parts: _Parts, home: Home, started: Started, on_ready: Callable[[Started], None] | None
 ) -> None:
+    def tell() -> None:
+        home.announce(started)
+        if on_ready is not None:
+            on_ready(started)
+
     with contextlib.closing(parts.store), _signals(parts.platform) as ended:
         await parts.fleet.open()
         try:
-            async with _servers(parts, home):
-                async with _envoy_opened(parts.envoy, home):
-                    home.announce(started)
-                    if on_ready is not None:
-                        on_ready(started)
-                await _work_until_told(parts, ended)
+            async with _servers(parts, home), _started(parts, home) as up:
+                await _work(parts, ended, tell, up)
             if parts.platform.stopping.is_set():
                 await _take_down(parts, parts.platform.grace_s)
         finally:
@@ -147,31 +154,39 @@ async def _run(
 
 
 @contextlib.asynccontextmanager
-async def _envoy_opened(envoy: EnvoyProcess, home: Home) -> AsyncIterator[None]:
-    """Have an Envoy; if what comes next fails, one that was started just now ends with it."""
-    before = {process.pid for process in find(home.path, "envoy")}
-    await envoy.open()
+async def _started(parts: _Parts, home: Home) -> AsyncIterator[asyncio.Event]:
+    """Have an Envoy. What fails before the event is set takes down what was started, not what was adopted."""
+    before = {process.pid for process in await asyncio.to_thread(find, home.path)}
+    up = asyncio.Event()
     try:
-        yield
+        await parts.envoy.open()
+        yield up
     except BaseException:
-        if envoy.status().pid not in before:
-            await envoy.stop(0.0)
+        if not up.is_set():
+            await _end_new(parts, before)
         raise
 
 
-async def _work_until_told(parts: _Parts, ended: asyncio.Event) -> None:
-    """Reconcile, and keep Envoy alive. Raises Failed if a part breaks: it is no use without the others."""
-    wake = parts.reconciler.wake
+async def _work(parts: _Parts, ended: asyncio.Event, tell: Callable[[], None], up: asyncio.Event) -> None:
+    """Reconcile and keep Envoy alive until told to end; `tell` once Envoy has its configuration.
+
+    Raises Failed if a part breaks: it is of no use without the others.
+    """
+    stopping, wake = parts.platform.stopping, parts.reconciler.wake
     work = {
         "the reconcile loop": parts.reconciler.run(),
         "the care of Envoy": parts.envoy.run(),
         "the news of pods": _relay(parts.fleet.changed, wake),
         "the news of Envoy": _relay(parts.ads.changed, wake),
+        "the pods' own counts": parts.scraper.run(),
         "the metrics": _measure(parts.platform),
     }
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(_named(what, each)) for what, each in work.items()]
-        await _told_to_end(parts.platform, ended)
+        await _first_of(parts.reconciler.routed, stopping, ended, within_s=ROUTED_WITHIN_S)
+        tell()
+        up.set()
+        await _first_of(stopping, ended)
         for task in running:
             task.cancel()
 
@@ -268,10 +283,11 @@ async def _measure(platform: Platform) -> None:
         await asyncio.sleep(METRICS_EACH_S)
 
 
-async def _told_to_end(platform: Platform, ended: asyncio.Event) -> None:
-    waits = [asyncio.create_task(event.wait()) for event in (platform.stopping, ended)]
+async def _first_of(*events: asyncio.Event, within_s: float | None = None) -> None:
+    """Until one of the events is set, or `within_s` has passed."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
@@ -284,13 +300,27 @@ async def _take_down(parts: _Parts, grace_s: float) -> None:
         await parts.envoy.stop(grace_s)
     except TrimtabError as error:
         log.error("%s", error)
-    for pod in parts.fleet.pods():
-        if pod.phase is PodPhase.FAILED:
-            await parts.fleet.forget_pod(pod.id)
-        else:
-            await parts.fleet.stop_pod(pod.id, grace_s)
+    await _end_pods(parts.fleet, parts.fleet.pods(), grace_s)
+
+
+async def _end_new(parts: _Parts, before: set[int]) -> None:
+    """End what runs and is not among the processes of `before`."""
+    if parts.envoy.status().pid not in before:
+        await parts.envoy.stop(0.0)
+    pods = [pod for pod in parts.fleet.pods() if pod.process_id not in before]
+    await _end_pods(parts.fleet, pods, END_NEW_WITHIN_S)
+
+
+async def _end_pods(fleet: LocalFleet, pods: Iterable[Pod], grace_s: float) -> None:
+    """Stop pods and wait until they have gone."""
+    ids = {pod.id for pod in pods}
+    for pod in fleet.pods():
+        if pod.id in ids and pod.phase is PodPhase.FAILED:
+            await fleet.forget_pod(pod.id)
+        elif pod.id in ids:
+            await fleet.stop_pod(pod.id, grace_s)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace_s + 5.0):
-            while parts.fleet.pods():
-                parts.fleet.changed.clear()
-                await parts.fleet.changed.wait()
+            while any(pod.id in ids for pod in fleet.pods()):
+                fleet.changed.clear()
+                await fleet.changed.wait()

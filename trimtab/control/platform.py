@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 from collections import Counter
@@ -16,7 +17,8 @@ from trimtab.control.home import Home
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import LoadNow, Observations
 from trimtab.control.options import Started
-from trimtab.control.reconcile import Reconciler
+from trimtab.control.reconcile import LOG_TAIL_LINES, Reconciler
+from trimtab.control.scrape import Scraper
 from trimtab.control.status import Seen, endpoint_message, state_of
 from trimtab.core.clock import Clock
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
@@ -28,6 +30,8 @@ from trimtab.fleet.protocol import Fleet
 from trimtab.source.cache import prune
 from trimtab.v1 import control_pb2 as v1
 from trimtab.xds.server import AdsServer
+
+log = logging.getLogger(__name__)
 
 DISK_LOW_BYTES = 1 << 30
 STATISTICS_STALE_S = 10.0
@@ -44,6 +48,7 @@ class Platform:
         fleet: Fleet,
         reconciler: Reconciler,
         observations: Observations,
+        scraper: Scraper,
         ads: AdsServer,
         intake: StatisticsIntake,
         envoy: EnvoyProcess,
@@ -58,6 +63,7 @@ class Platform:
         self._fleet = fleet
         self._reconciler = reconciler
         self._observations = observations
+        self._scraper = scraper
         self._ads = ads
         self._intake = intake
         self._envoy = envoy
@@ -115,8 +121,8 @@ class Platform:
         wanted: dict[tuple[str, ...], float] = {}
         in_flight: dict[tuple[str, ...], float] = {}
         queued: dict[tuple[str, ...], float] = {}
-        for record in self._endpoints.all():
-            seen = self._seen(record.name)
+        for seen in self._all_seen():
+            record = seen.record
             labels = (record.name.namespace, record.name.name)
             states[v1.State.Name(state_of(seen)),] += 1
             pods.update((*labels, pod.phase.value) for some in seen.pods.values() for pod in some)
@@ -134,6 +140,17 @@ class Platform:
         gauges.envoy_restarts.set(self._envoy.status().restarts)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
+    def _all_seen(self) -> Iterator[Seen]:
+        """Every endpoint; one of which nothing can be told is counted, and does not hide the others."""
+        for record in self._endpoints.all():
+            try:
+                seen = self._seen(record.name)
+            except Exception:
+                self._metrics.errors.labels("metrics").inc()
+                log.exception("%s: its metrics could not be updated", record.name)
+                continue
+            yield seen
+
     def _seen(self, name: EndpointName) -> Seen:
         record = self._endpoints.get(name)
         live = self._reconciler.live(name)
@@ -150,11 +167,19 @@ class Platform:
             in_flight=self._in_flight(every, now_s),
             cpu_cores={p.id: c for p in every if (c := self._observations.cpu_cores(p, now_s)) is not None},
             last_failure=live.last_failure,
+            log_tail=self._log_tail(pods.get(record.serving_revision, ())),
             capped_by=live.capped_by,
             retry_in_s=None if live.retry_at_s is None else max(0.0, live.retry_at_s - wall_s),
             warnings=tuple(w for w in (live.error, *self._nacks()) if w),
             url=self._url(name),
+            answers=self._scraper.counts(serving),
         )
+
+    def _log_tail(self, pods: tuple[Pod, ...]) -> tuple[str, ...]:
+        """The last words of the pods that serve, read only if their model fails every request."""
+        if pods and self._scraper.counts(pods[0].revision).only_faults:
+            return self._fleet.log_tail(pods[0].id, LOG_TAIL_LINES)
+        return ()
 
     def _in_flight(self, pods: list[Pod], now_s: float) -> dict[str, int]:
         found = {pod.id: self._observations.in_flight(pod.address, now_s) for pod in pods}

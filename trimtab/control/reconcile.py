@@ -29,7 +29,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ASSIGNMENTS
+from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import EndpointView, Gateway
 
@@ -78,6 +78,7 @@ class Reconciler:
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
         self.wake = asyncio.Event()
+        self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
         self.looks = 0
         self.looked = asyncio.Condition()  # notified after each look, for those who watch
 
@@ -123,6 +124,8 @@ class Reconciler:
             self._scaling.record_decisions()
             await self._publisher.publish(self._views)
             self._forget_gone()
+        if self._publisher.connected() and self._publisher.settled(ROUTES):
+            self.routed.set()
         self.looks += 1
         async with self.looked:
             self.looked.notify_all()

@@ -98,9 +98,8 @@ def plan(
             elif missing:
                 retry_at_s = now_s + rest_s
             leaves += spare
-        else:
-            may_go = routes_settled or not _serves(facts, endpoint)
-            leaves += [pod.id for pod in facts.pods if _alive(pod) and (may_go or pod.id in facts.leaving)]
+        elif routes_settled or not _serves(facts, endpoint):
+            leaves += [pod.id for pod in facts.pods if _alive(pod)]
     return Plan(
         starts=tuple(starts),
         leaves=tuple(leaves),

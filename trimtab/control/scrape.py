@@ -25,6 +25,7 @@ EACH_S = 5.0
 WINDOW_S = 60.0
 TIMEOUT_S = 2.0
 AT_ONCE_MAX = 16
+ENOUGH_REQUESTS = 5
 PAGE_BYTES_MAX = 1 << 20
 REQUESTS = "http_server_request_duration_seconds_count"
 FAULTS = "trimtab_request_faults_total"
@@ -42,11 +43,19 @@ class Counts:
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.requests + other.requests, self.model_faults + other.model_faults)
 
+    @property
+    def only_faults(self) -> bool:
+        """Whether there were enough answers to tell, and the model failed every one of them."""
+        return self.requests >= ENOUGH_REQUESTS and self.model_faults >= self.requests
+
     def since(self, before: Counts) -> Counts:
         """What was added; counters that went back began anew."""
         if self.requests < before.requests:
             return self
         return Counts(self.requests - before.requests, self.model_faults - before.model_faults)
+
+
+NO_COUNTS = Counts()
 
 
 class Scraper:
@@ -75,7 +84,7 @@ class Scraper:
         seen: dict[str, Counts] = {}
         for pod, page in pages:
             counts = _counts(page) if page is not None else None
-            before = self._last.get(pod.id, Counts())
+            before = self._last.get(pod.id, NO_COUNTS)
             seen[pod.id] = counts or before
             if counts is not None:
                 added = counts.since(before)
@@ -89,7 +98,7 @@ class Scraper:
 
     def counts(self, revision: RevisionKey) -> Counts:
         """The sums of the last WINDOW_S."""
-        return sum((counts for _, counts in self._recent.get(revision, ())), Counts())
+        return sum((counts for _, counts in self._recent.get(revision, ())), NO_COUNTS)
 
 
 async def _page(session: aiohttp.ClientSession, pod: Pod) -> str | None:

@@ -10,6 +10,7 @@ from trimtab.control.observations import LoadNow
 from trimtab.control.progress import STAGES
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import FAILURES_MAX
+from trimtab.control.scrape import NO_COUNTS, Counts
 from trimtab.control.view import shares, target_concurrency
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.v1 import control_pb2 as v1
@@ -31,6 +32,8 @@ class Seen:
     retry_in_s: float | None = None
     warnings: tuple[str, ...] = ()
     url: str = ""
+    answers: Counts = NO_COUNTS  # of the serving revision, over the last minute
+    log_tail: tuple[str, ...] = ()  # of a pod that serves, if it fails all it is asked
 
     def ready(self, number: int) -> int:
         return sum(
@@ -42,7 +45,7 @@ def endpoint_message(seen: Seen) -> v1.Endpoint:
     """The endpoint with its status."""
     record = seen.record
     state = state_of(seen)
-    failure = record.failure if record.outcome is Outcome.FAILED else seen.last_failure
+    failure = _failure(seen, state)
     trouble = state in (v1.UPDATE_FAILED, v1.FAILED) or _retrying(seen) or _failing(seen)
     status = v1.Status(
         state=state,
@@ -79,8 +82,20 @@ def state_of(seen: Seen) -> v1.State.ValueType:
     if record.outcome is Outcome.ROLLING:
         return v1.UPDATING if record.generation > 1 and record.serving_revision else v1.DEPLOYING
     if serves:
-        return v1.READY
+        return v1.FAILED if seen.answers.only_faults or _none_holds_out(seen) else v1.READY
     return v1.FAILED if _failing(seen) or seen.last_failure.cause else v1.DEPLOYING
+
+
+def _failure(seen: Seen, state: v1.State.ValueType) -> Failure:
+    """What the cause of the trouble is, if there is any."""
+    record = seen.record
+    if record.outcome is Outcome.FAILED:
+        return record.failure
+    if state == v1.FAILED and seen.answers.only_faults:
+        cause = f"the model failed each of the last {seen.answers.requests} requests"
+        hint = f"see `trimtab logs {record.name.short}`; mend the model, then deploy it again"
+        return Failure(cause, hint, seen.log_tail)
+    return seen.last_failure
 
 
 def _message(seen: Seen, state: v1.State.ValueType) -> str:
@@ -94,6 +109,8 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
         return f"revision {serving} serves with {seen.ready(serving)} of {wanted_pods} pods"
     if state == v1.UPDATE_FAILED:
         return f"revision {wanted} failed; revision {serving} serves on"
+    if state == v1.FAILED and seen.answers.only_faults:
+        return f"revision {serving} answers nothing but errors"
     if state == v1.FAILED:
         again = f"; tried again in {seen.retry_in_s:.0f} s" if seen.retry_in_s is not None else ""
         failed = f"revision {wanted} failed; " if wanted != serving and serving else ""
@@ -117,6 +134,14 @@ def _failing(seen: Seen) -> bool:
     """Whether pods of what serves fail again and again, though others may serve on."""
     serving = seen.revisions.get(seen.record.serving_revision)
     return serving is not None and serving.failures >= FAILURES_MAX
+
+
+def _none_holds_out(seen: Seen) -> bool:
+    """Pods failed more than once, and none that is ready was there when the last one did."""
+    serving = seen.revisions[seen.record.serving_revision]
+    ready = [pod for pod in seen.pods.get(seen.record.serving_revision, ()) if pod.phase is PodPhase.READY]
+    held_out = any(pod.ready_at_s is not None and pod.ready_at_s < serving.failed_at_s for pod in ready)
+    return serving.failures > 1 and not held_out
 
 
 def _stages(record: EndpointRecord) -> list[v1.Stage]:

@@ -16,9 +16,9 @@ from trimtab.core.errors import InvalidInput, Problem, TrimtabError
 from trimtab.v1 import control_pb2 as pb
 
 DETAILS_KEY = "trimtab-error-bin"
-MESSAGE_BYTES_MAX = 1_500  # percent-encoded on the wire: up to three times as long
-DETAILS_BYTES_MAX = 3_000
-TEXT_LENGTH_MAX = 400
+MESSAGE_BYTES_MAX = 1_200  # percent-encoded on the wire: up to three times as long
+DETAILS_BYTES_MAX = 3_000  # in base64 a third longer
+TEXT_BYTES_MAX = 600
 
 _CODES: tuple[tuple[type[TrimtabError], grpc.StatusCode], ...] = (
     (errors.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
@@ -47,18 +47,22 @@ def code_of(error: TrimtabError) -> grpc.StatusCode:
 
 def message_of(error: TrimtabError) -> str:
     """The status's message: the error's own, cut to what metadata may hold."""
-    raw = error.message.encode()[:MESSAGE_BYTES_MAX]
-    return raw.decode(errors="ignore")
+    return cut(error.message, MESSAGE_BYTES_MAX)
+
+
+def cut(text: str, bytes_max: int) -> str:
+    """The beginning of a text, in at most so many bytes of UTF-8."""
+    return text.encode(errors="replace")[:bytes_max].decode(errors="ignore")
 
 
 def to_details(error: TrimtabError) -> bytes:
     """A serialized ErrorInfo with all but the message and the class; at most `DETAILS_BYTES_MAX`."""
-    info = pb.ErrorInfo(where=error.where[:TEXT_LENGTH_MAX], hint=error.hint[:TEXT_LENGTH_MAX])
+    info = pb.ErrorInfo(where=cut(error.where, TEXT_BYTES_MAX), hint=cut(error.hint, TEXT_BYTES_MAX))
     for problem in error.problems if isinstance(error, InvalidInput) else ():
         entry = pb.Problem(
-            where=problem.where[:TEXT_LENGTH_MAX],
-            message=problem.message[:TEXT_LENGTH_MAX],
-            hint=problem.hint[:TEXT_LENGTH_MAX],
+            where=cut(problem.where, TEXT_BYTES_MAX),
+            message=cut(problem.message, TEXT_BYTES_MAX),
+            hint=cut(problem.hint, TEXT_BYTES_MAX),
         )
         if info.ByteSize() + entry.ByteSize() + 8 > DETAILS_BYTES_MAX:
             break

@@ -124,6 +124,10 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
     if not 0 < model.start_timeout_s <= START_TIMEOUT_MAX_S:
         hint = f"more than 0 and at most {START_TIMEOUT_MAX_S:.0f} seconds"
         found.append(Problem(f"{where}.start_timeout_s", f"is {model.start_timeout_s:g}", hint))
+    for name, value in model.env:
+        if not name or "=" in name or "\0" in name + value:
+            hint = "NAME: VALUE, the name without `=`, neither with a zero byte"
+            found.append(Problem(f"{where}.env", f"{name!r} cannot be set in an environment", hint))
     return found
 
 

@@ -110,7 +110,7 @@ class ControlServicer:
     """Missing associated documentation comment in .proto file."""
 
     def CreateEndpoint(self, request, context):
-        """Creates an endpoint. ALREADY_EXISTS if it is there (use UpdateEndpoint, or Apply).
+        """Creates an endpoint. ABORTED if it is there (use UpdateEndpoint, or ApplyEndpoint).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class ControlStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControlAsyncStub: ...
     CreateEndpoint: _grpc.UnaryUnaryMultiCallable[_control_pb2.CreateEndpointRequest, _control_pb2.Endpoint]
-    """Creates an endpoint. ALREADY_EXISTS if it is there (use UpdateEndpoint, or Apply)."""
+    """Creates an endpoint. ABORTED if it is there (use UpdateEndpoint, or ApplyEndpoint)."""
     UpdateEndpoint: _grpc.UnaryUnaryMultiCallable[_control_pb2.UpdateEndpointRequest, _control_pb2.Endpoint]
     """Replaces the spec of an endpoint. NOT_FOUND if it is not there; ABORTED if
     `expected_generation` is set and is not the current one.
@@ -68,7 +68,7 @@ class ControlStub:
 class ControlAsyncStub(ControlStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_control_pb2.CreateEndpointRequest, _control_pb2.Endpoint]  # type: ignore[assignment]
-    """Creates an endpoint. ALREADY_EXISTS if it is there (use UpdateEndpoint, or Apply)."""
+    """Creates an endpoint. ABORTED if it is there (use UpdateEndpoint, or ApplyEndpoint)."""
     UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_control_pb2.UpdateEndpointRequest, _control_pb2.Endpoint]  # type: ignore[assignment]
     """Replaces the spec of an endpoint. NOT_FOUND if it is not there; ABORTED if
     `expected_generation` is set and is not the current one.
@@ -102,7 +102,7 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         request: _control_pb2.CreateEndpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.Endpoint, _abc.Awaitable[_control_pb2.Endpoint]]:
-        """Creates an endpoint. ALREADY_EXISTS if it is there (use UpdateEndpoint, or Apply)."""
+        """Creates an endpoint. ABORTED if it is there (use UpdateEndpoint, or ApplyEndpoint)."""
 
     @_abc_1.abstractmethod
     def UpdateEndpoint(

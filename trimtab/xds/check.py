@@ -60,8 +60,9 @@ def _revision_problems(revision: RevisionView) -> Iterator[Problem]:
         yield Problem(where, "speaks no protocol")
     if revision.target_concurrency < 1:
         yield Problem(where, f"target_concurrency is {revision.target_concurrency}", "at least 1")
-    if revision.queue_max < 0:
-        yield Problem(where, f"queue_max is {revision.queue_max}", "0 or more")
+    if revision.queue_max < 1:
+        hint = "at least 1: a request waits while its connection opens"
+        yield Problem(where, f"queue_max is {revision.queue_max}", hint)
     for backend in revision.backends:
         yield from _address_problems(where, backend.host, backend.port)
     for host, port in _repeated((backend.host, backend.port) for backend in revision.backends):

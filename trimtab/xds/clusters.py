@@ -120,9 +120,11 @@ def _circuit_breakers(target_concurrency: int, queue_max: int) -> CircuitBreaker
     """A limit per pod, a bound for the queue, and a budget for retries.
 
     One connection carries one request (see `_upstream`), so connections per pod are requests in
-    flight per pod. The budget always covers what one pod can hold, in flight and waiting; in a
-    large revision it is a fifth of the load. It does not depend on the number of pods: a changed
-    cluster is built anew by Envoy, and pods come and go.
+    flight per pod. A request whose connection is just being opened counts as waiting.
+
+    The budget always covers what one pod can hold, in flight and waiting; in a large revision it is
+    a fifth of the load. It does not depend on the number of pods: a changed cluster is built anew
+    by Envoy, and pods come and go.
     """
     return CircuitBreakers(
         thresholds=[

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    CidrRange,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
@@ -50,6 +51,9 @@ HEADERS_TIMEOUT = timedelta(seconds=10)  # to send all headers, once begun
 UPLOAD_IDLE_TIMEOUT = timedelta(seconds=60)
 CONNECTION_IDLE_TIMEOUT = timedelta(minutes=15)
 ROUTES_TIMEOUT = timedelta(seconds=15)
+# Callers at internal addresses could steer Envoy by x-envoy-… request headers (timeout, retries).
+# Nobody may, not even from loopback; an empty list would stand for Envoy's own: loopback and RFC 1918.
+NOBODY = CidrRange(address_prefix="255.255.255.255", prefix_len=32)
 
 
 @lru_cache(maxsize=8)
@@ -79,8 +83,7 @@ def _connection_manager(keys: tuple[ApiKey, ...]) -> HttpConnectionManager:
         rds=Rds(config_source=over_ads(ROUTES_TIMEOUT), route_config_name=ROUTE_TABLE),
         http_filters=_filters(keys),
         use_remote_address=True,
-        # Nobody is trusted to steer Envoy by its x-envoy-… request headers, not even loopback.
-        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,

@@ -14,6 +14,7 @@ from trimtab.xds.snapshot import Collection, Resource
 
 WILDCARD = "*"
 ABSENT = Resource("", b"")  # the client was told that there is no such resource
+UNSURE = Resource("?", b"")  # the client may have taken it or not; no content has this version
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,8 @@ class Subscription:
             self.refused.update(answered)
         else:  # send them once more in halves, so that only the bad one stays refused
             self.batch_max = len(answered) // 2
-            self._forget(answered)
+            self.sent.update(dict.fromkeys(answered, UNSURE))
+            self._settled_at = ""
 
     def _subscribe(self, name: str) -> None:
         """Asking again is asking to be told again."""

@@ -1,0 +1,129 @@
+"""The newest signals: rates, gauges, quantiles, and what is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from trimtab.control.observations import BATCH_MAX, FRESH_S, LOOK_BACK_S, LoadNow, Observations
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+
+KEY = RevisionKey(EndpointName("default", "iris"), 1)
+POD = Pod("p", KEY, PodPhase.READY, "127.0.0.1", 9, 1, 0.0)
+
+
+def signal(at_s: float, arrivals: int = 0, envoy: str = "a", **other: object) -> RevisionSignal:
+    base = RevisionSignal(KEY, envoy, at_s, 1.0, arrivals, 0, 0, 0, 0, 0, 0.0)
+    return replace(base, **other)
+
+
+def saw(*signals: RevisionSignal) -> Observations:
+    found = Observations()
+    for one in signals:
+        found.add((one,), (), ())
+    return found
+
+
+def test_nothing_seen_is_unknown_and_not_zero() -> None:
+    assert saw().load(KEY, 100.0) == LoadNow()
+    assert saw(signal(80.0, 9)).load(KEY, 100.0) == LoadNow()
+    assert saw(signal(100.0)).load(KEY, 100.0).requests_per_s == 0.0
+
+
+def test_rates_are_means_over_the_time_that_was_reported() -> None:
+    load = saw(*(signal(90.0 + s, 10, rejected=2, failed=1) for s in range(11))).load(KEY, 100.0)
+    assert (load.requests_per_s, load.rejected_per_s, load.failed_per_s) == (10.0, 2.0, 1.0)
+    slow = saw(signal(99.0, 10, period_s=4.0), signal(100.0, 2, period_s=2.0)).load(KEY, 100.0)
+    assert slow.requests_per_s == 2.0
+
+
+def test_each_envoy_counts_for_the_time_for_which_it_reported() -> None:
+    told = [signal(91.0 + s, 100, envoy="old") for s in range(10)]
+    load = saw(*told, signal(100.0, 0, envoy="new")).load(KEY, 100.0)
+    assert load.requests_per_s == 100.0, "an Envoy that came just now halves nothing"
+
+
+def test_gauges_are_the_last_of_each_envoy_while_they_are_fresh() -> None:
+    seen = saw(
+        signal(97.0, in_flight=50, queued=50, envoy="a"),
+        signal(99.0, in_flight=3, queued=1, envoy="a"),
+        signal(98.0, in_flight=4, queued=0, envoy="b"),
+        signal(92.0, in_flight=90, queued=9, envoy="gone"),
+    )
+    load = seen.load(KEY, 100.0)
+    assert (load.in_flight, load.queued) == (7, 1)
+    later = seen.load(KEY, 99.0 + FRESH_S + 0.1)
+    assert (later.in_flight, later.queued) == (None, None)
+    assert later.requests_per_s == 0.0
+
+
+def test_the_median_is_weighted_and_the_p99_is_the_worst() -> None:
+    found = saw(signal(100.0))
+    quick, slow = LatencySignal(KEY, "a", 99.0, 90, 0.1, 0.3), LatencySignal(KEY, "b", 100.0, 10, 1.1, 2.0)
+    old, empty = LatencySignal(KEY, "a", 80.0, 900, 9.0, 9.0), LatencySignal(KEY, "a", 100.0, 0, 9.0, 9.0)
+    found.add((), (), (quick, slow, old, empty))
+    load = found.load(KEY, 100.0)
+    assert (load.p50_s, load.p99_s) == (pytest.approx(0.2), 2.0)
+    bare = saw(signal(100.0)).load(KEY, 100.0)
+    assert (bare.p50_s, bare.p99_s) == (None, None)
+
+
+def test_what_is_taken_is_taken_once_and_still_counts_as_recent() -> None:
+    found = saw(signal(99.0, 1), signal(100.0, 2))
+    assert [s.arrivals for s in found.take(KEY)] == [1, 2]
+    assert found.take(KEY) == ()
+    assert found.take(RevisionKey(KEY.endpoint, 2)) == ()
+    assert found.load(KEY, 100.0).requests_per_s == 1.5
+
+
+def test_signals_that_nobody_takes_are_bounded() -> None:
+    found = saw(*(signal(float(second), second) for second in range(BATCH_MAX + 50)))
+    taken = found.take(KEY)
+    assert len(taken) == BATCH_MAX
+    assert taken[-1].arrivals == BATCH_MAX + 49
+
+
+def test_a_pod_is_seen_by_all_envoys_and_only_while_fresh() -> None:
+    found = Observations()
+    pod = POD.address
+    found.add((), tuple(EndpointSignal(KEY, envoy, pod, at, n) for envoy, at, n in
+                        [("a", 98.0, 9), ("a", 99.0, 2), ("b", 100.0, 3)]), ())  # fmt: skip
+    assert found.in_flight(pod, 100.0) == (99.0, 5)
+    assert found.in_flight(pod, 99.0 + FRESH_S + 0.5) == (100.0, 3)
+    assert found.in_flight(pod, 100.0 + FRESH_S + 0.1) is None
+    assert found.in_flight("127.0.0.1:1", 100.0) is None
+
+
+def test_cores_used_between_two_looks_far_enough_apart() -> None:
+    found = Observations()
+    assert found.cpu_cores(POD, 0.0) is None, "nothing is read"
+    assert found.cpu_cores(replace(POD, cpu_seconds=10.0), 0.0) is None
+    assert found.cpu_cores(replace(POD, cpu_seconds=10.5), 1.0) is None, "too short to tell"
+    assert found.cpu_cores(replace(POD, cpu_seconds=13.0), 2.0) == 1.5
+    assert found.cpu_cores(replace(POD, cpu_seconds=14.0), 3.0) == 1.5
+    assert found.cpu_cores(replace(POD, cpu_seconds=2.0), 6.0) == 0.0, "never negative"
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    found = saw(signal(100.0, 5))
+    other = RevisionKey(KEY.endpoint, 2)
+    told = EndpointSignal(KEY, "a", POD.address, 100.0, 1)
+    found.add((replace(signal(100.0, 7), revision=other),), (told,), ())
+    found.cpu_cores(replace(POD, cpu_seconds=1.0), 97.0)
+    found.keep_only({KEY}, (POD,))
+    assert found.load(other, 100.0) == LoadNow()
+    assert found.load(KEY, 100.0).requests_per_s == 5.0
+    assert found.in_flight(POD.address, 100.0) == (100.0, 1)
+    found.keep_only({KEY}, ())
+    assert found.in_flight(POD.address, 100.0) is None
+    assert found.cpu_cores(replace(POD, cpu_seconds=9.0), 100.0) is None
+
+
+def test_the_window_has_an_end() -> None:
+    found = saw(signal(100.0, 5))
+    assert found.load(KEY, 100.0 + LOOK_BACK_S).requests_per_s == 5.0
+    assert found.load(KEY, 100.1 + LOOK_BACK_S) == LoadNow()

@@ -1,0 +1,138 @@
+"""When the autoscaler is asked, and what becomes of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trimtab.control.records import Outcome
+from trimtab.control.scaling import DECIDE_EACH_S
+from trimtab.core.errors import Exhausted
+from trimtab.core.names import EndpointName
+
+IRIS = EndpointName("default", "iris")
+Spec = Callable[..., Any]
+
+
+async def served(plane: Any, spec: Any) -> None:
+    plane.apply(spec)
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+
+
+def decisions(plane: Any) -> list[Any]:
+    return plane.store.decisions(IRIS, 1_000, plane.clock.wall_s() + 1, changes_only=False)
+
+
+def wanted(plane: Any, number: int = 1) -> int:
+    return plane.endpoints.revisions(IRIS)[number].pods_wanted
+
+
+async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    before = decisions(plane)
+    for _ in range(20):
+        plane.clock.advance(1.0)
+        await plane.look(3)
+    told = decisions(plane)
+    assert len(told) - len(before) == 4
+    times = [decision.at_s for decision in reversed(told)]
+    assert all(later - sooner >= DECIDE_EACH_S for sooner, later in pairwise(times))
+    rule = told[0].rule
+    counted = plane.metrics.registry.get_sample_value("trimtab_decisions_total", {"rule": rule})
+    assert counted == sum(decision.rule == rule for decision in told)
+
+
+async def test_a_changed_spec_is_decided_at_once(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    await plane.seconds(3)
+    before = len(decisions(plane))
+    plane.apply(spec(1, low=4))
+    await plane.look()
+    assert len(decisions(plane)) == before + 1
+    assert wanted(plane) == 4
+    assert plane.phases(1) != ["ready"]
+
+
+async def test_nothing_is_decided_before_something_serves(plane: Any, spec: Spec) -> None:
+    plane.apply(spec("slow"))
+    await plane.seconds(20)
+    assert decisions(plane) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "cpu", "max_pods", "pods"), [(1, 1, 0, 1), (5, 1, 0, 5), (5, 2, 0, 3), (5, 1, 2, 2), (1, 4, 9, 1)]
+)
+async def test_a_revision_begins_with_the_fewest_pods_of_its_range(
+    plane: Any, spec: Spec, low: int, cpu: int, max_pods: int, pods: int
+) -> None:
+    asked = spec(1, low=low, max_pods=max_pods)
+    model = replace(asked.models[0], resources=replace(asked.models[0].resources, cpu=float(cpu)))
+    plane.apply(replace(asked, models=(model,)))
+    await plane.look()
+    assert wanted(plane) == pods
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+    await plane.seconds(15)
+    assert plane.phases(1) == ["ready"] * pods
+
+
+async def test_a_ceiling_holds_under_any_load(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1, max_pods=3))
+    plane.load[IRIS] = 20.0
+    await plane.seconds(30)
+    assert plane.phases(1) == ["ready"] * 3
+    assert decisions(plane)[0].binds
+
+
+async def test_what_takes_over_the_traffic_begins_with_what_the_traffic_needs(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    plane.load[IRIS] = 6.0
+    await plane.until(lambda: plane.phases(1).count("ready") >= 6)
+    await plane.seconds(10)
+    before = wanted(plane, 1)
+    plane.apply(spec(2))
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+    assert wanted(plane, 2) >= before
+    plane.load.clear()  # nothing of the new revision's own demand is known yet
+    for _ in range(10):
+        await plane.seconds(5)
+        assert wanted(plane, 2) >= before, "the old one's window still holds"
+
+
+async def test_a_restart_keeps_the_number_that_was_wanted(
+    new_plane: Callable[..., Any], tmp_path: Path, spec: Spec
+) -> None:
+    plane = new_plane(tmp_path, down_window_s=20.0)
+    await served(plane, spec(1))
+    plane.load[IRIS] = 6.0
+    await plane.until(lambda: plane.phases(1).count("ready") >= 6)
+    await plane.seconds(6)
+    before, pods = wanted(plane), plane.fleet.pods()
+    plane.load.clear()
+    plane.kill()
+    plane.start()
+    await plane.seconds(15)
+    assert (wanted(plane), plane.fleet.pods()) == (before, pods), "without signals it holds"
+    plane.envoy.connected = True
+    await plane.seconds(15)
+    assert wanted(plane) == before, "the window begins anew"
+    await plane.until(lambda: wanted(plane) == 1, within_s=200)
+    plane.close()
+
+
+async def test_a_full_disk_loses_decisions_but_not_scaling(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await served(plane, spec(1))
+
+    def full(decisions: Any) -> None:
+        raise Exhausted("the disk is full", hint="free some")
+
+    monkeypatch.setattr(plane.store, "add_decisions", full)
+    plane.load[IRIS] = 5.0
+    await plane.until(lambda: plane.phases(1).count("ready") >= 5)
+    assert plane.metrics.registry.get_sample_value("trimtab_errors_total", {"where": "decisions"}) >= 1

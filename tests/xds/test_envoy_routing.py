@@ -1,0 +1,267 @@
+"""Through the real Envoy: which request reaches which pod as what, and what Envoy itself answers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import aiohttp.web
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from trimtab.core.protocol import Protocol
+from trimtab.xds.world import ApiKey
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+async def iris(gate: Any, pods: Any, endpoint: Any) -> Any:
+    """One endpoint `iris` of one pod, in force."""
+    [pod] = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,)))
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/serving-endpoints/iris/invocations", {}),
+        ("/serving-endpoints/iris.default/invocations", {}),
+        ("/endpoints/iris/invocations", {}),
+        ("//serving-endpoints/./iris/invocations", {}),
+        ("/invocations", {"host": "iris.localhost"}),
+        ("/invocations", {"host": "iris.default.localhost:8080"}),
+        ("/invocations", {"x-trimtab-endpoint": "iris"}),
+        ("/invocations", {"x-trimtab-endpoint": "iris.default"}),
+    ],
+)
+async def test_each_door_leads_to_the_pod(gate: Any, iris: Any, http: Any, path: str, headers: Any) -> None:
+    async with http.post(f"{gate.url}{path}?a=1", json=[1], headers=headers) as answer:
+        assert answer.status == 200
+        assert answer.headers["x-request-id"]
+        said = await answer.json()
+    assert (said["path"], said["method"], said["bytes"]) == ("/invocations?a=1", "POST", 3)
+
+
+async def test_health_of_an_endpoint_on_its_own_host_only(gate: Any, iris: Any, http: Any) -> None:
+    for path in ("/ping", "/health", "/version"):
+        async with http.get(gate.url + path, headers={"host": "iris.localhost"}) as answer:
+            assert (answer.status, (await answer.json())["path"]) == (200, path)
+        async with http.get(f"{gate.url}/serving-endpoints/iris{path}") as answer:
+            assert answer.status == 404
+
+
+async def test_endpoints_of_two_namespaces(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    ours, theirs = await pods(2)
+    await gate.publish(endpoint("iris", (ours.port,)), endpoint("iris.team-a", (theirs.port,)))
+    for name, pod in (("iris", ours), ("iris.default", ours), ("iris.team-a", theirs)):
+        async with http.post(f"{gate.url}/serving-endpoints/{name}/invocations", json=[]) as answer:
+            assert (await answer.json())["port"] == pod.port
+        async with http.post(f"{gate.url}/invocations", headers={"host": f"{name}.localhost"}) as answer:
+            assert (await answer.json())["port"] == pod.port
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "says"),
+    [
+        ("POST", "/serving-endpoints/nobody/invocations", {}, "/serving-endpoints/nobody/invocations"),
+        ("POST", "/invocations", {"x-trimtab-endpoint": "nobody"}, "`nobody`"),
+        ("POST", "/invocations", {"host": "nobody.localhost"}, "nobody.localhost"),
+        ("GET", "/metrics", {}, "/metrics"),
+        ("GET", "/metrics", {"host": "iris.localhost"}, "`iris` does not serve"),
+        ("GET", "/serving-endpoints/iris/metrics", {}, "POST /serving-endpoints/iris/invocations"),
+        ("GET", "/health/ready", {"host": "iris.localhost"}, "`iris` does not serve"),
+        ("POST", "/serving-endpoints/iris/v1/chat/completions", {}, "`iris` does not serve"),
+        ("GET", "/", {}, "trimtab status"),
+    ],
+)
+async def test_whatever_is_not_served_is_404(
+    gate: Any, iris: Any, http: Any, method: str, path: str, headers: Any, says: str
+) -> None:
+    async with http.request(method, gate.url + path, headers=headers) as answer:
+        assert answer.status == 404
+        assert answer.headers["x-trimtab-fault"] == "caller"
+        said = await answer.json()
+    assert said["error_code"] == "ENDPOINT_NOT_FOUND"
+    assert says in said["message"]
+    assert iris.served == 0
+
+
+async def test_the_wrong_method_is_405_and_told_the_right_one(gate: Any, iris: Any, http: Any) -> None:
+    async with http.get(f"{gate.url}/serving-endpoints/iris/invocations") as answer:
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert await answer.json() == {"error_code": "BAD_REQUEST", "message": "use POST for this path"}
+    async with http.post(f"{gate.url}/ping", headers={"host": "iris.localhost"}) as answer:
+        assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
+async def test_an_allow_list_for_each_protocol(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    [pod] = await pods(1)
+    spoken = (Protocol.OPEN_INFERENCE_REST, Protocol.OPENAI)
+    await gate.publish(endpoint("llm", (pod.port,), protocols=spoken))
+    allowed = [
+        ("GET", "/v2/health/ready"),
+        ("GET", "/v2/models/m"),
+        ("GET", "/v2/models/m/versions/3/ready"),
+        ("POST", "/v2/models/m/infer"),
+        ("POST", "/v2/models/m/versions/3/infer"),
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/embeddings"),
+        ("GET", "/v1/models/m"),
+    ]
+    for method, path in allowed:
+        for url, host in ((f"/serving-endpoints/llm{path}", ""), (path, "llm.localhost")):
+            async with http.request(method, gate.url + url, headers={"host": host} if host else {}) as answer:
+                assert (answer.status, (await answer.json())["path"]) == (200, path)
+    refused = [
+        "/v2/repository/index",
+        "/v2/models/m/trace/setting",
+        "/v2/models/m/x/infer",
+        "/invocations",
+        "/v1",
+    ]
+    for path in refused:
+        async with http.post(f"{gate.url}/serving-endpoints/llm{path}") as answer:
+            assert answer.status == 404, path
+
+
+async def test_shares_of_two_revisions(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    old, new = await pods(2)
+    first, second = endpoint("iris", (old.port,)), endpoint("iris", (new.port,), number=2)
+    shares = (replace(first.shares[0], percent=50), replace(second.shares[0], percent=50))
+    await gate.publish(replace(first, revisions=first.revisions + second.revisions, shares=shares))
+    for _ in range(60):  # one side is never taken with odds of 2**-59
+        async with http.post(f"{gate.url}/serving-endpoints/iris/invocations", json=[]) as answer:
+            assert answer.status == 200
+    assert old.served + new.served == 60
+    assert min(old.served, new.served) > 0
+
+
+async def test_without_a_share_or_without_a_pod_503_and_when_to_ask_again(
+    gate: Any, endpoint: Any, http: Any
+) -> None:
+    await gate.publish(replace(endpoint("early"), shares=()), endpoint("empty"))
+    for name, says in (("early", "`early` is not ready yet"), ("empty", "no pod ready")):
+        async with http.post(f"{gate.url}/serving-endpoints/{name}/invocations", json=[]) as answer:
+            assert answer.status == 503
+            assert (answer.headers["retry-after"], answer.headers["x-trimtab-fault"]) == ("1", "platform")
+            said = await answer.json()
+            assert said["error_code"] == "TEMPORARILY_UNAVAILABLE"
+            assert says in said["message"]
+
+
+async def test_a_large_body_is_413_and_one_below_passes_whole(gate: Any, iris: Any, http: Any) -> None:
+    url = f"{gate.url}/serving-endpoints/iris/invocations"
+    async with http.post(url, data=io.BytesIO(b"x" * (15 << 20))) as answer:
+        assert (answer.status, (await answer.json())["bytes"]) == (200, 15 << 20)
+    async with http.post(url, data=io.BytesIO(b"x" * (20 << 20))) as answer:
+        assert (answer.status, answer.headers["x-trimtab-fault"]) == (413, "caller")
+        assert "16 MiB" in (await answer.json())["message"]
+    assert iris.served == 1
+
+
+async def test_keys(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    [pod] = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,)), keys=(ApiKey("ann", "k-ann"), ApiKey("bob", "k-bob")))
+    url = f"{gate.url}/serving-endpoints/iris/invocations"
+    for headers in ({"authorization": "Bearer k-ann"}, {"x-api-key": "k-bob"}):
+        async with http.post(url, headers=headers) as answer:
+            assert answer.status == 200
+            assert not {"authorization", "x-api-key"} & (await answer.json())["headers"].keys()
+    for headers in (
+        {},
+        {"authorization": "Bearer nope"},
+        {"x-api-key": "nope"},
+        {"authorization": "Basic k-ann"},
+    ):
+        for path in ("/serving-endpoints/iris/invocations", "/serving-endpoints/nobody/invocations"):
+            async with http.post(gate.url + path, headers=headers) as answer:
+                assert (answer.status, answer.headers["x-trimtab-fault"]) == (401, "caller")
+                said = await answer.json()
+                assert (said["error_code"], "x-api-key" in said["message"]) == ("UNAUTHENTICATED", True)
+    assert pod.served == 2
+
+
+async def test_an_answer_that_takes_too_long_is_504(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    [pod] = await pods(1)
+    pod.open.clear()
+    await gate.publish(endpoint("slow", (pod.port,), timeout_s=0.2))
+    async with http.post(f"{gate.url}/serving-endpoints/slow/invocations", json=[]) as answer:
+        assert answer.status == 504
+        assert (await answer.json())["error_code"] == "DEADLINE_EXCEEDED"
+
+
+async def test_callers_cannot_steer_envoy(gate: Any, iris: Any, http: Any) -> None:
+    iris.pace_s = 0.1
+    headers = {"x-envoy-upstream-rq-timeout-ms": "1"}
+    async with http.post(f"{gate.url}/serving-endpoints/iris/invocations", headers=headers) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/serving-endpoints/iris%2Finvocations", {}),
+        ("/serving-endpoints/iris/invocations", {"x_under_score": "1"}),
+    ],
+)
+async def test_what_is_not_clean_http_is_400(
+    gate: Any, iris: Any, http: Any, path: str, headers: Any
+) -> None:
+    url = aiohttp.client.URL(gate.url + path, encoded=True)
+    async with http.post(url, headers=headers) as answer:
+        assert (answer.status, answer.headers["x-trimtab-fault"]) == (400, "caller")
+        assert (await answer.json())["error_code"] == "BAD_REQUEST"
+
+
+async def test_what_a_model_answers_passes_untouched(gate: Any, endpoint: Any, http: Any) -> None:
+    app = aiohttp.web.Application()
+    said = {"error_code": "BAD_REQUEST", "message": "schema"}
+
+    async def refuse(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.json_response(said, status=503)
+
+    app.router.add_post("/invocations", refuse)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = runner.addresses[0][1]
+        await gate.publish(endpoint("iris", (port,)))
+        for _ in range(10):  # however often: its answers are no reason to put a pod aside
+            async with http.post(f"{gate.url}/serving-endpoints/iris/invocations") as answer:
+                assert (answer.status, await answer.json()) == (503, said)
+                assert "x-trimtab-fault" not in answer.headers
+    finally:
+        await runner.cleanup()
+
+
+async def test_http2_with_prior_knowledge_on_the_same_port(gate: Any, iris: Any) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gate.gateway.port)
+    client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    client.initiate_connection()
+    head = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "iris.localhost"),
+        (":path", "/invocations"),
+    ]
+    client.send_headers(1, head)
+    client.send_data(1, b"[1, 2]", end_stream=True)
+    writer.write(client.data_to_send())
+    events: list[Any] = []
+    while not any(isinstance(event, h2.events.StreamEnded) for event in events):
+        events += client.receive_data(await asyncio.wait_for(reader.read(65_536), 10))
+        writer.write(client.data_to_send())
+    [headers] = [event.headers for event in events if isinstance(event, h2.events.ResponseReceived)]
+    assert dict(headers)[":status"] == "200"
+    assert iris.served == 1
+    writer.close()
+    await writer.wait_closed()
