@@ -16,6 +16,7 @@ from trimtab.control.store import DECISIONS_MAX, Store
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, Exhausted, InvalidInput, NotFound
 from trimtab.core.names import EndpointName
+from trimtab.core.revision import RevisionKey
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
 from trimtab.v1 import control_pb2 as v1
 
@@ -164,7 +165,10 @@ def test_old_revisions_are_forgotten_but_not_what_runs(endpoints: Endpoints) -> 
     for version in range(10, 25):
         endpoints.apply(IRIS, spec(version), by="ann")
         served(endpoints)
-    endpoints.forget_old_revisions(keep=lambda key: key.number == 2)
+    old = endpoints.old_revisions({RevisionKey(IRIS, 2)})
+    assert "sha256:10" in endpoints.digests()
+    assert "sha256:10" not in endpoints.digests(without=old)
+    endpoints.forget_revisions(old)
     kept = sorted(endpoints.revisions(IRIS))
     assert kept == [2, *range(15 - REVISIONS_KEPT + 1, 16)]
     assert "sha256:10" not in endpoints.digests()

@@ -7,7 +7,7 @@ here: it only states what is wanted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
 from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
@@ -148,20 +148,24 @@ class Endpoints:
         del self._records[name]
         self._revisions.pop(name, None)
 
-    def forget_old_revisions(self, keep: Callable[[RevisionKey], bool]) -> None:
-        """Drop revisions beyond REVISIONS_KEPT that nothing wants and `keep` does not hold."""
+    def old_revisions(self, running: Collection[RevisionKey]) -> frozenset[RevisionKey]:
+        """Revisions beyond REVISIONS_KEPT that nothing wants and that have no pod."""
+        old = set()
         for record in self.all():
             needed = {record.wanted_revision, record.serving_revision}
-            for number in sorted(self.revisions(record.name))[:-REVISIONS_KEPT]:
-                key = RevisionKey(record.name, number)
-                if number not in needed and not keep(key):
-                    self._store.remove_revision(key)
-                    del self._revisions[record.name][number]
+            beyond = sorted(self.revisions(record.name))[:-REVISIONS_KEPT]
+            old |= {RevisionKey(record.name, number) for number in beyond if number not in needed}
+        return frozenset(old - set(running))
 
-    def digests(self) -> frozenset[str]:
-        """The models that some revision refers to."""
-        records = (r for revisions in self._revisions.values() for r in revisions.values())
-        return frozenset(r.revision.model.source.digest for r in records)
+    def forget_revisions(self, keys: Iterable[RevisionKey]) -> None:
+        for key in keys:
+            self._store.remove_revision(key)
+            del self._revisions[key.endpoint][key.number]
+
+    def digests(self, without: Collection[RevisionKey] = ()) -> frozenset[str]:
+        """The models that some revision, other than those of `without`, refers to."""
+        records = (r.revision for revisions in self._revisions.values() for r in revisions.values())
+        return frozenset(r.model.source.digest for r in records if r.key not in without)
 
     def _change(
         self,

@@ -89,9 +89,10 @@ class Platform:
         Raises Conflict while a model is being copied.
         """
         running = {pod.revision for pod in self._fleet.pods()}
+        old = self._endpoints.old_revisions(running)
         if not dry_run:
-            self._endpoints.forget_old_revisions(keep=running.__contains__)
-        pruned = prune(self._home.models, self._endpoints.digests(), dry_run)
+            self._endpoints.forget_revisions(old)
+        pruned = prune(self._home.models, self._endpoints.digests(without=old), dry_run)
         names = frozenset(record.name for record in self._endpoints.all())
         logs, log_bytes = self._fleet.prune_logs(names, dry_run)
         return v1.PruneResponse(removed=[*pruned.removed, *logs], bytes=pruned.bytes + log_bytes)

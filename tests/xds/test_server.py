@@ -1,0 +1,256 @@
+"""The gRPC adapter, spoken to by a bare client: one stream's trouble is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from envoy_data_plane.envoy.config.core.v3 import Node
+from envoy_data_plane.envoy.service.discovery.v3 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from envoy_data_plane.google.rpc import Status
+
+from trimtab.core.clock import ManualClock
+from trimtab.xds import server as module
+from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
+from trimtab.xds.server import SERVICE, AdsServer
+from trimtab.xds.snapshot import Snapshot, build_snapshot
+from trimtab.xds.world import EndpointView, Gateway, World
+
+
+class Client:
+    """One ADS stream, a message at a time."""
+
+    def __init__(self, channel: grpc.aio.Channel, *, delta: bool, node: str) -> None:
+        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
+        self._call = channel.stream_stream(f"/{SERVICE}/{method}")()
+        self._request = DeltaDiscoveryRequest if delta else DiscoveryRequest
+        self._response = DeltaDiscoveryResponse if delta else DiscoveryResponse
+        self._node = Node(id=node)
+
+    async def ask(self, type_url: str, **fields: Any) -> None:
+        await self._call.write(bytes(self._request(node=self._node, type_url=type_url, **fields)))
+
+    async def send(self, raw: bytes) -> None:
+        await self._call.write(raw)
+
+    async def hear(self) -> Any:
+        raw = await asyncio.wait_for(self._call.read(), 10)
+        assert raw is not grpc.aio.EOF, await self._call.code()
+        return self._response.parse(raw)
+
+    async def ending(self) -> tuple[grpc.StatusCode, str]:
+        return await self._call.code(), str(await self._call.details())
+
+    def leave(self) -> None:
+        self._call.cancel()
+
+
+class Served:
+    """An AdsServer on a port of its own and its clients."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(wall_s=1_000.0)
+        self.ads = AdsServer(self.clock)
+        self.server = grpc.aio.server()
+        self.ads.add_to(self.server)
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+
+    def client(self, *, delta: bool = True, node: str = "n1") -> Client:
+        return Client(self.channel, delta=delta, node=node)
+
+    def publish(self, *endpoints: EndpointView) -> Snapshot:
+        snapshot = build_snapshot(World(Gateway("127.0.0.1", 8080), endpoints))
+        self.ads.publish(snapshot)
+        return snapshot
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    served = Served()
+    await served.server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as served.channel:
+        yield served
+        await served.server.stop(None)
+
+
+async def test_a_request_before_the_first_snapshot_is_answered_when_it_comes(
+    served: Served, endpoint: Any
+) -> None:
+    client = served.client()
+    await client.ask(CLUSTERS)
+    snapshot = served.publish(endpoint("iris", (1,)))
+    answer = await client.hear()
+    assert [one.name for one in answer.resources] == ["default/iris/r1"]
+    assert answer.system_version_info == snapshot.version(CLUSTERS)
+
+
+async def test_a_name_asked_for_later_is_answered_at_an_unchanged_version(
+    served: Served, endpoint: Any
+) -> None:
+    served.publish(endpoint("iris", (1,)), endpoint("wine", (2,)))
+    client = served.client(delta=False)
+    await client.ask(ASSIGNMENTS, resource_names=["default/iris/r1"])
+    first = await client.hear()
+    names = ["default/iris/r1", "default/wine/r1"]
+    await client.ask(ASSIGNMENTS, resource_names=names, response_nonce=first.nonce)
+    second = await client.hear()
+    assert second.version_info == first.version_info
+    assert len(second.resources) == 1
+    assert b"wine" in second.resources[0].value
+
+
+async def test_a_stale_nonce_is_no_answer(served: Served, endpoint: Any, eventually: Any) -> None:
+    snapshot = served.publish(endpoint("iris", (1,)))
+    client = served.client(delta=False)
+    await client.ask(CLUSTERS)
+    first = await client.hear()
+    await client.ask(CLUSTERS, response_nonce="from another life")
+    await client.ask(LISTENERS)  # heard after it
+    await eventually(lambda: len(served.ads.nodes()[0].types) == 2, "both were heard")
+    assert not served.ads.acknowledged(CLUSTERS, snapshot.version(CLUSTERS))
+    await client.ask(CLUSTERS, response_nonce=first.nonce)
+    await eventually(
+        lambda: served.ads.acknowledged(CLUSTERS, snapshot.version(CLUSTERS)), "the answer counts"
+    )
+
+
+async def test_what_a_reconnecting_client_has_is_not_sent_again(served: Served, endpoint: Any) -> None:
+    snapshot = served.publish(endpoint("iris", (1,)), endpoint("wine", (2,)))
+    known = {"default/iris/r1": snapshot.collections[CLUSTERS].resources["default/iris/r1"].version}
+    client = served.client()
+    await client.ask(CLUSTERS, initial_resource_versions=known)
+    assert [one.name for one in (await client.hear()).resources] == ["default/wine/r1"]
+
+
+async def test_changes_while_an_answer_is_awaited_are_one_push(served: Served, endpoint: Any) -> None:
+    served.publish(endpoint("iris", (1,)))
+    client = served.client()
+    await client.ask(ASSIGNMENTS, resource_names_subscribe=["default/iris/r1"])
+    first = await client.hear()
+    for ports in ((1, 2), (1, 2, 3), (1, 2, 3, 4)):
+        last = served.publish(endpoint("iris", ports))
+        await asyncio.sleep(0)
+    await client.ask(ASSIGNMENTS, response_nonce=first.nonce)
+    assert (await client.hear()).system_version_info == last.version(ASSIGNMENTS)
+
+
+async def test_a_later_version_confirms_an_earlier_one(
+    served: Served, endpoint: Any, eventually: Any
+) -> None:
+    earlier = served.publish(endpoint("iris", (1,))).version(CLUSTERS)
+    later = served.publish(endpoint("iris", (1,), target=2)).version(CLUSTERS)
+    client = served.client()
+    await client.ask(CLUSTERS)
+    assert not served.ads.acknowledged(CLUSTERS, earlier)
+    await client.ask(CLUSTERS, response_nonce=(await client.hear()).nonce)
+    await eventually(lambda: served.ads.acknowledged(CLUSTERS, later), "the last one is confirmed")
+    assert served.ads.acknowledged(CLUSTERS, earlier)
+    assert not served.ads.acknowledged(CLUSTERS, "never published")
+
+
+async def test_every_connected_node_must_confirm(served: Served, endpoint: Any, eventually: Any) -> None:
+    version = served.publish(endpoint("iris", (1,))).version(CLUSTERS)
+    quick, slow = served.client(node="quick"), served.client(node="slow")
+    for client in (quick, slow):
+        await client.ask(CLUSTERS)
+        answer = await client.hear()
+    await quick.ask(CLUSTERS, response_nonce="1")
+    await eventually(
+        lambda: served.ads.nodes()[0].types[0].acked_version == version, "the quick one has confirmed"
+    )
+    assert not served.ads.acknowledged(CLUSTERS, version)
+    await slow.ask(CLUSTERS, response_nonce=answer.nonce)
+    await eventually(lambda: served.ads.acknowledged(CLUSTERS, version), "both have confirmed")
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_a_request_that_cannot_be_read_ends_its_own_stream_only(
+    served: Served, endpoint: Any, *, delta: bool
+) -> None:
+    served.publish(endpoint("iris", (1,)))
+    good, bad = served.client(delta=delta), served.client(delta=delta, node="bad")
+    await good.ask(CLUSTERS)
+    answer = await good.hear()
+    await bad.send(b"\x22\x02\xff\xfe")  # a type URL that is no text
+    code, words = await bad.ending()
+    assert (code, "DiscoveryRequest" in words) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+    served.publish(endpoint("iris", (1,), target=9))
+    await good.ask(CLUSTERS, response_nonce=answer.nonce)
+    assert len((await good.hear()).resources) == 1
+
+
+async def test_a_stream_without_a_node_is_ended(served: Served) -> None:
+    client = served.client(node="")
+    await client.ask(CLUSTERS)
+    code, words = await client.ending()
+    assert (code, words) == (grpc.StatusCode.INVALID_ARGUMENT, "the first request names no node")
+
+
+async def test_streams_are_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STREAMS_MAX", 1)
+    served.publish()
+    first = served.client()
+    await first.ask(CLUSTERS)
+    await first.hear()
+    second = served.client(node="n2")
+    code, _ = await second.ending()
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_stream_that_nobody_reads_holds_up_no_other(served: Served, endpoint: Any) -> None:
+    ports = tuple(range(1, 20_000))  # one push is larger than all buffers between here and there
+    served.publish(endpoint("iris", ports))
+    stuck, other = served.client(node="stuck"), served.client(node="other")
+    await stuck.ask(ASSIGNMENTS, resource_names_subscribe=["default/iris/r1"])
+    await other.ask(ROUTES, resource_names_subscribe=["gateway"])
+    answer = await other.hear()
+    for timeout_s in (10, 20, 30):
+        served.publish(endpoint("iris", ports, timeout_s=timeout_s))
+        await other.ask(ROUTES, response_nonce=answer.nonce)
+        answer = await other.hear()
+
+
+async def test_a_node_that_left_is_remembered_and_news_are_told(
+    served: Served, endpoint: Any, eventually: Any
+) -> None:
+    served.publish(endpoint("iris", (1,)))
+    client = served.client()
+    await client.ask(CLUSTERS)
+    answer = await client.hear()
+    served.ads.changed.clear()
+    served.clock.advance(5)
+    await client.ask(CLUSTERS, response_nonce=answer.nonce, error_detail=_status("too odd"))
+    await asyncio.wait_for(served.ads.changed.wait(), 10)
+    [told] = served.ads.nodes()[0].types
+    assert (told.nack, told.nack_at_s, told.acked_version) == ("too odd", 1_005.0, "")
+    served.ads.changed.clear()
+    client.leave()
+    await asyncio.wait_for(served.ads.changed.wait(), 10)
+    [node] = served.ads.nodes()
+    assert (node.node, node.connected, node.connected_since_s) == ("n1", False, 1_000.0)
+
+
+async def test_publishing_the_same_again_is_no_news(served: Served, endpoint: Any) -> None:
+    served.publish(endpoint("iris", (1,)))
+    client = served.client()
+    await client.ask(CLUSTERS)
+    await client.ask(CLUSTERS, response_nonce=(await client.hear()).nonce)
+    await client.ask(LISTENERS)
+    await client.hear()
+    await client.ask(ROUTES, resource_names_subscribe=["nobody"])
+    served.ads.changed.clear()
+    served.publish(endpoint("iris", (1,)))
+    await asyncio.sleep(0)
+    assert not served.ads.changed.is_set()
+
+
+def _status(message: str) -> Status:
+    return Status(code=3, message=message)
