@@ -24,6 +24,7 @@ from trimtab.control.options import Started
 from trimtab.control.platform import Platform
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
+from trimtab.control.scrape import Scraper
 from trimtab.control.store import Store
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Exhausted
@@ -456,6 +457,7 @@ def make_platform(plane: Plane, process: FakeProcess | None = None) -> Platform:
         plane.fleet,
         plane.reconciler,
         plane.observations,
+        Scraper(plane.fleet, plane.clock),
         plane.envoy,
         process,
         process,

@@ -11,6 +11,7 @@ from trimtab.control.draining import Drain
 from trimtab.control.observations import LoadNow
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import FAILURES_MAX
+from trimtab.control.scrape import Counts
 from trimtab.control.status import Seen, endpoint_message, state_of
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
@@ -29,9 +30,9 @@ def record(wanted: int = 1, serving: int = 1, outcome: Outcome = Outcome.SERVING
     return replace(EndpointRecord(NAME, spec, 2, 0.0, wanted, serving, outcome), **other)
 
 
-def revision(number: int, failures: int = 0, pods_wanted: int = 2) -> RevisionRecord:
+def revision(number: int, failures: int = 0, failed_at_s: float = 3.0) -> RevisionRecord:
     key = RevisionKey(NAME, number)
-    return RevisionRecord(Revision(key, MODEL, f"h{number}", 0.0), pods_wanted, failures)
+    return RevisionRecord(Revision(key, MODEL, f"h{number}", 0.0), 2, failures, failed_at_s)
 
 
 def pod(number: int, index: int, phase: PodPhase = PodPhase.READY) -> Pod:
@@ -49,6 +50,11 @@ def seen(told: EndpointRecord, ready: tuple[int, int] = (2, 0), failures: int = 
     return Seen(told, known, pods, **other)
 
 
+def looping(told: Seen) -> Seen:
+    """The same, but the last failure came before any pod that is ready now was."""
+    return replace(told, revisions={n: replace(r, failed_at_s=1.0) for n, r in told.revisions.items()})
+
+
 ROLLING, SERVING, FAILED = Outcome.ROLLING, Outcome.SERVING, Outcome.FAILED
 
 
@@ -58,6 +64,10 @@ ROLLING, SERVING, FAILED = Outcome.ROLLING, Outcome.SERVING, Outcome.FAILED
         (seen(record()), "READY", "revision 1 serves with 2 of 2 pods"),
         (seen(record(), (1, 0)), "READY", "revision 1 serves with 1 of 2 pods"),
         (seen(record(), (1, 0), FAILURES_MAX), "READY", "revision 1 serves with 1 of 2 pods"),
+        (looping(seen(record(), (1, 0), 1)), "READY", "revision 1 serves with 1 of 2 pods"),
+        (looping(seen(record(), (1, 0), 2)), "FAILED", "pods of revision 1 fail again and again"),
+        (seen(record(), answers=Counts(5, 5)), "FAILED", "revision 1 answers nothing but errors"),
+        (seen(record(), answers=Counts(5, 4)), "READY", "revision 1 serves with 2 of 2 pods"),
         (seen(record(), (0, 0)), "DEPLOYING", "revision 1 has 0 of 2 pods ready"),
         (seen(record(), (0, 0), last_failure=OOM), "FAILED", "revision 1 does not serve"),
         (

@@ -111,6 +111,8 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
         return f"revision {wanted} failed; revision {serving} serves on"
     if state == v1.FAILED and seen.answers.only_faults:
         return f"revision {serving} answers nothing but errors"
+    if state == v1.FAILED and seen.ready(serving):
+        return f"pods of revision {serving} fail again and again"
     if state == v1.FAILED:
         again = f"; tried again in {seen.retry_in_s:.0f} s" if seen.retry_in_s is not None else ""
         failed = f"revision {wanted} failed; " if wanted != serving and serving else ""
