@@ -143,14 +143,13 @@ class Reconciler:
         try:
             await self._endpoint(name, pods, live)
             live.error = ""
-        except TrimtabError as error:
-            live.error = str(error)
-            self._metrics.errors.labels("reconcile").inc()
-            log.warning("%s: %s", name, error)
         except Exception as error:
-            live.error = f"internal error: {error!r}"
+            known = isinstance(error, TrimtabError)
+            told = str(error) if known else f"internal error: {error!r}"
+            if told != live.error:  # once, not at each look for as long as a disk is full
+                log.warning("%s: %s", name, told, exc_info=None if known else error)
+            live.error = told
             self._metrics.errors.labels("reconcile").inc()
-            log.exception("%s: look failed", name)
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
         pods = await self._without_strangers(name, pods)
@@ -190,11 +189,11 @@ class Reconciler:
         revisions = self._endpoints.revisions(name)
         for pod in pods:
             if pod.phase is PodPhase.FAILED:
-                self._metrics.pod_failures.labels(name.namespace, name.name).inc()
-                log.warning("%s: pod %s failed: %s", name, pod.id, pod.cause)
                 live.last_failure = self._words_of(pod)
                 failed = rollout.after_failure(revisions[pod.revision.number], pod, now_s)
                 self._endpoints.put_revision(failed)
+                self._metrics.pod_failures.labels(name.namespace, name.name).inc()
+                log.warning("%s: pod %s failed: %s", name, pod.id, pod.cause)
                 await self._fleet.forget_pod(pod.id)
         left = tuple(pod for pod in pods if pod.phase is not PodPhase.FAILED)
         for number, alive in _by_revision(left).items():

@@ -144,7 +144,7 @@ class Scaling:
             concurrency=record.spec.models[0].concurrency,
             max_pods=record.spec.max_pods,
             room=room.pods,
-            room_why=room.why,
+            room_why=room.why.removeprefix(f"{THIS_MACHINE}: "),  # a reason begins with it
         )
 
 

@@ -119,7 +119,9 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
         return f"{failed}revision {serving or wanted} does not serve{again}"
     retry = f" (try {seen.revisions[wanted].failures + 1}{_tries(seen)})" if _retrying(seen) else ""
     waits = f"revision {wanted} has {seen.ready(wanted)} of {pods} pods ready{retry}"
-    return f"{waits}; revision {serving} serves" if state == v1.UPDATING and serving != wanted else waits
+    capped = f"; capped by {seen.capped_by}" if seen.capped_by else ""
+    serves = f"; revision {serving} serves" if state == v1.UPDATING and serving != wanted else ""
+    return f"{waits}{capped}{serves}"
 
 
 def _retrying(seen: Seen) -> bool:
