@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import psutil
 import pytest
 
 from trimtab.control import main
@@ -21,18 +24,26 @@ from trimtab.control.reconcile import Reconciler
 from trimtab.core.errors import Exhausted, Failed
 from trimtab.envoy import process
 from trimtab.host.ports import free_port
-from trimtab.host.process import find, stray_members
+from trimtab.host.process import Process, find, spawn, stray_members
 
 WITHIN_S = 30.0
-# An Envoy that is to outlive a control plane outlives the object by which this process knew it.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Popen.__del__:pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Iterator[ServeOptions]:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServeOptions]:
+    """A home of its own. Every Envoy that was started for it is ended, and its end awaited."""
+    started: list[Process] = []
+
+    def recorded(*what: Any, **how: Any) -> Process:
+        started.append(spawn(*what, **how))
+        return started[-1]
+
+    monkeypatch.setattr(process, "spawn", recorded)
     yield ServeOptions(home=tmp_path / "home", listen=f"127.0.0.1:{free_port('127.0.0.1')}")
-    for left in stray_members(tmp_path / "home"):
-        left.kill()
+    for envoy in started:
+        envoy.signal_group(signal.SIGKILL)
+        psutil.wait_procs([psutil.Process(envoy.pid)] if envoy.alive() else [], timeout=WITHIN_S)
+        assert not envoy.alive()
 
 
 def envoys(options: ServeOptions) -> list[int]:

@@ -222,6 +222,23 @@ async def test_a_look_that_breaks_is_followed_by_the_next(
     assert plane.metrics.registry.get_sample_value("trimtab_errors_total", {"where": "look"}) == 1
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_it_ends_when_told_to_even_if_news_come_in_the_same_instant(plane: Any, steps: int) -> None:
+    """SIGTERM as a pod got ready: the cancellation was swallowed, and the control plane never ended."""
+    running = asyncio.create_task(plane.reconciler.run())
+    async with plane.reconciler.looked:
+        await plane.reconciler.looked.wait()
+    await asyncio.sleep(0)
+    plane.reconciler.wake.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait([running], timeout=5)
+    if not done:
+        running.cancel()
+    assert done, "it goes on"
+
+
 async def test_a_look_asks_the_fleet_and_the_machine_no_more_often_with_more_endpoints(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

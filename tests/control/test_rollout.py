@@ -151,7 +151,7 @@ def test_a_start_beyond_its_deadline_is_final_and_long_service_forgives() -> Non
     assert after_service(failing, (young,), NOW_S + 60).failures == 0
 
 
-@pytest.mark.parametrize(("failures", "rest_s"), [(0, 0), (1, 0), (2, 2), (3, 4), (6, 32), (40, 60)])
+@pytest.mark.parametrize(("failures", "rest_s"), [(0, 0), (1, 0), (2, 1), (3, 2), (7, 32), (40, 60)])
 def test_rests_double_up_to_a_minute(failures: int, rest_s: float) -> None:
     assert backoff_s(failures) == rest_s
 

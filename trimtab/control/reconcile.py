@@ -91,7 +91,8 @@ class Reconciler:
                 self._metrics.errors.labels("look").inc()
                 log.exception("look failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), LOOK_EACH_S)
+                async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
+                    await self.wake.wait()
             await asyncio.sleep(LOOKS_APART_S)
             self.wake.clear()
 

@@ -111,11 +111,11 @@ def plan(
 
 
 def backoff_s(failures: int) -> float:
-    """Seconds to wait after the n-th failed round: 0, 0, 2, 4, 8, … at most BACKOFF_MAX_S.
+    """Seconds to wait after the n-th failed round: 0, 0, 1, 2, 4, … at most BACKOFF_MAX_S.
 
     The first loss is replaced at once: a pod that was killed says nothing about the next one.
     """
-    doublings = min(failures - 1, 16)  # far beyond the maximum, and no overflow
+    doublings = min(failures - 2, 16)  # far beyond the maximum, and no overflow
     return 0.0 if failures <= 1 else min(BACKOFF_MAX_S, 2.0**doublings)
 
 
