@@ -171,10 +171,10 @@ class AdsServer:
             log.warning("stream of Envoy `%s` ended: %s", stream.node, error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            self._forget(stream)  # before any await: a second cancellation would leave it registered
             for task in (writer, reader):
                 task.cancel()
             await asyncio.gather(writer, reader, return_exceptions=True)
-            self._forget(stream)
 
     async def _read(self, variant: Variant, stream: _Stream, requests: Requests) -> None:
         async for raw in requests:
