@@ -109,19 +109,24 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
         return f"revision {serving} serves with {seen.ready(serving)} of {wanted_pods} pods"
     if state == v1.UPDATE_FAILED:
         return f"revision {wanted} failed; revision {serving} serves on"
-    if state == v1.FAILED and seen.answers.only_faults:
-        return f"revision {serving} answers nothing but errors"
-    if state == v1.FAILED and seen.ready(serving):
-        return f"pods of revision {serving} fail again and again"
     if state == v1.FAILED:
-        again = f"; tried again in {seen.retry_in_s:.0f} s" if seen.retry_in_s is not None else ""
-        failed = f"revision {wanted} failed; " if wanted != serving and serving else ""
-        return f"{failed}revision {serving or wanted} does not serve{again}"
+        return _failed_message(seen)
     retry = f" (try {seen.revisions[wanted].failures + 1}{_tries(seen)})" if _retrying(seen) else ""
     waits = f"revision {wanted} has {seen.ready(wanted)} of {pods} pods ready{retry}"
     capped = f"; capped by {seen.capped_by}" if seen.capped_by else ""
     serves = f"; revision {serving} serves" if state == v1.UPDATING and serving != wanted else ""
     return f"{waits}{capped}{serves}"
+
+
+def _failed_message(seen: Seen) -> str:
+    wanted, serving = seen.record.wanted_revision, seen.record.serving_revision
+    if seen.answers.only_faults:
+        return f"revision {serving} answers nothing but errors"
+    if seen.ready(serving):
+        return f"pods of revision {serving} fail again and again"
+    again = f"; tried again in {seen.retry_in_s:.0f} s" if seen.retry_in_s is not None else ""
+    failed = f"revision {wanted} failed; " if wanted != serving and serving else ""
+    return f"{failed}revision {serving or wanted} does not serve{again}"
 
 
 def _retrying(seen: Seen) -> bool:
