@@ -16,7 +16,7 @@ from typing import Any
 
 LOAD = Path(__file__).resolve().parent.parent / "bench" / "load.py"
 SPIKE = 10  # the spike is so many times the low rate
-BUSY_SHARE, BUSY_CORES_MAX = 0.5, 3.0  # of this machine's cores, in the spike; starting pods need the rest
+BUSY_SHARE, BUSY_CORES_MAX = 0.4, 3.0  # of this machine's cores, in the spike; starting pods need the rest
 RATE_MIN, RATE_MAX = 10.0, 200.0  # requests a second in the spike
 LOW_S, SPIKE_S = 20.0, 40.0
 
