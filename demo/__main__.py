@@ -64,6 +64,7 @@ def run(home: Path, once: bool) -> int:
     trimtab, ours = start(home)
     try:
         trained = prepare(home)
+        begin_anew(trimtab)
         deploy(trimtab, trained)
         first_prediction(trimtab, trained)
         console.print(f"  first prediction {time.monotonic() - begin_s:.0f} s after the start")
@@ -109,6 +110,13 @@ def prepare(home: Path) -> Trained:
         f"  {trained.uri} in {trained.tracking_uri}: {trained.accuracy:.1%} right on unseen pictures"
     )
     return trained
+
+
+def begin_anew(trimtab: Platform) -> None:
+    """Take away what an earlier demo left: this one's pods and decisions are to be its own."""
+    if any(endpoint["ref"]["name"] == NAME for endpoint in trimtab("status")["endpoints"]):
+        step(f"Take away the {NAME} of an earlier demo: trimtab delete {NAME}")
+        trimtab("delete", NAME)
 
 
 def deploy(trimtab: Platform, trained: Trained) -> None:
