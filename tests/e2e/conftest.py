@@ -5,6 +5,7 @@ What a test starts in its home is taken down with it, whatever happened.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
+import requests
 
 from trimtab.host.ports import free_port
 from trimtab.host.process import stray_members
@@ -86,6 +89,19 @@ class Platform:
     def up(self, *arguments: str) -> None:
         self("up", "--listen", self.listen, "--detach", *arguments)
 
+    def foreground(self) -> subprocess.Popen[bytes]:
+        """`trimtab up` as somebody's own terminal runs it; returns once it answers."""
+        command = [TRIMTAB, "up", "--listen", self.listen, "--home", self.home]
+        silent = subprocess.DEVNULL
+        started = subprocess.Popen(command, env=self.environment, stdout=silent, stderr=silent)
+        until(lambda: self.run("status").returncode == 0, within_s=30, what="it is up")
+        return started
+
+    def ask(self, name: str, seconds: float) -> int:
+        """The status of one request to a model that answers after so many seconds."""
+        row = [seconds, 0.0, 0.0, 0.0]
+        return int(requests.post(self.url(name), json={"inputs": [row]}, timeout=90).status_code)
+
     def log(self) -> str:
         path = self.home / "control.log"
         return "\n" + path.read_text()[-3000:] if path.exists() else ""
@@ -102,6 +118,18 @@ class Platform:
 
     def control_pid(self) -> int:
         return int(json.loads((self.home / "run" / "control.json").read_text())["pid"])
+
+    def strays(self, name: str) -> list[int]:
+        """Processes of this home that are neither the control plane, nor Envoy, nor a pod in the status."""
+        revisions = self.status(name).get("revisions", [])
+        known = {pod["process_id"] for revision in revisions for pod in revision.get("pods", [])}
+        known |= {self.control_pid(), self.envoy()["process_id"]}
+        strays = []
+        for process in stray_members(self.home):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if not known & {process.pid, *(parent.pid for parent in process.parents())}:
+                    strays.append(process.pid)
+        return strays
 
     def envoy(self) -> dict[str, Any]:
         return dict(self("status")["platform"]["envoys"][0])

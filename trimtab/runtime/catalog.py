@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.protocol import Protocol
-from trimtab.core.spec import ModelSpec
+from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,20 @@ def _mlflow_command(launch: Launch) -> tuple[str, ...]:
     )
 
 
-def _thread_limits(launch: Launch) -> dict[str, str]:
-    """Numeric libraries start a thread per core of the machine unless told how many are the pod's."""
+def _mlflow_environment(launch: Launch) -> dict[str, str]:
+    """What a pod sees unless the model's own `env` says otherwise.
+
+    Numeric libraries start a thread per core of the machine unless told how many are the pod's.
+    MLflow gives a prediction 60 s unless told more; here the endpoint's request_timeout_s, which
+    Envoy enforces, is what ends a request.
+    """
     cores = str(cores_of(launch.model))
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return dict.fromkeys(names, cores) | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    return dict.fromkeys(names, cores) | {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_MAX_S:.0f}",
+    }
 
 
 def cores_of(model: ModelSpec) -> int:
@@ -71,7 +80,7 @@ MLFLOW = Runtime(
     name="mlflow",
     protocols=frozenset({Protocol.INVOCATIONS}),
     command=_mlflow_command,
-    environment=_thread_limits,
+    environment=_mlflow_environment,
     ready_path="/health/ready",
     metrics_path="/metrics",
     first_concurrency=cores_of,
