@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,10 @@ import grpc
 
 import trimtab
 from trimtab.control.api import ControlApi
+from trimtab.control.ending import end_all, end_new
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.home import Home
+from trimtab.control.leaving import TERM_GRACE_S
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.options import (
@@ -32,13 +34,12 @@ from trimtab.control.options import (
     down_window_s,
 )
 from trimtab.control.platform import Platform
-from trimtab.control.reconcile import TERM_GRACE_S, Reconciler
+from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.scrape import Scraper
 from trimtab.control.store import Store
 from trimtab.core.clock import Clock, SystemClock
-from trimtab.core.errors import Conflict, Failed, TrimtabError
-from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.errors import Conflict, Failed
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 16 << 20  # 2,000 endpoints of one Envoy made one message of 1 MB
 METRICS_EACH_S = 1.0
 ROUTED_WITHIN_S = 10.0  # it takes 0.1 s; with a refused listener `status` and `doctor` tell more than a wait
-END_NEW_WITHIN_S = 5.0
 
 
 async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | None = None) -> None:
@@ -148,7 +148,7 @@ async def _run(
             async with _servers(parts, home), _started(parts, home) as up:
                 await _work(parts, ended, tell, up)
             if parts.platform.stopping.is_set():
-                await _take_down(parts, parts.platform.grace_s)
+                await end_all(parts.envoy, parts.fleet, parts.platform.grace_s)
         finally:
             await parts.fleet.close()
 
@@ -163,7 +163,7 @@ async def _started(parts: _Parts, home: Home) -> AsyncIterator[asyncio.Event]:
         yield up
     except BaseException:
         if not up.is_set():
-            await _end_new(parts, before)
+            await end_new(parts.envoy, parts.fleet, before)
         raise
 
 
@@ -291,36 +291,3 @@ async def _first_of(*events: asyncio.Event, within_s: float | None = None) -> No
     finally:
         for wait in waits:
             wait.cancel()
-
-
-async def _take_down(parts: _Parts, grace_s: float) -> None:
-    """Envoy first, so that requests in flight still find their pods; then every pod, come what may."""
-    log.info("stopping Envoy and %d pods", len(parts.fleet.pods()))
-    try:
-        await parts.envoy.stop(grace_s)
-    except TrimtabError as error:
-        log.error("%s", error)
-    await _end_pods(parts.fleet, parts.fleet.pods(), grace_s)
-
-
-async def _end_new(parts: _Parts, before: set[int]) -> None:
-    """End what runs and is not among the processes of `before`."""
-    if parts.envoy.status().pid not in before:
-        await parts.envoy.stop(0.0)
-    pods = [pod for pod in parts.fleet.pods() if pod.process_id not in before]
-    await _end_pods(parts.fleet, pods, END_NEW_WITHIN_S)
-
-
-async def _end_pods(fleet: LocalFleet, pods: Iterable[Pod], grace_s: float) -> None:
-    """Stop pods and wait until they have gone."""
-    ids = {pod.id for pod in pods}
-    for pod in fleet.pods():
-        if pod.id in ids and pod.phase is PodPhase.FAILED:
-            await fleet.forget_pod(pod.id)
-        elif pod.id in ids:
-            await fleet.stop_pod(pod.id, grace_s)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(grace_s + 5.0):
-            while any(pod.id in ids for pod in fleet.pods()):
-                fleet.changed.clear()
-                await fleet.changed.wait()

@@ -13,9 +13,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from trimtab.control import draining, rollout, view
-from trimtab.control.draining import Drain, Step
+from trimtab.control import rollout, view
+from trimtab.control.draining import Drain
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.leaving import Leaving
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.progress import Progress
@@ -29,7 +30,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
+from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import EndpointView, Gateway
 
@@ -37,9 +38,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
-DRAIN_MARGIN_S = 5.0  # beyond the longest request an endpoint allows
 LOG_TAIL_LINES = 20
-TERM_GRACE_S = 30.0
 
 
 @dataclass
@@ -75,6 +74,7 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._publisher = Publisher(ads, gateway, clock, metrics)
+        self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
         self.wake = asyncio.Event()
@@ -121,7 +121,7 @@ class Reconciler:
             for record in self._endpoints.all():
                 await self._contained(record.name, seen.pop(record.name, ()))
             for strangers in seen.values():
-                await self._remove_strangers(strangers)
+                await self._leaving.remove(strangers)
             self._scaling.record_decisions()
             await self._publisher.publish(self._views)
             self._forget_gone()
@@ -171,7 +171,7 @@ class Reconciler:
         live.capped_by = self._capped_by(record, facts)
         record = self._record_progress(record, facts, steps, live)
         await self._start(name, facts, steps, live)
-        await self._drain(record, pods, steps, live)
+        await self._leaving.advance(live.drains, pods, steps.leaves, record.spec.request_timeout_s)
         if record.deleting and not pods and self._publisher.routes_settled(record):
             self._endpoints.remove(name)
             self._forget(name)
@@ -181,7 +181,7 @@ class Reconciler:
     async def _without_strangers(self, name: EndpointName, pods: tuple[Pod, ...]) -> tuple[Pod, ...]:
         """The pods whose revision is on record; any other, left by another store, has to go."""
         known = self._endpoints.revisions(name)
-        await self._remove_strangers(pod for pod in pods if pod.revision.number not in known)
+        await self._leaving.remove([pod for pod in pods if pod.revision.number not in known])
         return tuple(pod for pod in pods if pod.revision.number in known)
 
     async def _take_failures(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> tuple[Pod, ...]:
@@ -293,48 +293,12 @@ class Reconciler:
                     self._endpoints.put_revision(failed)
                     break
 
-    async def _drain(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> None:
-        """Begin, continue or take back the leaving of pods."""
-        now_s = self._clock.now_s()
-        present = {pod.id: pod for pod in pods if pod.phase in (PodPhase.STARTING, PodPhase.READY)}
-        stays = {i for i, drain in live.drains.items() if i not in steps.leaves and drain.revocable}
-        for pod_id in stays | (live.drains.keys() - present.keys()):
-            del live.drains[pod_id]
-        grace_s = record.spec.request_timeout_s + DRAIN_MARGIN_S
-        for pod_id in steps.leaves:
-            if present[pod_id].phase is PodPhase.STARTING:
-                await self._fleet.stop_pod(pod_id, TERM_GRACE_S)
-            elif pod_id not in live.drains:
-                live.drains[pod_id] = Drain(pod_id, now_s, grace_s)
-        settled, connected = self._publisher.settled(ASSIGNMENTS), self._publisher.connected()
-        for pod_id, drain in list(live.drains.items()):
-            marked = self._publisher.shows(drain, present[pod_id])
-            live.drains[pod_id] = draining.advance(
-                drain, settled=settled and marked, connected=connected, now_s=now_s
-            )
-            if live.drains[pod_id].step is Step.STOP:
-                await self._fleet.stop_pod(pod_id, TERM_GRACE_S)
-                del live.drains[pod_id]
-
-    async def _remove_strangers(self, pods: Iterable[Pod]) -> None:
-        """Pods of endpoints that are not there any more."""
-        for pod in pods:
-            if pod.phase is PodPhase.FAILED:
-                await self._fleet.forget_pod(pod.id)
-            elif pod.phase is not PodPhase.STOPPING:
-                await self._fleet.stop_pod(pod.id, TERM_GRACE_S)
-
     def saw_requests(self) -> None:
         """After new signals: let drains count the flushes in which their pod was empty."""
-        now_s = self._clock.now_s()
-        pods = {pod.id: pod for pod in self._fleet.pods()}
-        for live in self._live.values():
-            for pod_id, drain in live.drains.items():
-                if pod_id in pods:
-                    seen = self._observations.in_flight(pods[pod_id].address, now_s)
-                    if seen is not None:
-                        at_s, in_flight = seen
-                        live.drains[pod_id] = draining.with_flush(drain, at_s=at_s, in_flight=in_flight)
+        draining = [live.drains for live in self._live.values() if live.drains]
+        pods = {pod.id: pod for pod in self._fleet.pods()} if draining else {}
+        for drains in draining:
+            self._leaving.saw_requests(drains, pods)
         self.wake.set()
 
     # publish
