@@ -12,7 +12,7 @@ pytestmark = pytest.mark.e2e
 def test_updates_rollbacks_and_ranges_lose_no_request(platform: Any, models: dict[str, str]) -> None:
     platform.up()
     platform("deploy", models["steady"], "--name", "iris", "--concurrency", "2..8")
-    load = platform.traffic("iris", "170:15")
+    load = platform.traffic("iris", "170:25")
 
     first = platform.pids("iris")
     platform("deploy", models["other"], "--name", "iris")
