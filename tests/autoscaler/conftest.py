@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from trimtab.autoscaler import Signals, State, Tuning, decide
+from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide
 from trimtab.core.decision import Decision
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from trimtab.autoscaler import Signals, State, Tuning, decide, inherit, overdue_pods, pods_range
+from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, inherit, overdue_pods, pods_range
 from trimtab.core.decision import Decision
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.autoscaler.demand import Given, ServiceTime, SlowRate, learn_service_time, measure
-from trimtab.autoscaler.tuning import DEFAULT
-from trimtab.autoscaler.windows import Evidence
+from trimtab.autoscaler.horizontal.demand import Given, ServiceTime, SlowRate, learn_service_time, measure
+from trimtab.autoscaler.horizontal.tuning import DEFAULT
+from trimtab.autoscaler.horizontal.windows import Evidence
 
 KNOWN = ServiceTime(0.1, DEFAULT.settle_requests)
 AT_REST = Given(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trimtab.autoscaler import Signals, State, Tuning, decide, pods_range
+from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, pods_range
 from trimtab.core.decision import Decision
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange

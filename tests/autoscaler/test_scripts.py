@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.autoscaler import Signals, State, decide
+from trimtab.autoscaler.horizontal import Signals, State, decide
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange
 

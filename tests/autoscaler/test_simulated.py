@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trimtab.autoscaler import Tuning
+from trimtab.autoscaler.horizontal import Tuning
 
 Arrivals = Iterator[tuple[float, float]]
 

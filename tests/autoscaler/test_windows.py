@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.autoscaler.tuning import DEFAULT
-from trimtab.autoscaler.windows import (
+from trimtab.autoscaler.horizontal.tuning import DEFAULT
+from trimtab.autoscaler.horizontal.windows import (
     ASKED,
     IN_FLIGHT,
     View,

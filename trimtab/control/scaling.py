@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from trimtab.autoscaler.horizontal import Signals, State, decide, inherit
-from trimtab.autoscaler.reasons import THIS_MACHINE
-from trimtab.autoscaler.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
+from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 from trimtab.control.decisions import decision_message
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations

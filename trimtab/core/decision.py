@@ -35,3 +35,31 @@ class Decision:
     would_change: str = ""
     inputs: tuple[tuple[str, float | None], ...] = ()
     candidates: tuple[Candidate, ...] = ()
+
+
+@dataclass(frozen=True)
+class LimitCandidate:
+    """One limit that a rule asked for, and why in plain words."""
+
+    rule: str
+    limit: int
+    why: str
+
+
+@dataclass(frozen=True)
+class LimitDecision:
+    """How many requests one pod of a revision may hold in flight, and how that came about.
+
+    The fields are those of `Decision`, with limits in place of pods.
+    """
+
+    revision: RevisionKey
+    at_s: float  # monotonic
+    limit_before: int
+    limit: int
+    rule: str
+    reason: str
+    binds: str = ""
+    would_change: str = ""
+    inputs: tuple[tuple[str, float | None], ...] = ()
+    candidates: tuple[LimitCandidate, ...] = ()

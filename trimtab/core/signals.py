@@ -51,3 +51,46 @@ class LatencySignal:
     count: int
     p50_s: float
     p99_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSignal:
+    """What DCGM says of the GPUs of one pod, at one time; each None is unknown. Shares are 0 to 1.
+
+    Of a pod with several GPUs: the mean share and the sum of the bytes. Of a GPU shared by several pods:
+    the whole GPU's figures, and `pods` tells by how many.
+    """
+
+    utilisation: float | None = None  # DCGM_FI_DEV_GPU_UTIL: share of time in which any kernel ran
+    engine_active: float | None = None  # DCGM_FI_PROF_GR_ENGINE_ACTIVE
+    memory_used_bytes: float | None = None  # DCGM_FI_DEV_FB_USED
+    memory_free_bytes: float | None = None  # DCGM_FI_DEV_FB_FREE
+    memory_bandwidth: float | None = None  # DCGM_FI_PROF_DRAM_ACTIVE
+    fp16_active: float | None = None  # DCGM_FI_PROF_PIPE_FP16_ACTIVE
+    tensor_active: float | None = None  # DCGM_FI_PROF_PIPE_TENSOR_ACTIVE
+    pods: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PodSignal:
+    """What is known of one ready pod over the `period_s` seconds that end at `at_s`; None is unknown.
+
+    `in_flight` and `queued` are means over the period where they can be had, else gauges at its end;
+    `completions` and `request_time_s` are sums over it, the latter the whole time in the pod of each
+    completed request. Times are monotonic seconds at the receiver.
+    """
+
+    revision: RevisionKey
+    pod: str
+    at_s: float
+    period_s: float
+    in_flight: float | None = None  # requests that the pod holds, its own queue included
+    queued: float | None = None  # of these, in the model server's own queue
+    completions: float | None = None
+    request_time_s: float | None = None
+    failed: float | None = None  # of the completions, answered 5xx or failed by the model
+    cpu_cores: float | None = None  # used
+    memory_bytes: float | None = None  # resident at the end
+    io_wait: float | None = None  # share of the period in which some task waited for I/O (pressure)
+    cache_used: float | None = None  # share of a language model's key-value cache in use
+    gpu: GpuSignal | None = None

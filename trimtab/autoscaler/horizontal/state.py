@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from trimtab.autoscaler.demand import ServiceTime, SlowRate
-from trimtab.autoscaler.tuning import DEFAULT, Tuning
-from trimtab.autoscaler.windows import EnvoyHistory, Peaks
+from trimtab.autoscaler.horizontal.demand import ServiceTime, SlowRate
+from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.horizontal.windows import EnvoyHistory, Peaks
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange

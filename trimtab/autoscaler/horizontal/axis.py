@@ -14,14 +14,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from trimtab.autoscaler import reasons
-from trimtab.autoscaler.demand import Demand, Given, learn_service_time, measure
-from trimtab.autoscaler.state import Signals, State, capacity, inherit, overdue_pods, pods_for, pods_range
-from trimtab.autoscaler.tuning import DEFAULT, Tuning
-from trimtab.autoscaler.windows import ASKED, IN_FLIGHT, QUEUED, Evidence, View, absorb, by_second, push_peak
+from trimtab.autoscaler.horizontal import reasons
+from trimtab.autoscaler.horizontal.demand import Demand, Given, learn_service_time, measure
+from trimtab.autoscaler.horizontal.state import Signals, State, capacity, inherit, overdue_pods, pods_for, pods_range
+from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.horizontal.windows import ASKED, IN_FLIGHT, QUEUED, Evidence, View, absorb, by_second, push_peak
 from trimtab.core.decision import Candidate, Decision
 
-__all__ = ["Signals", "State", "decide", "inherit", "overdue_pods", "pods_range"]
+
 
 
 class _Seen(NamedTuple):

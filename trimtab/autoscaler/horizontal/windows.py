@@ -13,7 +13,7 @@ from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
-from trimtab.autoscaler.tuning import Tuning
+from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.core.signals import RevisionSignal
 
 COUNT_MAX = 1e7  # more requests in one flush than any Envoy can pass: a larger one is no observation

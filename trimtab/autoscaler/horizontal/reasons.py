@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from trimtab.autoscaler.demand import Demand
-from trimtab.autoscaler.tuning import Tuning
+from trimtab.autoscaler.horizontal.demand import Demand
+from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.core.decision import Candidate
 from trimtab.core.spec import ConcurrencyRange
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from math import inf, sqrt
 from typing import NamedTuple
 
-from trimtab.autoscaler.tuning import Tuning
-from trimtab.autoscaler.windows import Evidence, largest_mean
+from trimtab.autoscaler.horizontal.tuning import Tuning
+from trimtab.autoscaler.horizontal.windows import Evidence, largest_mean
 
 
 class ServiceTime(NamedTuple):
