@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ class FakeControl(ControlServicer):
         self.endpoints: dict[tuple[str, str], pb.Endpoint] = {}
         self.changes: list[pb.Change] = []
         self.decisions: list[pb.Decision] = []
+        self.replayed = pb.ReplayDecisionsResponse()
         self.asked: list[Any] = []
         self.refuse: dict[str, TrimtabError] = {}
         self.outcome: Callable[[pb.Endpoint], list[pb.Status]] = self.succeeds
@@ -144,7 +146,14 @@ class FakeControl(ControlServicer):
 
     def ListDecisions(self, request: Any, context: Any) -> pb.ListDecisionsResponse:
         self._answer("ListDecisions", request, context)
-        return pb.ListDecisionsResponse(decisions=self.decisions[: request.limit])
+        before_s = request.before_s or math.inf
+        found = [d for d in self.decisions if d.axis == request.axis and d.at_s < before_s]
+        return pb.ListDecisionsResponse(decisions=found[: request.limit])
+
+    def ReplayDecisions(self, request: Any, context: Any) -> pb.ReplayDecisionsResponse:
+        self._answer("ReplayDecisions", request, context)
+        self._found(request.ref, context)
+        return self.replayed
 
     def StreamLogs(self, request: Any, context: Any) -> Iterator[pb.LogLine]:
         self._answer("StreamLogs", request, context)

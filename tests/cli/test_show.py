@@ -125,30 +125,6 @@ def test_status_says_when_an_alias_moved(
     assert ("alias" in run("status").stdout) == (says is not None)
 
 
-def test_why_gives_reasons_what_binds_and_what_would_change_it(
-    run: Run, control: Any, iris: pb.Endpoint
-) -> None:
-    done = run("why", "iris")
-    for words in (
-        "2 → 3 pods (rule: load)",
-        "because: load wants 3",
-        "bound by: this machine",
-        "would change: less than 2",
-        "candidate: load asks for 3 pods",
-        "arrivals_per_s 12, service_time_s ?",
-        "capped by this machine",
-    ):
-        assert words in done.stdout
-    assert "before that:" in done.stdout
-
-
-def test_why_before_the_first_decision(run: Run, control: Any, iris: pb.Endpoint) -> None:
-    control.decisions.clear()
-    done = run("why", "iris")
-    assert done.exit_code == 0
-    assert "no decision yet" in done.stderr
-
-
 def test_history_tells_who_when_what(run: Run, control: Any, iris: pb.Endpoint) -> None:
     done = run("history", "iris")
     for words in ("ann@box", "range 1..64 → 2..100", "2023-11-14"):

@@ -31,7 +31,7 @@ from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.signals import EndpointSignal, RevisionSignal
+from trimtab.core.signals import EndpointSignal, PodSignal, RevisionSignal
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
 from trimtab.envoy.process import EnvoyStatus
 from trimtab.fleet.protocol import Room
@@ -317,6 +317,7 @@ class Plane:
         self.envoy = FakeEnvoy()
         self.load: dict[EndpointName, float] = {}  # concurrent requests
         self.in_flight: dict[str, int] = {}  # by address, of those that do not answer
+        self.pod_news: dict[RevisionKey, tuple[PodSignal, ...]] = {}  # until the autoscaler takes them
         self.down_window_s = down_window_s
         self.store: KillableStore | None = None
         self.start()
@@ -328,7 +329,12 @@ class Plane:
         self.observations = Observations()
         self.endpoints = Endpoints(self.store, self.clock, has_model=lambda digest: True)
         self.scaling = Scaling(
-            self.observations, self.store, self.clock, self.metrics, down_window_s=self.down_window_s
+            self.observations,
+            self.store,
+            self.clock,
+            self.metrics,
+            down_window_s=self.down_window_s,
+            pod_signals=lambda key: self.pod_news.pop(key, ()),
         )
         gateway = Gateway("127.0.0.1", 8080)
         self.reconciler = Reconciler(

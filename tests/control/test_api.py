@@ -348,3 +348,34 @@ async def test_shutdown_asks_with_a_bounded_grace(call: Any, platform: Any) -> N
     assert platform.grace_s == 30.0
     await call("Shutdown", v1.ShutdownRequest(grace_s=2.0))
     assert platform.grace_s == 2.0
+
+
+async def test_decisions_are_replayed_with_other_constants(plane: Any, call: Any, spec: Spec) -> None:
+    await served(plane, call, spec(1))
+    plane.load[IRIS] = 6.0
+    await plane.seconds(60)
+    same = await call("ReplayDecisions", v1.ReplayDecisionsRequest(ref=REF))
+    told = await call("ListDecisions", v1.ListDecisionsRequest(ref=REF, limit=1_000))
+    assert (same.decisions, same.decisions_differing) == (len(told.decisions), 0)
+    assert (same.since_s, same.until_s) == (told.decisions[-1].at_s, told.decisions[0].at_s)
+    cautious = v1.ReplayDecisionsRequest(ref=REF, set={"headroom": 4.0})
+    found = await call("ReplayDecisions", cautious)
+    assert found.decisions_differing == len(found.differing) > 0
+    assert all(row.pods_replayed > row.pods and row.reason_replayed for row in found.differing)
+    half = v1.ReplayDecisionsRequest(ref=REF, since_s=told.decisions[5].at_s, until_s=told.decisions[2].at_s)
+    assert (await call("ReplayDecisions", half)).decisions == 4
+    unknown = v1.ReplayDecisionsRequest(ref=REF, set={"down_windows": 1.0})
+    error = await refused(InvalidInput, call("ReplayDecisions", unknown))
+    assert "down_window_s" in error.hint
+    nobody = v1.ReplayDecisionsRequest(ref=v1.EndpointRef(name="nobody"))
+    await refused(NotFound, call("ReplayDecisions", nobody))
+
+
+async def test_decisions_of_each_axis_are_told_apart(plane: Any, call: Any, spec: Spec) -> None:
+    await served(plane, call, spec(1))
+    await plane.seconds(100)
+    for axis in (v1.AXIS_PODS, v1.AXIS_LIMIT):
+        request = v1.ListDecisionsRequest(ref=REF, axis=axis)
+        found = (await call("ListDecisions", request)).decisions
+        assert found
+        assert {decision.axis for decision in found} == {axis}

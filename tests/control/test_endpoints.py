@@ -12,13 +12,12 @@ import pytest
 from trimtab.control.endpoints import REVISIONS_KEPT, Endpoints
 from trimtab.control.migrations import STEPS
 from trimtab.control.records import Failure, Outcome
-from trimtab.control.store import DECISIONS_MAX, Store
+from trimtab.control.store import Store
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, Exhausted, InvalidInput, NotFound
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
-from trimtab.v1 import control_pb2 as v1
 
 IRIS = EndpointName("default", "iris")
 
@@ -195,15 +194,3 @@ def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) ->
     db.close()
     with pytest.raises(Conflict, match="newer trimtab"):
         Store(tmp_path)
-
-
-def test_decisions_are_bounded_and_newest_first(store: Store) -> None:
-    store.add_decisions(
-        (IRIS, v1.Decision(at_s=second, pods_before=1, pods=1 + second % 2))
-        for second in range(DECISIONS_MAX + 10)
-    )
-    everything = store.decisions(IRIS, 10_000, 1e9, changes_only=False)
-    assert len(everything) == DECISIONS_MAX
-    assert [d.at_s for d in everything[:2]] == [DECISIONS_MAX + 9, DECISIONS_MAX + 8]
-    changes = store.decisions(IRIS, 5, before_s=100.0, changes_only=True)
-    assert [d.at_s for d in changes] == [99, 97, 95, 93, 91]

@@ -181,12 +181,12 @@ async def test_a_full_disk_loses_decisions_but_stops_no_scaling(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await served(plane, spec(1))
-    recorded = len(plane.store.decisions(plane.record().name, 100, 1e12, changes_only=False))
+    recorded = len(plane.store.log.latest(plane.record().name, 100, 1e12))
 
-    def full(name: EndpointName, decision: Any) -> None:
+    def full(entry: Any, most: int) -> None:
         raise Exhausted("database or disk is full")
 
-    monkeypatch.setattr(plane.store, "_add_decision", full)
+    monkeypatch.setattr(plane.store.log, "_add", full)
     plane.load[plane.record().name] = 3.0
     await plane.until(lambda: plane.phases(1).count("ready") >= 3, within_s=30)
     assert plane.reconciler.live(plane.record().name).error == ""
@@ -194,7 +194,7 @@ async def test_a_full_disk_loses_decisions_but_stops_no_scaling(
     assert errors >= 1
     monkeypatch.undo()
     await plane.seconds(6)
-    assert len(plane.store.decisions(plane.record().name, 100, 1e12, changes_only=False)) > recorded
+    assert len(plane.store.log.latest(plane.record().name, 100, 1e12)) > recorded
 
 
 async def test_a_look_that_breaks_is_followed_by_the_next(

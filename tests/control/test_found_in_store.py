@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from trimtab.control.decisions import Logged
 from trimtab.control.endpoints import REVISIONS_KEPT, Endpoints
 from trimtab.control.migrations import STEPS
 from trimtab.control.records import Failure, Outcome
-from trimtab.control.store import DECISIONS_MAX, Store
+from trimtab.control.store import Store
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
@@ -89,38 +90,6 @@ def test_a_disk_that_fills_at_any_statement_leaves_memory_and_disk_agreeing(
     pytest.fail("it never succeeded")
 
 
-def test_decisions_are_trimmed_per_endpoint(store: Store, iris: EndpointName) -> None:
-    for name, count in ((iris, DECISIONS_MAX + 3), (OTHER, 5)):
-        store.add_decisions((name, v1.Decision(at_s=second)) for second in range(count))
-    store.add_decisions([])
-    kept = store.decisions(iris, 10_000, 1e9, changes_only=False)
-    assert (len(kept), kept[-1].at_s) == (DECISIONS_MAX, 3.0)
-    assert len(store.decisions(OTHER, 10_000, 1e9, changes_only=False)) == 5
-
-
-def test_decisions_of_one_look_are_one_write(store: Store, iris: EndpointName) -> None:
-    statements: list[str] = []
-    store._db.set_trace_callback(statements.append)
-    store.add_decisions([(iris, v1.Decision(at_s=1.0)), (OTHER, v1.Decision(at_s=1.0))])
-    store._db.set_trace_callback(None)
-    assert [s for s in statements if s in ("COMMIT", "BEGIN IMMEDIATE")] == ["BEGIN IMMEDIATE", "COMMIT"]
-    assert sum(s.startswith("INSERT") for s in statements) == 2
-
-
-def test_neither_trimming_nor_reading_decisions_sorts_them(store: Store, iris: EndpointName) -> None:
-    """With 2,000 each, sorting cost most of a decision's time."""
-    statements: list[str] = []
-    store._db.set_trace_callback(statements.append)
-    store.add_decisions([(iris, v1.Decision(at_s=1.0))])
-    store.decisions(iris, 20, 1e9, changes_only=False)
-    store._db.set_trace_callback(None)
-    looked_up = [s for s in statements if "ORDER BY" in s]
-    assert len(looked_up) == 2
-    for statement in looked_up:
-        steps = store._db.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
-        assert not any("TEMP B-TREE" in str(step) or "SCAN" in str(step) for step in steps), steps
-
-
 def test_a_store_of_an_earlier_version_keeps_all_it_holds(tmp_path: Path, iris: EndpointName) -> None:
     path = tmp_path / "trimtab.db"
     db = sqlite3.connect(path)
@@ -131,7 +100,13 @@ def test_a_store_of_an_earlier_version_keeps_all_it_holds(tmp_path: Path, iris: 
     db.close()
     store = Store(tmp_path)
     try:
-        assert [d.pods for d in store.decisions(iris, 10, 1e9, changes_only=False)] == [3]
+        assert [d.pods for d in store.log.latest(iris, 10, 1e9)] == [3]
+        (old,) = store.log.to_replay(iris, 0.0, 1e9)
+        assert (old.given, old.checkpoint) == (b"", b"")
+        store.record([Logged(iris, v1.Decision(at_s=6.0))])
+        assert store._db.execute("SELECT bytes FROM log_sizes").fetchall() == [
+            (sum(len(d.SerializeToString()) for d in store.log.latest(iris, 10, 1e9)),)
+        ]
         assert store._db.execute("PRAGMA user_version").fetchone()[0] == len(STEPS)
     finally:
         store.close()

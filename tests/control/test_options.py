@@ -15,6 +15,7 @@ from trimtab.control.options import (
     DOWN_WINDOW,
     Address,
     ServeOptions,
+    checked_dcgm,
     checked_listen,
     checked_metrics_listen,
     down_window_s,
@@ -94,6 +95,29 @@ def test_metrics_are_for_loopback_only_and_may_take_a_free_port(tmp_path: Path) 
     assert checked_metrics_listen(ServeOptions(tmp_path)).port == 0
     beyond = ServeOptions(tmp_path, metrics_listen="0.0.0.0:9090")
     assert refusal(Unauthorised, lambda: checked_metrics_listen(beyond)).where == "--metrics-listen"
+
+
+def test_exporters_of_gpu_metrics(tmp_path: Path) -> None:
+    assert checked_dcgm(ServeOptions(tmp_path)) == ()
+    several = (
+        "http://127.0.0.1:9400, https://[::1]:9400/other?a=b#c,,http://node-b:9400/,http://127.0.0.1:9400"
+    )
+    assert checked_dcgm(ServeOptions(tmp_path, dcgm=several)) == (
+        "http://127.0.0.1:9400/metrics",
+        "https://[::1]:9400/other?a=b",
+        "http://node-b:9400/metrics",
+    )
+    many = ",".join(f"http://node-{n}:9400" for n in range(options.EXPORTERS_MAX + 1))
+    refusal(Exhausted, lambda: checked_dcgm(ServeOptions(tmp_path, dcgm=many)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["127.0.0.1:9400", "ftp://host", "http://", "http://:9400", "http://host:x", "http://host:99999",
+     "http://host:0", "http://user@host", "http://ho st:9400", "http://[::1", "http://hö:9400"],
+)  # fmt: skip
+def test_what_is_no_exporters_address_is_refused(tmp_path: Path, text: str) -> None:
+    assert refusal(InvalidInput, lambda: checked_dcgm(ServeOptions(tmp_path, dcgm=text))).where == "--dcgm"
 
 
 def test_keys_are_read_with_comments_and_empty_lines(tmp_path: Path) -> None:

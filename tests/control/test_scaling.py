@@ -25,7 +25,7 @@ async def served(plane: Any, spec: Any) -> None:
 
 
 def decisions(plane: Any) -> list[Any]:
-    return plane.store.decisions(IRIS, 1_000, plane.clock.wall_s() + 1, changes_only=False)
+    return plane.store.log.latest(IRIS, 1_000, plane.clock.wall_s() + 1)
 
 
 def wanted(plane: Any, number: int = 1) -> int:
@@ -129,10 +129,10 @@ async def test_a_full_disk_loses_decisions_but_not_scaling(
 ) -> None:
     await served(plane, spec(1))
 
-    def full(decisions: Any) -> None:
+    def full(decisions: Any, learned: Any) -> None:
         raise Exhausted("the disk is full", hint="free some")
 
-    monkeypatch.setattr(plane.store, "add_decisions", full)
+    monkeypatch.setattr(plane.store, "record", full)
     plane.load[IRIS] = 5.0
     await plane.until(lambda: plane.phases(1).count("ready") >= 5)
     assert plane.metrics.registry.get_sample_value("trimtab_errors_total", {"where": "decisions"}) >= 1

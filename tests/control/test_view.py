@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from trimtab.control.draining import Drain, Step
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.control.view import QUEUE_MIN, endpoint_view, queue_max, shares, target_concurrency
@@ -11,6 +13,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Resources, Source
+from trimtab.runtime.catalog import IN_FLIGHT_MAX
 from trimtab.xds.world import Backend, Share
 
 NAME = EndpointName("default", "iris")
@@ -44,10 +47,26 @@ def test_a_queue_is_never_shorter_than_its_least() -> None:
     assert queue_max(record(1, 1, spec=EndpointSpec((wide,)))) == 5_000
 
 
-def test_the_target_is_the_pods_cores() -> None:
-    big = replace(MODEL, resources=Resources(cpu=3.6))
-    assert target_concurrency(RevisionRecord(Revision(RevisionKey(NAME, 1), big, "h", 0.0))) == 4
-    assert target_concurrency(revisions(1)[1]) == 1
+@pytest.mark.parametrize(
+    ("cpu", "learned", "most", "target"),
+    [
+        (3.6, 0, 64, 4),
+        (1.0, 0, 64, 1),
+        (0.1, 0, 64, 1),
+        (4.0, 0, 2, 2),
+        (1.0, 16, 64, 16),
+        (1.0, 16, 12, 12),
+        (1.0, 5_000, 100_000, IN_FLIGHT_MAX),
+    ],
+)
+def test_the_target_is_what_was_learned_else_the_pods_cores_and_within_the_range(
+    cpu: float, learned: int, most: int, target: int
+) -> None:
+    model = replace(MODEL, resources=Resources(cpu=cpu), concurrency=ConcurrencyRange(1, most))
+    revision = RevisionRecord(Revision(RevisionKey(NAME, 1), model, "h", 0.0), learned_limit=learned)
+    told = record(1, 1, spec=EndpointSpec((model,)))
+    assert target_concurrency(told, revision) == target
+    assert endpoint_view(told, {1: revision}, {}, {}).revisions[0].target_concurrency == target
 
 
 def test_only_ready_pods_are_told_and_leaving_ones_are_marked() -> None:

@@ -45,3 +45,15 @@ def test_each_member_of_a_session_is_found_without_its_ancestry():
         finally:
             for process in sessions([leader.pid])[leader.pid]:
                 subprocess.run(["kill", "-9", str(process)], check=False)
+
+
+def test_the_gpus_that_a_pod_was_started_with_and_when_it_was_measured():
+    for value, named in (("0, GPU-1a ,", ("0", "GPU-1a")), ("", ()), (None, ())):
+        env = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+        with subprocess.Popen(["sleep", "600"], env=env, start_new_session=True) as leader:
+            try:
+                usage = Meter().read([leader.pid], 7.5)[leader.pid]
+                assert usage.gpus == named
+                assert usage.at_s == 7.5
+            finally:
+                leader.kill()

@@ -45,7 +45,7 @@ def start(options: ServeOptions) -> Running:
 
 def _argv(options: ServeOptions) -> list[str]:
     argv = [sys.executable, "-P", "-m", "trimtab.cli", "up", "--home", str(options.home)]
-    argv += ["--listen", options.listen, "--metrics-listen", options.metrics_listen]
+    argv += ["--listen", options.listen, "--metrics-listen", options.metrics_listen, "--dcgm", options.dcgm]
     return [*argv, "--api-keys", str(options.api_keys)] if options.api_keys else argv
 
 

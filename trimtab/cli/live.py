@@ -18,7 +18,7 @@ from trimtab.cli.client import Control, connected, name_of, ref_of
 from trimtab.cli.options import home_option, json_option, namespace_option
 from trimtab.cli.output import SCHEMA_VERSION, columns, say, show, show_json
 from trimtab.cli.render import HEADS, endpoint_table, envoy_troubles
-from trimtab.cli.show import latest_decisions
+from trimtab.cli.why import latest_decisions
 from trimtab.core.errors import NotFound, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.v1 import control_pb2 as pb

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from trimtab import __version__
-from trimtab.cli import deploy, doctor, live, serve, show
+from trimtab.cli import deploy, doctor, live, serve, show, simulate, why
 from trimtab.cli.output import say
 from trimtab.core.errors import TrimtabError
 
@@ -83,7 +83,7 @@ for command in (
     deploy.deploy,
     deploy.apply,
     show.status,
-    show.why,
+    why.why,
     live.top,
     live.logs,
     show.history,
@@ -92,6 +92,7 @@ for command in (
     serve.down,
     serve.prune,
     doctor.doctor,
+    simulate.simulate,
 ):
     cli.add_command(command)
 

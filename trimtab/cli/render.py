@@ -109,9 +109,10 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
 
 
 def _revision(revision: pb.Revision, now_s: float) -> Iterator[str]:
+    learned = " (learned)" if revision.target_learned else ""
     yield (
         f"revision r{revision.number}: {revision.percent} % of traffic, {revision.pods_wanted} pods wanted, "
-        f"target {revision.target_concurrency} in flight a pod, {revision.uri}"
+        f"target {revision.target_concurrency} in flight a pod{learned}, {revision.uri}"
     )
     heads = ("  POD", "PHASE", "ADDRESS", "PROCESS", "AGE", "IN FLIGHT", "CPU", "MEMORY")
     rows = [_pod(pod, now_s) for pod in revision.pods]
@@ -143,9 +144,8 @@ def change_lines(changes: Sequence[pb.Change]) -> list[str]:
 
 def decision_details(decision: pb.Decision) -> Iterator[str]:
     """One decision with all its reasons."""
-    moved = f"{decision.pods_before} → {decision.pods} pods"
-    if decision.pods == decision.pods_before:
-        moved = f"stays at {decision.pods} pods"
+    before, after, unit = _number_of(decision)
+    moved = f"stays at {after} {unit}" if after == before else f"{before} → {after} {unit}"
     yield f"{when(decision.at_s)}  r{decision.revision}: {moved} (rule: {decision.rule})"
     yield f"  because: {decision.reason}"
     if decision.binds:
@@ -153,7 +153,8 @@ def decision_details(decision: pb.Decision) -> Iterator[str]:
     if decision.would_change:
         yield f"  would change: {decision.would_change}"
     for candidate in decision.candidates:
-        yield f"  candidate: {candidate.rule} asks for {candidate.pods} pods: {candidate.why}"
+        wanted = candidate.limit if decision.axis == pb.AXIS_LIMIT else candidate.pods
+        yield f"  candidate: {candidate.rule} asks for {wanted} {unit}: {candidate.why}"
     inputs = [f"{given.name} {number(known(given, 'value'))}" for given in decision.inputs]
     if inputs:
         yield f"  inputs: {', '.join(inputs)}"
@@ -161,8 +162,37 @@ def decision_details(decision: pb.Decision) -> Iterator[str]:
 
 def decision_line(decision: pb.Decision) -> str:
     """One decision on one line."""
-    at = when(decision.at_s)
-    return f"{at}  r{decision.revision}: {decision.pods_before} → {decision.pods}  {decision.reason}"
+    before, after, _ = _number_of(decision)
+    return f"{when(decision.at_s)}  r{decision.revision}: {before} → {after}  {decision.reason}"
+
+
+def _number_of(decision: pb.Decision) -> tuple[int, int, str]:
+    """The number that was decided on: before, after, and of what it is."""
+    if decision.axis == pb.AXIS_LIMIT:
+        return decision.limit_before, decision.limit, "in flight a pod"
+    return decision.pods_before, decision.pods, "pods"
+
+
+def replay_lines(differing: Sequence[pb.Replayed]) -> list[str]:
+    """A line for each run of decisions that differ in the same way, oldest first; nothing for none."""
+    runs: list[list[pb.Replayed]] = []
+    for each in differing:
+        last = runs[-1][-1] if runs else None
+        if last and (last.pods, last.pods_replayed) == (each.pods, each.pods_replayed):
+            runs[-1].append(each)
+        else:
+            runs.append([each])
+    rows = [
+        (
+            when(run[0].at_s),
+            str(len(run)),
+            str(run[0].pods),
+            str(run[0].pods_replayed),
+            run[0].reason_replayed,
+        )
+        for run in runs
+    ]
+    return columns(("FROM", "DECISIONS", "PODS", "REPLAYED", "BECAUSE"), rows) if rows else []
 
 
 def envoy_troubles(platform: pb.Platform) -> Iterator[str]:

@@ -63,18 +63,32 @@ OURS = (
     help="Callers' keys, one `CLIENT KEY` a line; needed beyond loopback.",
 )
 @click.option(
+    "--dcgm",
+    metavar="URL[,URL…]",
+    envvar="TRIMTAB_DCGM",
+    default="",
+    help="DCGM exporters that watch the GPUs of these pods, e.g. http://127.0.0.1:9400.  [env: TRIMTAB_DCGM]",
+)
+@click.option(
     "--detach", "detached", is_flag=True, help="Return once it runs; its output goes to HOME/control.log."
 )
 @json_option
 def up(
-    *, home: Path, listen: str, metrics_listen: str, api_keys: Path | None, detached: bool, as_json: bool
+    *,
+    home: Path,
+    listen: str,
+    metrics_listen: str,
+    api_keys: Path | None,
+    dcgm: str,
+    detached: bool,
+    as_json: bool,
 ) -> None:
     """Start the platform here: the control plane and Envoy.
 
     Ctrl-C stops everything, like `trimtab down`.
     """
     keys = api_keys.expanduser().absolute() if api_keys else None
-    options = ServeOptions(home=home, listen=listen, api_keys=keys, metrics_listen=metrics_listen)
+    options = ServeOptions(home=home, listen=listen, api_keys=keys, metrics_listen=metrics_listen, dcgm=dcgm)
     if detached:
         started = detach.start(options)
         _tell(home, started.pid, started.listen, started.metrics_listen, as_json)

@@ -1,4 +1,4 @@
-"""status, history, why: commands that tell what is and how it came about."""
+"""status and history: commands that tell what is, and who changed it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 
 import click
 
-from trimtab.cli.client import Control, connected, ref_of
+from trimtab.cli.client import connected, ref_of
 from trimtab.cli.options import home_option, json_option, namespace_option
 from trimtab.cli.output import say, show, show_json
 from trimtab.cli.progress import Stages
 from trimtab.cli.render import (
     change_lines,
-    decision_details,
-    decision_line,
     endpoint_details,
     endpoint_notes,
     endpoint_table,
@@ -131,40 +129,3 @@ def history(name: str, limit: int, namespace: str, home: Path, as_json: bool) ->
         return
     for line in change_lines(found.changes):
         show(line)
-
-
-@click.command()
-@click.argument("name")
-@click.option(
-    "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many decisions."
-)
-@click.option("--changes", is_flag=True, help="Only decisions that changed the number of pods.")
-@namespace_option
-@home_option
-@json_option
-def why(*, name: str, limit: int, changes: bool, namespace: str, home: Path, as_json: bool) -> None:
-    """Why an endpoint has as many pods as it has: the latest decisions with their reasons."""
-    named = EndpointName.parse(name, namespace)
-    with connected(home) as control:
-        endpoint = control.call("GetEndpoint", pb.GetEndpointRequest(ref=ref_of(named)))
-        decisions = latest_decisions(control, named, limit, changes)
-    if as_json:
-        show_json(decisions=decisions, capped_by=endpoint.status.capped_by)
-        return
-    if endpoint.status.capped_by:
-        show(f"capped by {endpoint.status.capped_by}")
-    if not decisions:
-        say("no decision yet: the first comes a few seconds after the first pod is ready")
-        return
-    for line in decision_details(decisions[0]):
-        show(line)
-    if decisions[1:]:
-        show("before that:")
-    for decision in decisions[1:]:
-        show(f"  {decision_line(decision)}")
-
-
-def latest_decisions(control: Control, name: EndpointName, limit: int, changes: bool) -> list[pb.Decision]:
-    """The newest decisions about an endpoint, newest first."""
-    request = pb.ListDecisionsRequest(ref=ref_of(name), limit=limit, changes_only=changes)
-    return list(control.call("ListDecisions", request).decisions)

@@ -14,6 +14,7 @@ import grpc
 from trimtab.control import codec
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.reconcile import Reconciler
+from trimtab.control.replay import checked, replay, replay_message
 from trimtab.control.store import Store
 from trimtab.control.wire_errors import DETAILS_KEY, TEXT_BYTES_MAX, code_of, cut, message_of, to_details
 from trimtab.core.clock import Clock
@@ -198,8 +199,23 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         self._endpoints.get(name)
         before_s = request.before_s or self._clock.wall_s() + 1.0
         limit = _limit(request.limit, 20)
-        found = self._store.decisions(name, limit, before_s, changes_only=request.changes_only)
+        found = self._store.log.latest(
+            name, limit, before_s, axis=request.axis, changes_only=request.changes_only
+        )
         return v1.ListDecisionsResponse(decisions=found)
+
+    @_answers
+    async def ReplayDecisions(
+        self, request: v1.ReplayDecisionsRequest, context: Context
+    ) -> v1.ReplayDecisionsResponse:
+        name, changed = codec.endpoint_name(request.ref), dict(request.set)
+        self._endpoints.get(name)
+        checked(changed)
+        until_s = request.until_s or self._clock.wall_s() + 1.0
+        log = self._store.log.to_replay(name, request.since_s, until_s)
+        # Hours of decisions take seconds: beside the loop, which goes on deciding.
+        found = await asyncio.to_thread(replay, log, changed)
+        return replay_message(found, request.since_s)
 
     @_streams
     async def StreamLogs(

@@ -208,7 +208,9 @@ class Endpoints:
             revision = replace(latest.revision, model=model)
             return replace(latest, revision=revision, failures=0, failed_at_s=0.0)
         key = RevisionKey(name, max(known, default=0) + 1)
-        return RevisionRecord(Revision(key, model, wanted, self._clock.wall_s()))
+        learned = self._store.learned(wanted)
+        revision = Revision(key, model, wanted, self._clock.wall_s())
+        return RevisionRecord(revision, learned_limit=learned.target if learned else 0)
 
     def _before(self, record: EndpointRecord) -> int:
         if record.outcome is Outcome.FAILED and record.serving_revision:

@@ -29,6 +29,7 @@ from trimtab.control.options import (
     Address,
     ServeOptions,
     Started,
+    checked_dcgm,
     checked_listen,
     checked_metrics_listen,
     down_window_s,
@@ -67,6 +68,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
     """
     address, keys = checked_listen(options)
     metrics_address = checked_metrics_listen(options)
+    dcgm = checked_dcgm(options)
     home = Home.open(options.home)
     with home.locked():
         _check_port(home, address)
@@ -77,7 +79,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         )
         gateway = Gateway(address.host, address.port, options.domain, keys)
         try:
-            parts = _build(home, started, gateway, metrics)
+            parts = _build(home, started, gateway, metrics, dcgm)
             await _run(parts, home, started, on_ready)
         finally:
             metrics_server.shutdown()
@@ -97,14 +99,22 @@ class _Parts:
     api: ControlApi
 
 
-def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> _Parts:
+def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcgm: tuple[str, ...]) -> _Parts:
     clock: Clock = SystemClock()
     store = Store(home.path)
     observations = Observations()
     fleet = LocalFleet(home.path, home.models, clock)
     ads = AdsServer(clock)
     endpoints = Endpoints(store, clock, home.has_model)
-    scaling = Scaling(observations, store, clock, metrics, down_window_s=down_window_s(os.environ))
+    scraper = Scraper(fleet, clock, dcgm=dcgm)
+    scaling = Scaling(
+        observations,
+        store,
+        clock,
+        metrics,
+        down_window_s=down_window_s(os.environ),
+        pod_signals=scraper.pod_signals,
+    )
     reconciler = Reconciler(endpoints, fleet, ads, observations, scaling, gateway, clock, metrics)
 
     def on_signals(signals: Signals) -> None:
@@ -114,7 +124,6 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics) -> 
 
     intake = StatisticsIntake(clock, on_signals)
     envoy = EnvoyProcess(home.path, Bootstrap.for_home(home.path), clock)
-    scraper = Scraper(fleet, clock)
     platform = Platform(
         home,
         started,

@@ -37,6 +37,21 @@ STEPS = (
     DROP INDEX decisions_of;
     CREATE INDEX decisions_of ON decisions (namespace, name);
     """,
+    # What decisions were made from, for a replay; how large each endpoint's log is; what was learned.
+    """
+    ALTER TABLE decisions ADD COLUMN axis INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE decisions ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE decisions ADD COLUMN given BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE decisions ADD COLUMN checkpoint BLOB NOT NULL DEFAULT x'';
+    UPDATE decisions SET size = length(decision);
+    CREATE TABLE log_sizes (
+        namespace TEXT NOT NULL, name TEXT NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (namespace, name)
+    );
+    INSERT INTO log_sizes SELECT namespace, name, SUM(size) FROM decisions GROUP BY namespace, name;
+    CREATE TABLE learned (
+        hash TEXT PRIMARY KEY, target INTEGER NOT NULL, content TEXT NOT NULL, at_s REAL NOT NULL
+    );
+    """,
 )
 
 

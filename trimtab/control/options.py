@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from trimtab.core.errors import Exhausted, InvalidInput, NotFound, Unauthorised
 from trimtab.xds.world import ApiKey
@@ -15,6 +16,7 @@ DEFAULT_LISTEN = "127.0.0.1:8080"
 DOWN_WINDOW = "TRIMTAB_DOWN_WINDOW_S"
 KEY_LENGTH_MIN = 16  # shorter ones can be guessed at the rate at which Envoy answers
 KEYS_MAX = 10_000
+EXPORTERS_MAX = 64  # one for each machine with GPUs; more are rather scraped by a Prometheus of their own
 
 _CLIENT = re.compile(r"[A-Za-z0-9._-]+")
 _PORT = re.compile(r"[0-9]{1,5}")
@@ -29,6 +31,7 @@ class ServeOptions:
     api_keys: Path | None = None
     metrics_listen: str = "127.0.0.1:0"
     domain: str = "localhost"
+    dcgm: str = ""  # addresses of DCGM exporters' pages, with commas between
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,28 @@ def checked_metrics_listen(options: ServeOptions) -> Address:
         hint = "listen on 127.0.0.1 and let a local agent forward what it scrapes"
         raise Unauthorised("metrics are served on loopback only", where="--metrics-listen", hint=hint)
     return address
+
+
+def checked_dcgm(options: ServeOptions) -> tuple[str, ...]:
+    """The exporters' pages, each once; `/metrics` is understood. Raises InvalidInput or Exhausted."""
+    found: dict[str, None] = {}
+    for part in filter(None, map(str.strip, options.dcgm.split(","))):
+        found[_exporter(part)] = None
+    if len(found) > EXPORTERS_MAX:
+        raise Exhausted(f"names {len(found)} exporters", where="--dcgm", hint=f"at most {EXPORTERS_MAX}")
+    return tuple(found)
+
+
+def _exporter(text: str) -> str:
+    hint = "write a DCGM exporter's address, for example http://127.0.0.1:9400"
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0 and not url.username
+    except ValueError:
+        usable = False
+    if not usable or not (text.isascii() and text.isprintable()) or " " in text:
+        raise InvalidInput(f"`{text}` is not an address", where="--dcgm", hint=hint)
+    return url._replace(path=url.path if url.path.strip("/") else "/metrics", fragment="").geturl()
 
 
 def read_api_keys(path: Path) -> tuple[ApiKey, ...]:

@@ -215,15 +215,19 @@ class Reconciler:
         serving = revisions.get(record.serving_revision)
         if serving is not None and not record.deleting:
             alive = pods.get(record.serving_revision, ())
-            self._set_wanted(serving, self._scaling.pods_wanted(record, serving, alive, self._fleet.room))
+            self._set(serving, self._scaling.decided(record, serving, alive, self._fleet.room))
         if record.wanted_revision != record.serving_revision:
             newest = revisions[record.wanted_revision]
+            alive = pods.get(record.wanted_revision, ())
+            first = self._scaling.first_pods(record, newest, alive, self._fleet.room)
             before = revisions[record.serving_revision].pods_wanted if serving is not None else 0
-            self._set_wanted(newest, max(self._scaling.floor(record, newest), before))
+            self._set(newest, replace(newest, pods_wanted=max(first, before)))
+        if record.deleting or (serving is None and record.outcome is Outcome.FAILED):
+            self._scaling.wants_nothing(record.name)
 
-    def _set_wanted(self, revision: RevisionRecord, pods: int) -> None:
-        if revision.pods_wanted != pods:
-            self._endpoints.put_revision(replace(revision, pods_wanted=pods))
+    def _set(self, before: RevisionRecord, after: RevisionRecord) -> None:
+        if after != before:
+            self._endpoints.put_revision(after)
 
     def _facts(
         self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]], live: Live

@@ -48,12 +48,27 @@ class EndpointRecord:
 
 @dataclass(frozen=True)
 class RevisionRecord:
-    """One revision as stored. `failures` counts rounds of failed pods since one last held out."""
+    """One revision as stored. `failures` counts rounds of failed pods since one last held out.
+
+    `learned_limit` is how many requests in flight a pod of it was found to bear; 0: not known yet. It is
+    stored under the revision's hash, not with the revision.
+    """
 
     revision: Revision
     pods_wanted: int = 0
     failures: int = 0
     failed_at_s: float = 0.0  # wall clock of the last counted failure
+    learned_limit: int = 0
+
+
+@dataclass(frozen=True)
+class LearnedLimit:
+    """What the vertical axis learned of all pods with one revision hash; `content` is its own (JSON)."""
+
+    hash: str
+    target: int
+    content: str
+    at_s: float  # wall clock of the last time that it was confirmed
 
 
 @dataclass(frozen=True)

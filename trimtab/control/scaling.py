@@ -5,28 +5,33 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import ceil
 
-from trimtab.autoscaler.horizontal import Signals, State, decide, inherit
+from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
-from trimtab.control.decisions import decision_message
+from trimtab.control.decisions import Logged, decision_message, limit_message
+from trimtab.control.limits import Limits, PodSignals
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
-from trimtab.control.records import EndpointRecord, RevisionRecord
+from trimtab.control.records import EndpointRecord, LearnedLimit, RevisionRecord
+from trimtab.control.replay import CHECKPOINT_EACH_S, packed_checkpoint, packed_given
+from trimtab.control.sharing import Sharing, Standing
 from trimtab.control.store import Store
 from trimtab.control.view import target_concurrency
 from trimtab.core.clock import Clock
+from trimtab.core.decision import Decision
 from trimtab.core.errors import TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
-from trimtab.core.revision import Revision
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.signals import PodSignal, RevisionSignal
 from trimtab.fleet.protocol import Room
-from trimtab.v1 import control_pb2 as v1
 
 log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
+
+RoomFor = Callable[[Revision], Room]
 
 
 @dataclass
@@ -38,10 +43,16 @@ class _Axis:
     next_at_s: float
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
     start_time_s: float | None = None  # slowest start among the pods that were there last
+    checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
+
+
+def no_pod_signals(_revision: RevisionKey) -> tuple[PodSignal, ...]:
+    """Where nobody reads the pods' own metrics: all of it is unknown."""
+    return ()
 
 
 class Scaling:
-    """Holds the autoscaler's state per endpoint; all of it can be lost: the windows fill again."""
+    """Holds both axes' state per endpoint; all of it can be lost: windows fill again, limits are stored."""
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class Scaling:
         metrics: Metrics,
         *,
         down_window_s: float | None = None,
+        pod_signals: PodSignals = no_pod_signals,
     ) -> None:
         self._observations = observations
         self._store = store
@@ -58,39 +70,66 @@ class Scaling:
         self._metrics = metrics
         self._tuning = _tuned(down_window_s)
         self._axes: dict[EndpointName, _Axis] = {}
-        self._unrecorded: list[tuple[EndpointName, v1.Decision]] = []
+        self._limits = Limits(store.learned, pod_signals, clock)
+        self._sharing = Sharing()
+        self._unrecorded: list[Logged] = []
+        self._learned: dict[str, LearnedLimit] = {}  # by hash
 
-    def pods_wanted(
-        self,
-        record: EndpointRecord,
-        serving: RevisionRecord,
-        pods: tuple[Pod, ...],
-        room_for: Callable[[Revision], Room],
-    ) -> int:
-        """How many pods the serving revision should have: decided anew when due, else as it was."""
+    def decided(
+        self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
+    ) -> RevisionRecord:
+        """The serving revision with the pods and the limit it should have: anew when due, else as it was."""
         now_s = self._clock.now_s()
         axis = self._axis(record, serving, now_s)
         if now_s < axis.next_at_s:
-            return max(1, serving.pods_wanted)
+            return replace(serving, pods_wanted=max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
         axis.start_time_s = _slowest_start_s(pods) or axis.start_time_s
-        room = room_for(serving.revision)
-        signals = self._signals(record, serving, pods, room, axis.start_time_s)
-        axis.state, decision = decide(axis.state, signals, now_s, self._tuning)
+        taken = self._observations.take(serving.revision.key)
+        serving = self._limited(record, serving, pods, taken)
+        signals = self._signals(record, serving, pods, taken, axis.start_time_s)
+        room = self._room(record, signals, room_for(serving.revision))
+        signals = replace(signals, room=room.pods, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
+        before = axis.state
+        axis.state, decision = decide(before, signals, now_s, self._tuning)
+        self._log(record.name, axis, before, signals, decision)
+        self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
-        self._metrics.decisions.labels(decision.rule).inc()
-        self._unrecorded.append((record.name, decision_message(decision, self._clock.wall_s())))
-        return decision.pods
+        if axis.capped_by and (room.pods or 0) < 0:  # what others get of it is no longer its own to hold
+            axis.state = replace(axis.state, pods=decision.pods)
+            axis.checkpoint_at_s = None
+        return replace(serving, pods_wanted=decision.pods)
+
+    def first_pods(
+        self, record: EndpointRecord, newest: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
+    ) -> int:
+        """The fewest pods that the range allows: what a revision begins with."""
+        target = target_concurrency(record, newest)
+        concurrency, most = record.spec.models[0].concurrency, record.spec.max_pods
+        signals = Signals(
+            newest.revision.key, target_concurrency=target, concurrency=concurrency, max_pods=most
+        )
+        floor = pods_range(signals)[0]
+        if not record.serving_revision:  # it makes no decision yet, and waits for its floor all the same
+            room = room_for(newest.revision)
+            free = floor if room.pods is None else len(pods) + room.pods
+            self._sharing.note(record.name, Standing(floor, min(floor, free), floor, room.pod_bytes))
+        return floor
 
     def record_decisions(self) -> None:
-        """Write down what was decided since the last call, all at once.
+        """Write down what was decided and learned since the last call, all at once.
 
-        They are for people: if the disk is full they are lost, and scaling goes on.
+        Decisions are for people: if the disk is full they are lost, and scaling goes on. What was
+        learned is tried again.
         """
         told, self._unrecorded = self._unrecorded, []
         try:
-            self._store.add_decisions(told)
+            self._store.record(told, tuple(self._learned.values()))
+            self._learned.clear()
         except TrimtabError as error:
+            for entry in told:  # a replay cannot pass over a decision that is missing
+                if entry.name in self._axes:
+                    self._axes[entry.name].checkpoint_at_s = None
             self._metrics.errors.labels("decisions").inc()
             log.warning("%d decisions were not recorded: %s", len(told), error)
 
@@ -98,20 +137,19 @@ class Scaling:
         """What keeps the machine from holding as many pods as the load asks for; empty if it does."""
         return self._axes[name].capped_by if name in self._axes else ""
 
-    def floor(self, record: EndpointRecord, revision: RevisionRecord) -> int:
-        """The fewest pods that the range allows: what a revision begins with."""
-        target = target_concurrency(revision)
-        wanted = record.spec.models[0].concurrency
-        pods = max(1, ceil(wanted.min / target))
-        return min(pods, record.spec.max_pods) if record.spec.max_pods else pods
-
     def decide_now(self, name: EndpointName) -> None:
         """Let the next look decide, whatever the time: the spec has changed."""
         if name in self._axes:
             self._axes[name].next_at_s = self._clock.now_s()
 
+    def wants_nothing(self, name: EndpointName) -> None:
+        """It is being deleted, or nothing of it is tried any more: its share is the others'."""
+        self._sharing.forget(name)
+
     def forget(self, name: EndpointName) -> None:
         self._axes.pop(name, None)
+        self._limits.forget(name)
+        self._sharing.forget(name)
 
     def _axis(self, record: EndpointRecord, serving: RevisionRecord, now_s: float) -> _Axis:
         number = serving.revision.key.number
@@ -124,28 +162,71 @@ class Scaling:
             axis = self._axes[record.name] = _Axis(number, state, now_s + DECIDE_EACH_S)
         return axis
 
+    def _limited(
+        self,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        taken: tuple[RevisionSignal, ...],
+    ) -> RevisionRecord:
+        """The revision with its limit, decided anew if that is due."""
+        learning = self._limits.look(record, serving, pods, taken)
+        if learning is None:
+            return serving
+        message = limit_message(learning.decision, self._clock.wall_s())
+        self._unrecorded.append(Logged(record.name, message))
+        if learning.to_store is not None:
+            self._learned[learning.to_store.hash] = learning.to_store
+        return replace(serving, learned_limit=learning.limit)
+
     def _signals(
         self,
         record: EndpointRecord,
         serving: RevisionRecord,
         pods: tuple[Pod, ...],
-        room: Room,
+        taken: tuple[RevisionSignal, ...],
         start_time_s: float | None,
     ) -> Signals:
+        """All but the room."""
         now_s = self._clock.wall_s()
         starting = [max(0.0, now_s - pod.started_at_s) for pod in pods if pod.phase is PodPhase.STARTING]
         return Signals(
             revision=serving.revision.key,
-            revision_signals=self._observations.take(serving.revision.key),
+            revision_signals=taken,
             ready_pods=sum(pod.phase is PodPhase.READY for pod in pods),
             starting_ages_s=tuple(starting),
             start_time_s=start_time_s,
-            target_concurrency=target_concurrency(serving),
+            target_concurrency=target_concurrency(record, serving),
             concurrency=record.spec.models[0].concurrency,
             max_pods=record.spec.max_pods,
-            room=room.pods,
-            room_why=room.why.removeprefix(f"{THIS_MACHINE}: "),  # a reason begins with it
         )
+
+    def _room(self, record: EndpointRecord, signals: Signals, free: Room) -> Room:
+        held = signals.ready_pods + len(signals.starting_ages_s)
+        return self._sharing.room(record.name, pods_range(signals)[0], held, free)
+
+    def _note(
+        self, name: EndpointName, before: State, signals: Signals, decision: Decision, room: Room
+    ) -> None:
+        """What this one wants bears on the others' shares: more than it got if the machine caps it."""
+        wanted = decision.pods
+        if decision.binds == THIS_MACHINE:
+            unbound = replace(signals, room=None)
+            wanted = decide(before, unbound, decision.at_s, self._tuning)[1].pods
+        standing = Standing(pods_range(signals)[0], decision.pods, wanted, room.pod_bytes)
+        self._sharing.note(name, standing)
+
+    def _log(
+        self, name: EndpointName, axis: _Axis, before: State, signals: Signals, decision: Decision
+    ) -> None:
+        self._metrics.decisions.labels(decision.rule).inc()
+        checkpoint, last_s = b"", axis.checkpoint_at_s
+        if last_s is None or decision.at_s - last_s >= CHECKPOINT_EACH_S:
+            checkpoint = packed_checkpoint(before, self._tuning, begins=last_s is None)
+            axis.checkpoint_at_s = decision.at_s
+        message = decision_message(decision, self._clock.wall_s())
+        given = packed_given(signals, decision.at_s)
+        self._unrecorded.append(Logged(name, message, given, checkpoint))
 
 
 def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:

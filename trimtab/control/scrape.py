@@ -1,7 +1,9 @@
-"""What the pods say of themselves on /metrics: how many requests they had, and how many their model failed.
+"""What the pods say of themselves on /metrics, read from each every EACH_S: signals for the autoscaler,
+and how many requests they had and how many their model failed, for people.
 
-Envoy cannot tell: a model that raises is answered with 400 under MLflow's protocol, like a caller's
-own mistake. Unreachable or unreadable pages are unknown, and no news.
+Envoy cannot tell the latter: a model that raises is answered with 400 under MLflow's protocol, like a
+caller's own mistake. Unreachable or unreadable pages are unknown, and no news. DCGM exporters, if there
+are any, are read at the same pace.
 """
 
 from __future__ import annotations
@@ -9,26 +11,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from math import floor
+from zlib import crc32
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
 
+from trimtab.control.signals.dcgm import Gpu, merged, read_gpus
+from trimtab.control.signals.gpus import gpu_signals
+from trimtab.control.signals.pods import Look, PodSignals
+from trimtab.control.signals.reading import Reading, Totals, read
 from trimtab.core.clock import Clock
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import GpuSignal, PodSignal
 from trimtab.fleet.protocol import Fleet
-from trimtab.runtime.catalog import MLFLOW
+from trimtab.runtime.catalog import RUNTIMES, Runtime
 
 EACH_S = 5.0
+TICKS = 10
+"""Steps into which a round is cut: 0.5 s, so that no more than a tenth of the pods is read at once."""
+
 WINDOW_S = 60.0
 TIMEOUT_S = 2.0
 AT_ONCE_MAX = 16
 ENOUGH_REQUESTS = 5
 PAGE_BYTES_MAX = 1 << 20
-REQUESTS = "http_server_request_duration_seconds_count"
-FAULTS = "trimtab_request_faults_total"
+GPUS_FRESH_S = 15.0
+"""What an exporter said longer ago is unknown: three rounds, so that one lost answer costs nothing."""
 
 log = logging.getLogger(__name__)
 
@@ -59,65 +70,148 @@ NO_COUNTS = Counts()
 
 
 class Scraper:
-    """Reads every ready pod's page each EACH_S, and keeps the sums of the last WINDOW_S per revision."""
+    """Reads every ready pod's page each `each_s`, and keeps what was told until it is asked for.
 
-    def __init__(self, fleet: Fleet, clock: Clock) -> None:
+    Pods have turns of their own in the round, by their ids: no crowd of requests at one instant, and no
+    crowd of pages to parse. `dcgm` are the addresses of DCGM exporters' pages.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        clock: Clock,
+        *,
+        dcgm: Collection[str] = (),
+        runtimes: Mapping[str, Runtime] = RUNTIMES,
+        each_s: float = EACH_S,
+    ) -> None:
         self._fleet = fleet
         self._clock = clock
+        self._dcgm = tuple(dcgm)
+        self._runtimes = runtimes
+        self._each_s = each_s
+        self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
+        self._gpus: dict[str, tuple[float, tuple[Gpu, ...]]] = {}
+        self._gpu_signals: Mapping[str, GpuSignal] = {}
+        self._signals = PodSignals()
 
     async def run(self) -> None:
         """Until cancelled."""
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
         connector = aiohttp.TCPConnector(limit=AT_ONCE_MAX)
-        async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, connector=connector) as session,
+            asyncio.TaskGroup() as looks,
+        ):
             while True:
-                ready = [pod for pod in self._fleet.pods() if pod.phase is PodPhase.READY]
-                pages = await asyncio.gather(*(_page(session, pod) for pod in ready))
-                self.take(zip(ready, pages, strict=True))
-                await asyncio.sleep(EACH_S)
+                for name, pod in self._due().items():
+                    looks.create_task(self._look(session, name, pod))
+                await asyncio.sleep(self._each_s / TICKS)
 
     def take(self, pages: Iterable[tuple[Pod, str | None]]) -> None:
-        """One round of pages, None where there was none."""
-        now_s = self._clock.now_s()
-        seen: dict[str, Counts] = {}
-        for pod, page in pages:
-            counts = _counts(page) if page is not None else None
-            before = self._last.get(pod.id, NO_COUNTS)
-            seen[pod.id] = counts or before
-            if counts is not None:
-                added = counts.since(before)
-                self._recent.setdefault(pod.revision, deque()).append((now_s, added))
-        self._last = seen
-        for key, recent in list(self._recent.items()):
-            while recent and now_s - recent[0][0] > WINDOW_S:
-                recent.popleft()
-            if not recent:
-                del self._recent[key]
+        """Pages of some pods as they are now, None where there was none."""
+        for pod, text in pages:
+            runtime = self._runtimes.get(pod.runtime)
+            reading = read(text, runtime.metrics) if runtime and text is not None else None
+            now_s = self._clock.now_s()
+            self._count(pod, reading, now_s)
+            self._signals.look(Look(now_s, pod, reading, self._gpu_signals.get(pod.id)))
+
+    def take_gpus(self, exporter: str, text: str | None) -> None:
+        """An exporter's page as it is now; without one what it said before holds for GPUS_FRESH_S."""
+        gpus = read_gpus(text) if text is not None else None
+        if gpus is not None:
+            self._gpus[exporter] = (self._clock.now_s(), gpus)
+            self._match_gpus(self._fleet.pods())
 
     def counts(self, revision: RevisionKey) -> Counts:
         """The sums of the last WINDOW_S."""
-        return sum((counts for _, counts in self._recent.get(revision, ())), NO_COUNTS)
+        since_s = self._clock.now_s() - WINDOW_S
+        recent = self._recent.get(revision, ())
+        return sum((counts for at_s, counts in recent if at_s >= since_s), NO_COUNTS)
+
+    def pod_signals(self, revision: RevisionKey) -> tuple[PodSignal, ...]:
+        """What was seen of the revision's pods since the last call, which forgets it."""
+        return self._signals.take(revision)
+
+    def _due(self) -> dict[str, Pod | None]:
+        """Whose turn has come: pods by id, exporters (None) by address. What has gone is forgotten."""
+        pods = self._fleet.pods()
+        ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
+        self._keep_only(pods)
+        self._match_gpus(pods)
+        now_s = self._clock.now_s()
+        names = (*ready, *self._dcgm)
+        self._due_at_s = {name: self._due_at_s.get(name, self._turn_s(name, now_s)) for name in names}
+        due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
+        self._due_at_s.update(dict.fromkeys(due, float("inf")))
+        return {name: ready.get(name) for name in due}
+
+    def _turn_s(self, name: str, now_s: float) -> float:
+        """The next turn of its own after `now_s`: whenever it is asked for, the turns stay spread."""
+        turn = crc32(name.encode()) / 2**32
+        return self._each_s * (floor(now_s / self._each_s - turn) + 1 + turn)
+
+    async def _look(self, session: aiohttp.ClientSession, name: str, pod: Pod | None) -> None:
+        """At one pod, or at an exporter. An error in it is logged, and harms no other."""
+        try:
+            if pod is None:
+                self.take_gpus(name, await self._page(session, name))
+            else:
+                runtime = self._runtimes.get(pod.runtime)
+                url = f"http://{pod.address}{runtime.metrics_path}" if runtime else ""
+                self.take([(pod, await self._page(session, url) if url else None)])
+        except Exception:
+            log.exception("reading the metrics of %s", name)
+        finally:
+            self._due_at_s[name] = self._turn_s(name, self._clock.now_s())
+
+    async def _page(self, session: aiohttp.ClientSession, url: str) -> str | None:
+        """The whole page; None if there is none within TIMEOUT_S and PAGE_BYTES_MAX: half of one misleads."""
+        body = bytearray()
+        try:
+            async with self._at_once, session.get(url, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    return None
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > PAGE_BYTES_MAX:
+                        return None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+        return body.decode(errors="replace")
+
+    def _count(self, pod: Pod, reading: Reading | None, now_s: float) -> None:
+        counts = _counts(reading.totals) if reading else None
+        if counts is None:
+            return
+        recent = self._recent.setdefault(pod.revision, deque())
+        recent.append((now_s, counts.since(self._last.get(pod.id, NO_COUNTS))))
+        self._last[pod.id] = counts
+        while now_s - recent[0][0] > WINDOW_S:
+            recent.popleft()
+
+    def _match_gpus(self, pods: Collection[Pod]) -> None:
+        """What the exporters said of late, by pod; one that failed holds no GPU any more."""
+        since_s = self._clock.now_s() - GPUS_FRESH_S
+        fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= since_s)
+        alive = [pod for pod in pods if pod.phase is not PodPhase.FAILED]
+        self._gpu_signals = gpu_signals(fresh, alive) if fresh else {}
+
+    def _keep_only(self, pods: Collection[Pod]) -> None:
+        self._signals.keep_only(pods)
+        ids = {pod.id for pod in pods}
+        for pod_id in self._last.keys() - ids:
+            del self._last[pod_id]
+        since_s = self._clock.now_s() - WINDOW_S
+        for revision in [key for key, recent in self._recent.items() if recent[-1][0] < since_s]:
+            del self._recent[revision]
 
 
-async def _page(session: aiohttp.ClientSession, pod: Pod) -> str | None:
-    try:
-        async with session.get(f"http://{pod.address}{MLFLOW.metrics_path}") as answer:
-            page = await answer.content.read(PAGE_BYTES_MAX)
-            return page.decode(errors="replace") if answer.status == 200 else None
-    except (aiohttp.ClientError, TimeoutError, OSError):
+def _counts(totals: Totals) -> Counts | None:
+    if totals.completions is None or totals.model_faults is None:
         return None
-
-
-def _counts(page: str) -> Counts | None:
-    try:
-        samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
-    except ValueError:
-        log.debug("a pod's metrics cannot be read", exc_info=True)
-        return None
-    requests = sum(
-        s.value for s in samples if s.name == REQUESTS and s.labels.get("http_route") == "/invocations"
-    )
-    faults = sum(s.value for s in samples if s.name == FAULTS and s.labels.get("fault") == "model")
-    return Counts(int(requests), int(faults))
+    return Counts(int(totals.completions), int(totals.model_faults))

@@ -8,30 +8,32 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from trimtab.control import codec
+from trimtab.control.decision_log import DecisionLog
+from trimtab.control.decisions import Logged
 from trimtab.control.migrations import migrate
-from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
+from trimtab.control.records import Change, EndpointRecord, Failure, LearnedLimit, Outcome, RevisionRecord
 from trimtab.core.errors import Exhausted, Failed, TrimtabError, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.v1 import control_pb2 as v1
 
 FILE = "trimtab.db"
-DECISIONS_MAX = 2_000  # per endpoint: almost three hours of one each 5 s
 CHANGES_MAX = 500  # per endpoint
+UNUSED_KEPT_S = 30 * 86_400.0  # what was learned of a model that nothing refers to: it may be deployed again
+LEARNED_MAX = 10_000
 
 Key = tuple[str, str]
 Value = str | int | float | bytes
 
 
 class Store:
-    """Endpoints, revisions, changes and decisions."""
+    """Endpoints, revisions, changes, decisions (`log`) and what was learned."""
 
     def __init__(self, home: Path) -> None:
         """Opens or makes `home/trimtab.db`. Raises Failed, Exhausted, Unauthorised or Conflict."""
@@ -43,6 +45,7 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             migrate(self._db, str(self.path))
+        self.log = DecisionLog(self._run, self._query)
 
     def close(self) -> None:
         self._db.close()
@@ -88,14 +91,17 @@ class Store:
     def remove_endpoint(self, name: EndpointName) -> None:
         """The endpoint and all that was recorded of it."""
         with self.transaction():
-            for table in ("endpoints", "revisions", "changes", "decisions"):
+            for table in ("endpoints", "revisions", "changes", "decisions", "log_sizes"):
                 self._run(f"DELETE FROM {table} WHERE namespace = ? AND name = ?", *_key(name))  # noqa: S608
 
     # revisions
 
     def revisions(self, name: EndpointName) -> list[RevisionRecord]:
         """Oldest first."""
-        query = "SELECT * FROM revisions WHERE namespace = ? AND name = ? ORDER BY number"
+        query = (
+            "SELECT revisions.*, COALESCE(target, 0) FROM revisions LEFT JOIN learned USING (hash)"
+            " WHERE namespace = ? AND name = ? ORDER BY number"
+        )
         return [_revision(row) for row in self._query(query, *_key(name))]
 
     def put_revision(self, record: RevisionRecord) -> None:
@@ -143,39 +149,34 @@ class Store:
         query = "UPDATE changes SET outcome = ? WHERE namespace = ? AND name = ? AND generation = ?"
         self._run(query, outcome, *_key(name), generation)
 
-    # decisions
+    # what was learned
 
-    def add_decisions(self, decisions: Iterable[tuple[EndpointName, v1.Decision]]) -> None:
-        """All or none, in one write to the disk. The oldest of each endpoint beyond DECISIONS_MAX go."""
-        told = list(decisions)
-        if not told:
+    def learned(self, revision_hash: str) -> LearnedLimit | None:
+        rows = self._query("SELECT * FROM learned WHERE hash = ?", revision_hash)
+        return LearnedLimit(*rows[0]) if rows else None
+
+    def record(self, logged: Sequence[Logged], learned: Sequence[LearnedLimit] = ()) -> None:
+        """All or none, in one write to the disk; nothing is written for nothing."""
+        if not logged and not learned:
             return
         with self.transaction():
-            for name, decision in told:
-                self._add_decision(name, decision)
+            self.log.add(logged)
+            for each in learned:
+                self._put_learned(each)
 
-    def _add_decision(self, name: EndpointName, decision: v1.Decision) -> None:
-        changed = int(decision.pods != decision.pods_before)
-        query = "INSERT INTO decisions (namespace, name, at_s, changed, decision) VALUES (?, ?, ?, ?, ?)"
-        self._run(query, *_key(name), decision.at_s, changed, decision.SerializeToString())
+    def _put_learned(self, learned: LearnedLimit) -> None:
+        """Adds or replaces it; before one more is kept, the old and the many that nothing refers to go."""
+        known = self.learned(learned.hash) is not None
+        values = (learned.hash, learned.target, learned.content, learned.at_s)
+        self._run("INSERT OR REPLACE INTO learned VALUES (?, ?, ?, ?)", *values)
+        if known:
+            return
         self._run(
-            "DELETE FROM decisions WHERE namespace = ? AND name = ? AND id <= (SELECT id FROM decisions"
-            " WHERE namespace = ? AND name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
-            *_key(name),
-            *_key(name),
-            DECISIONS_MAX,
+            "DELETE FROM learned WHERE hash NOT IN (SELECT hash FROM revisions) AND (at_s < ? OR hash NOT IN"
+            " (SELECT hash FROM learned ORDER BY at_s DESC LIMIT ?))",
+            learned.at_s - UNUSED_KEPT_S,
+            LEARNED_MAX,
         )
-
-    def decisions(
-        self, name: EndpointName, limit: int, before_s: float, *, changes_only: bool
-    ) -> list[v1.Decision]:
-        """Newest first."""
-        query = (
-            "SELECT decision FROM decisions WHERE namespace = ? AND name = ? AND at_s < ? AND changed >= ?"
-            " ORDER BY id DESC LIMIT ?"
-        )
-        rows = self._query(query, *_key(name), before_s, int(changes_only), limit)
-        return [v1.Decision.FromString(row[0]) for row in rows]
 
     def _query(self, query: str, *values: Value) -> list[tuple[Any, ...]]:
         with self._explained():
@@ -234,13 +235,14 @@ def _endpoint(row: tuple[Any, ...]) -> EndpointRecord:
 
 
 def _revision(row: tuple[Any, ...]) -> RevisionRecord:
-    namespace, name, number, hash_, model, created, pods_wanted, failures, failed_at = row
+    namespace, name, number, hash_, model, created, pods_wanted, failures, failed_at, learned = row
     key = RevisionKey(EndpointName(namespace, name), number)
     return RevisionRecord(
         revision=Revision(key, codec.model_from_json(model), hash_, created),
         pods_wanted=pods_wanted,
         failures=failures,
         failed_at_s=failed_at,
+        learned_limit=learned,
     )
 
 

@@ -8,17 +8,26 @@ from trimtab.control.draining import Drain
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.runtime.catalog import RUNTIMES
+from trimtab.runtime.catalog import IN_FLIGHT_MAX, RUNTIMES
 from trimtab.xds.world import Backend, EndpointView, RevisionView, Share
 
 QUEUE_MIN = 1_000  # a spike of 100 requests/s waits out a cold start of 10 s
 QUEUE_PER_RANGE = 10  # Knative's queue-proxy holds as many times its container concurrency
 
 
-def target_concurrency(record: RevisionRecord) -> int:
-    """How many requests one pod of the revision may hold in flight."""
-    model = record.revision.model
-    return RUNTIMES[model.runtime].first_concurrency(model)
+def target_concurrency(record: EndpointRecord, revision: RevisionRecord) -> int:
+    """How many requests one pod of the revision may hold in flight.
+
+    What was learned of it, else what its runtime begins with; never more than the range's maximum.
+    """
+    model = revision.revision.model
+    target = revision.learned_limit or RUNTIMES[model.runtime].first_concurrency(model)
+    return max(1, min(target, limit_ceiling(record)))
+
+
+def limit_ceiling(record: EndpointRecord) -> int:
+    """Most that one pod may hold in flight, whatever it bears."""
+    return max(1, min(record.spec.models[0].concurrency.max, IN_FLIGHT_MAX))
 
 
 def queue_max(record: EndpointRecord) -> int:
@@ -49,7 +58,7 @@ def endpoint_view(
                 RevisionView(
                     key=revision.revision.key,
                     protocols=RUNTIMES[revision.revision.model.runtime].protocols,
-                    target_concurrency=target_concurrency(revision),
+                    target_concurrency=target_concurrency(record, revision),
                     queue_max=queue_max(record),
                     backends=backends,
                 )

@@ -42,6 +42,10 @@ class Pod:
     exit_status: int | None = None
     cpu_seconds: float | None = None  # used since its start, all its processes
     memory_bytes: int | None = None  # resident now, all its processes
+    io_stalled_s: float | None = None  # in which some task of it waited for I/O; only grows
+    measured_at_s: float | None = None  # of these three, monotonic
+    gpus: tuple[str, ...] = ()  # by its CUDA_VISIBLE_DEVICES: indices, GPU-… or MIG-…; () tells nothing
+    runtime: str = "mlflow"  # its name in the catalog
 
     @property
     def address(self) -> str:

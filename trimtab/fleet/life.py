@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -92,6 +93,10 @@ class LocalPod:
             exit_status=record.exit_status,
             cpu_seconds=usage.cpu_seconds if usage else None,
             memory_bytes=usage.memory_bytes if usage and usage.processes else None,
+            io_stalled_s=usage.io_stalled_s if usage else None,
+            measured_at_s=usage.at_s if usage else None,
+            gpus=usage.gpus if usage else (),
+            runtime=record.runtime,
         )
 
     def appetite(self) -> Appetite:
@@ -105,7 +110,7 @@ class LocalPod:
         if usage is None:
             self.usage = Usage(before, 0, ()) if self.usage else None
         else:
-            self.usage = Usage(max(before, usage.cpu_seconds), usage.memory_bytes, usage.processes)
+            self.usage = replace(usage, cpu_seconds=max(before, usage.cpu_seconds))
 
     def stop(self, grace_s: float) -> None:
         """Ask it to end, and kill it after `grace_s`. A pod that is ending already is left to it."""

@@ -14,10 +14,15 @@ from trimtab.core.revision import Revision, RevisionKey
 
 @dataclass(frozen=True)
 class Room:
-    """How many more pods of a revision would fit now; None is unknown. `why` says what bounds it."""
+    """How many more pods of a revision would fit now; None is unknown. `why` says what bounds it.
+
+    `free_bytes` is what they would share, `pod_bytes` what one of them takes; 0 where nobody counts bytes.
+    """
 
     pods: int | None
     why: str = ""
+    free_bytes: int = 0
+    pod_bytes: int = 0
 
 
 class Fleet(Protocol):

@@ -66,7 +66,7 @@ def room_for(memory: Memory | None, pending: int, each: int) -> Room:
         return Room(None, "this machine's free memory is unknown")
     free = max(0, memory.available_bytes - reserve_bytes(memory.total_bytes) - pending)
     why = f"this machine: {size(free)} free, a pod takes {size(each)}"
-    return Room(free // max(1, each), why)
+    return Room(free // max(1, each), why, free, max(1, each))
 
 
 def to_blame(pods: Iterable[Appetite]) -> Appetite | None:

@@ -59,6 +59,26 @@ FAILED: State.ValueType  # 5
 DELETING: State.ValueType  # 6
 Global___State: _TypeAlias = State  # noqa: Y015
 
+class _Axis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AxisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Axis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AXIS_PODS: _Axis.ValueType  # 0
+    """how many pods a revision has"""
+    AXIS_LIMIT: _Axis.ValueType  # 1
+    """how many requests one pod may hold in flight: the target concurrency"""
+
+class Axis(_Axis, metaclass=_AxisEnumTypeWrapper):
+    """What a decision is about."""
+
+AXIS_PODS: Axis.ValueType  # 0
+"""how many pods a revision has"""
+AXIS_LIMIT: Axis.ValueType  # 1
+"""how many requests one pod may hold in flight: the target concurrency"""
+Global___Axis: _TypeAlias = Axis  # noqa: Y015
+
 @_typing.final
 class EndpointRef(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -450,6 +470,7 @@ class Revision(_message.Message):
     PODS_WANTED_FIELD_NUMBER: _builtins.int
     PODS_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
+    TARGET_LEARNED_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     hash: _builtins.str
     uri: _builtins.str
@@ -459,6 +480,8 @@ class Revision(_message.Message):
     pods_wanted: _builtins.int
     percent: _builtins.int
     """of the endpoint's traffic"""
+    target_learned: _builtins.bool
+    """from its traffic; else it is what its runtime begins with"""
     @_builtins.property
     def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pod]: ...
     def __init__(
@@ -473,10 +496,11 @@ class Revision(_message.Message):
         pods_wanted: _builtins.int = ...,
         pods: _abc.Iterable[Global___Pod] | None = ...,
         percent: _builtins.int = ...,
+        target_learned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "hash", b"hash", "number", b"number", "percent", b"percent", "pods", b"pods", "pods_wanted", b"pods_wanted", "target_concurrency", b"target_concurrency", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "hash", b"hash", "number", b"number", "percent", b"percent", "pods", b"pods", "pods_wanted", b"pods_wanted", "target_concurrency", b"target_concurrency", "target_learned", b"target_learned", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -938,11 +962,13 @@ class ListDecisionsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     BEFORE_S_FIELD_NUMBER: _builtins.int
     CHANGES_ONLY_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     """0: 20"""
     before_s: _builtins.float
     """0: now"""
     changes_only: _builtins.bool
+    axis: Global___Axis.ValueType
     @_builtins.property
     def ref(self) -> Global___EndpointRef: ...
     def __init__(
@@ -952,10 +978,11 @@ class ListDecisionsRequest(_message.Message):
         limit: _builtins.int = ...,
         before_s: _builtins.float = ...,
         changes_only: _builtins.bool = ...,
+        axis: Global___Axis.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_s", b"before_s", "changes_only", b"changes_only", "limit", b"limit", "ref", b"ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["axis", b"axis", "before_s", b"before_s", "changes_only", b"changes_only", "limit", b"limit", "ref", b"ref"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -995,14 +1022,22 @@ class Decision(_message.Message):
     WOULD_CHANGE_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    AXIS_FIELD_NUMBER: _builtins.int
+    LIMIT_BEFORE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     at_s: _builtins.float
     revision: _builtins.int
     pods_before: _builtins.int
+    """0 in a decision about the limit"""
     pods: _builtins.int
     rule: _builtins.str
     reason: _builtins.str
     binds: _builtins.str
     would_change: _builtins.str
+    axis: Global___Axis.ValueType
+    limit_before: _builtins.int
+    """0 in a decision about pods"""
+    limit: _builtins.int
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Input]: ...
     @_builtins.property
@@ -1020,10 +1055,13 @@ class Decision(_message.Message):
         would_change: _builtins.str = ...,
         inputs: _abc.Iterable[Global___Input] | None = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        axis: Global___Axis.ValueType = ...,
+        limit_before: _builtins.int = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "binds", b"binds", "candidates", b"candidates", "inputs", b"inputs", "pods", b"pods", "pods_before", b"pods_before", "reason", b"reason", "revision", b"revision", "rule", b"rule", "would_change", b"would_change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "axis", b"axis", "binds", b"binds", "candidates", b"candidates", "inputs", b"inputs", "limit", b"limit", "limit_before", b"limit_before", "pods", b"pods", "pods_before", b"pods_before", "reason", b"reason", "revision", b"revision", "rule", b"rule", "would_change", b"would_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1061,23 +1099,157 @@ class Candidate(_message.Message):
     RULE_FIELD_NUMBER: _builtins.int
     PODS_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     pods: _builtins.int
     why: _builtins.str
+    limit: _builtins.int
     def __init__(
         self,
         *,
         rule: _builtins.str = ...,
         pods: _builtins.int = ...,
         why: _builtins.str = ...,
+        limit: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pods", b"pods", "rule", b"rule", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "pods", b"pods", "rule", b"rule", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class SetEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REF_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    SET_FIELD_NUMBER: _builtins.int
+    since_s: _builtins.float
+    """0: as far back as the log reaches"""
+    until_s: _builtins.float
+    """0: now"""
+    @_builtins.property
+    def ref(self) -> Global___EndpointRef: ...
+    @_builtins.property
+    def set(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """constants of the horizontal axis, by name"""
+
+    def __init__(
+        self,
+        *,
+        ref: Global___EndpointRef | None = ...,
+        since_s: _builtins.float = ...,
+        until_s: _builtins.float = ...,
+        set: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ref", b"ref", "set", b"set", "since_s", b"since_s", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsRequest: _TypeAlias = ReplayDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERING_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    DECISIONS_DIFFERING_FIELD_NUMBER: _builtins.int
+    SINCE_S_FIELD_NUMBER: _builtins.int
+    UNTIL_S_FIELD_NUMBER: _builtins.int
+    DECISIONS_UNREADABLE_FIELD_NUMBER: _builtins.int
+    decisions: _builtins.int
+    """replayed in all"""
+    decisions_differing: _builtins.int
+    """whose number of pods differs"""
+    since_s: _builtins.float
+    """of the first one replayed; 0 if there is none"""
+    until_s: _builtins.float
+    decisions_unreadable: _builtins.int
+    """recorded without their signals, or by another version"""
+    @_builtins.property
+    def differing(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replayed]:
+        """oldest first, at most 1000"""
+
+    def __init__(
+        self,
+        *,
+        differing: _abc.Iterable[Global___Replayed] | None = ...,
+        decisions: _builtins.int = ...,
+        decisions_differing: _builtins.int = ...,
+        since_s: _builtins.float = ...,
+        until_s: _builtins.float = ...,
+        decisions_unreadable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "decisions_differing", b"decisions_differing", "decisions_unreadable", b"decisions_unreadable", "differing", b"differing", "since_s", b"since_s", "until_s", b"until_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionsResponse: _TypeAlias = ReplayDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class Replayed(_message.Message):
+    """One decision as it was made, and as it would have been made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_S_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    PODS_FIELD_NUMBER: _builtins.int
+    PODS_REPLAYED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REASON_REPLAYED_FIELD_NUMBER: _builtins.int
+    at_s: _builtins.float
+    revision: _builtins.int
+    pods: _builtins.int
+    pods_replayed: _builtins.int
+    reason: _builtins.str
+    reason_replayed: _builtins.str
+    def __init__(
+        self,
+        *,
+        at_s: _builtins.float = ...,
+        revision: _builtins.int = ...,
+        pods: _builtins.int = ...,
+        pods_replayed: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        reason_replayed: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_s", b"at_s", "pods", b"pods", "pods_replayed", b"pods_replayed", "reason", b"reason", "reason_replayed", b"reason_replayed", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replayed: _TypeAlias = Replayed  # noqa: Y015
 
 @_typing.final
 class StreamLogsRequest(_message.Message):

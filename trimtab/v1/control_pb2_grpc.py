@@ -84,6 +84,11 @@ class ControlStub:
                 request_serializer=trimtab_dot_v1_dot_control__pb2.ListDecisionsRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_control__pb2.ListDecisionsResponse.FromString,
                 _registered_method=True)
+        self.ReplayDecisions = channel.unary_unary(
+                '/trimtab.v1.Control/ReplayDecisions',
+                request_serializer=trimtab_dot_v1_dot_control__pb2.ReplayDecisionsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_control__pb2.ReplayDecisionsResponse.FromString,
+                _registered_method=True)
         self.StreamLogs = channel.unary_stream(
                 '/trimtab.v1.Control/StreamLogs',
                 request_serializer=trimtab_dot_v1_dot_control__pb2.StreamLogsRequest.SerializeToString,
@@ -178,6 +183,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayDecisions(self, request, context):
+        """What would have been decided from the recorded signals with other constants. Changes nothing.
+        INVALID_ARGUMENT for an unknown constant, whose hint then lists those there are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamLogs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -257,6 +270,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListDecisions,
                     request_deserializer=trimtab_dot_v1_dot_control__pb2.ListDecisionsRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_control__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ReplayDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDecisions,
+                    request_deserializer=trimtab_dot_v1_dot_control__pb2.ReplayDecisionsRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_control__pb2.ReplayDecisionsResponse.SerializeToString,
             ),
             'StreamLogs': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamLogs,
@@ -549,6 +567,33 @@ class Control:
             '/trimtab.v1.Control/ListDecisions',
             trimtab_dot_v1_dot_control__pb2.ListDecisionsRequest.SerializeToString,
             trimtab_dot_v1_dot_control__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtab.v1.Control/ReplayDecisions',
+            trimtab_dot_v1_dot_control__pb2.ReplayDecisionsRequest.SerializeToString,
+            trimtab_dot_v1_dot_control__pb2.ReplayDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

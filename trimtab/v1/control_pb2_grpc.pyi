@@ -56,6 +56,10 @@ class ControlStub:
     """Makes an earlier revision's model the wanted one again."""
     ListDecisions: _grpc.UnaryUnaryMultiCallable[_control_pb2.ListDecisionsRequest, _control_pb2.ListDecisionsResponse]
     """The autoscaler's decisions with their reasons, newest first."""
+    ReplayDecisions: _grpc.UnaryUnaryMultiCallable[_control_pb2.ReplayDecisionsRequest, _control_pb2.ReplayDecisionsResponse]
+    """What would have been decided from the recorded signals with other constants. Changes nothing.
+    INVALID_ARGUMENT for an unknown constant, whose hint then lists those there are.
+    """
     StreamLogs: _grpc.UnaryStreamMultiCallable[_control_pb2.StreamLogsRequest, _control_pb2.LogLine]
     GetPlatform: _grpc.UnaryUnaryMultiCallable[_control_pb2.GetPlatformRequest, _control_pb2.Platform]
     """The platform itself: Envoy, streams, NACKs, the machine."""
@@ -87,6 +91,10 @@ class ControlAsyncStub(ControlStub):
     """Makes an earlier revision's model the wanted one again."""
     ListDecisions: _aio.UnaryUnaryMultiCallable[_control_pb2.ListDecisionsRequest, _control_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """The autoscaler's decisions with their reasons, newest first."""
+    ReplayDecisions: _aio.UnaryUnaryMultiCallable[_control_pb2.ReplayDecisionsRequest, _control_pb2.ReplayDecisionsResponse]  # type: ignore[assignment]
+    """What would have been decided from the recorded signals with other constants. Changes nothing.
+    INVALID_ARGUMENT for an unknown constant, whose hint then lists those there are.
+    """
     StreamLogs: _aio.UnaryStreamMultiCallable[_control_pb2.StreamLogsRequest, _control_pb2.LogLine]  # type: ignore[assignment]
     GetPlatform: _aio.UnaryUnaryMultiCallable[_control_pb2.GetPlatformRequest, _control_pb2.Platform]  # type: ignore[assignment]
     """The platform itself: Envoy, streams, NACKs, the machine."""
@@ -175,6 +183,16 @@ class ControlServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_control_pb2.ListDecisionsResponse, _abc.Awaitable[_control_pb2.ListDecisionsResponse]]:
         """The autoscaler's decisions with their reasons, newest first."""
+
+    @_abc_1.abstractmethod
+    def ReplayDecisions(
+        self,
+        request: _control_pb2.ReplayDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_control_pb2.ReplayDecisionsResponse, _abc.Awaitable[_control_pb2.ReplayDecisionsResponse]]:
+        """What would have been decided from the recorded signals with other constants. Changes nothing.
+        INVALID_ARGUMENT for an unknown constant, whose hint then lists those there are.
+        """
 
     @_abc_1.abstractmethod
     def StreamLogs(

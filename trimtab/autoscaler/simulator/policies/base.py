@@ -23,6 +23,7 @@ class Tick(NamedTuple):
     request_time_s: float  # sum over the completions of their whole time, the queue included
     ready: int  # pods that take requests, at `at_s`
     starting_ages_s: tuple[float, ...]  # of pods asked for and not ready, oldest first
+    start_time_s: float | None = None  # the slowest start among the ready pods
 
 
 class PodTick(NamedTuple):
@@ -40,6 +41,7 @@ class Wish(NamedTuple):
 
     pods: int
     limit: int  # requests in flight that each pod may hold
+    overdue: int = 0  # starting pods, the oldest first, that are to be begun anew
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""`trimtab simulate` from the words given to the document printed, on small traces."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from trimtab.cli.main import cli
+from trimtab.cli.simulate import above_zero, as_duration, as_seeds
+from trimtab.core.errors import InvalidInput
+
+RUN_KEYS = [
+    "policy",
+    "seed",
+    "arrivals",
+    "late_share",
+    "rejected_share",
+    "unfinished",
+    "p50_s",
+    "p99_s",
+    "pod_hours",
+    "least_pod_hours",
+    "pods_peak",
+    "scale_events",
+    "capped_share",
+    "overshoot_pods",
+]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> str:
+    """Four minutes of counts."""
+    file = tmp_path / "trace.csv"
+    file.write_text("minute,count\n" + "".join(f"2024-01-01 00:0{i}:00,{10 * i + 10}\n" for i in range(4)))
+    return str(file)
+
+
+@pytest.fixture
+def simulate(trace: str) -> Callable[..., Result]:
+    """`simulate("--policy", "kpa")`: the command on the small trace, in this process."""
+
+    def invoke(*arguments: str) -> Result:
+        few = ["--trace", trace, "--peak-pods", "3", "--warmup", "1m", "--jobs", "1", *arguments]
+        return CliRunner().invoke(cli, ["simulate", *few])
+
+    return invoke
+
+
+Simulate = Callable[..., Result]
+
+
+def test_the_document(simulate: Simulate, trace: str) -> None:
+    result = simulate("--policy", "kpa,fixed:3", "--seeds", "1,2", "--cold-start", "2s", "--json")
+    assert result.exit_code == 0, result.stderr
+    whole = json.loads(result.stdout)
+    assert whole["schema_version"] == 1
+    given = whole["parameters"]
+    assert (given["trace"], given["cold_start_s"], given["warmup_s"]) == (trace, 2.0, 60.0)
+    assert (given["policies"], given["seeds"]) == (["kpa", "fixed:3"], [1, 2])
+    assert given["model"]["name"] == "cpu"
+    runs = whole["runs"]
+    assert [(run["policy"], run["seed"]) for run in runs] == [
+        ("kpa", 1),
+        ("fixed:3", 1),
+        ("kpa", 2),
+        ("fixed:3", 2),
+    ]
+    assert all(list(run) == RUN_KEYS for run in runs)
+    assert {run["arrivals"] for run in runs} == {9000}  # 3,600 in the busiest minute: 3 pods of 20 a second
+    assert runs[0]["least_pod_hours"] == runs[1]["least_pod_hours"]
+    assert runs[1]["pods_peak"] == 3
+
+
+def test_the_same_words_give_the_same_numbers(simulate: Simulate) -> None:
+    words = ("--policy", "kpa,hpa", "--json")
+    assert simulate(*words).stdout == simulate(*words).stdout
+
+
+def test_several_processes_give_the_same_numbers(simulate: Simulate) -> None:
+    words = ("--policy", "kpa,fixed:3", "--json")
+    assert simulate(*words).stdout == simulate(*words, "--jobs", "2").stdout
+
+
+def test_the_table_on_stdout_and_the_rest_on_stderr(simulate: Simulate) -> None:
+    result = simulate("--policy", "kpa,fixed:3")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("POLICY")
+    assert [line.split()[0] for line in lines[1:]] == ["kpa", "fixed:3"]
+    assert "2 of 2: fixed:3, seed 1" in result.stderr
+
+
+def test_the_picture(simulate: Simulate, tmp_path: Path) -> None:
+    file = tmp_path / "picture.png"
+    result = simulate("--policy", "kpa,fixed:3", "--seeds", "5,6", "--plot", str(file))
+    assert result.exit_code == 0, result.stderr
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_part_of_a_trace_faster(simulate: Simulate) -> None:
+    result = simulate(
+        *(
+            "--policy",
+            "fixed:3",
+            "--from",
+            "2024-01-01T00:02:00Z",
+            "--to",
+            "2024-01-01 00:04",
+            "--speed",
+            "2",
+            "--json",
+        )
+    )
+    whole = json.loads(result.stdout)
+    assert whole["runs"][0]["arrivals"] == 3600  # two minutes in one, the busiest
+    assert (whole["parameters"]["from"], whole["parameters"]["speed"]) == ("2024-01-01T00:02:00Z", 2.0)
+
+
+def test_a_model_from_a_file(simulate: Simulate, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('class = "gpu"\nknee = 2\n')
+    result = simulate("--policy", "fixed:3", "--model", str(file), "--json")
+    whole = json.loads(result.stdout)
+    assert whole["parameters"]["model"]["knee"] == 2
+    assert whole["runs"][0]["arrivals"] == 900  # of 360 in the busiest minute: 3 pods of 2 a second
+
+
+def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
+    result = simulate("--trace", "drop:0.95", "--policy", "fixed:3", "--burst", "5")
+    assert result.exit_code == 0
+    assert "--burst does nothing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--policy", "kpq"), "did you mean `kpa`?"),
+        (("--model", "cup"), "known: cpu, gpu, io"),
+        (("--trace", "stp:10"), "did you mean `step`?"),
+        (("--trace", "step:-1"), "step:-1"),
+        (("--cold-start", "soon"), "--cold-start: `soon` is not a duration"),
+        (("--warmup", "48h"), "--warmup"),
+        (("--peak-pods", "nan"), "--peak-pods: `nan`"),
+        (("--speed", "0"), "--speed: `0`"),
+        (("--seeds", "1,,2"), "--seeds"),
+        (("--burst", "-1"), "--burst"),
+        (("--from", "noon"), "--from: `noon` is not a time"),
+        (("--from", "2025-01-01"), "the trace goes from 2024-01-01T00:00:00"),
+        (("--plot", "picture.bmp"), ".png"),
+    ],
+)
+def test_a_mistake_fails_with_a_hint_and_prints_no_data(
+    simulate: Simulate, words: tuple[str, ...], told: str
+) -> None:
+    result = simulate(*words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert "hint: " in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_words_of_options() -> None:
+    durations = [as_duration(None, None, word) for word in ("10s", "10m", "1h", "1.5m", "500ms", "7", "0")]
+    assert durations == [10, 600, 3600, 90, 0.5, 7, 0]
+    assert as_seeds(None, None, "3, 1,3") == (3, 1)
+    assert above_zero(10)(None, None, "2.5") == 2.5
+    with pytest.raises(InvalidInput):
+        above_zero(10)(None, None, "10.5")
+
+
+def test_other_commands_do_not_wait_for_numba() -> None:
+    code = "import sys, trimtab.cli.main; print([m for m in ('numba', 'matplotlib') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_command_is_a_command() -> None:
+    assert isinstance(cli.commands["simulate"], click.Command)
+    assert "--cold-start" in CliRunner().invoke(cli, ["simulate", "--help"]).stdout

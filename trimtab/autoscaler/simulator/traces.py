@@ -1,0 +1,183 @@
+"""Traces: what arrived and when, read from CSV files, plain or gzipped.
+
+The first column is the time: ISO 8601, or seconds as a number. Times without an offset are taken for UTC,
+in files and in `--from` and `--to` alike. A second column `count` makes it counts per period. Anything
+else is one row per request, whose token columns, if there are any, set its relative cost.
+
+The cost of a request is its generated tokens (at least one) plus a hundredth of its context tokens: a
+context is read in one parallel pass, generation takes a pass a token. Alone, 1,500 tokens of context take
+as long as 6 generated ones (Splitwise, ISCA 2024): 1/250. In a batch requests share the passes that
+generate but not the work that reads, and a context token weighs more: a hundredth, to the round number.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trimtab.autoscaler.simulator.rows import Rows, instant_s
+from trimtab.core.errors import InvalidInput
+
+Floats = NDArray[np.float64]
+
+CONTEXT_COST = 0.01
+"""Of a generated token's cost: see above."""
+
+PERIODS_MAX = 50_000_000
+"""More than a year of seconds: beyond that a wrong time, not the trace, makes the span."""
+
+_CONTEXT = ("context", "prompt", "input", "request", "prefill")
+_GENERATED = ("generat", "output", "completion", "response", "decod")
+_COUNT_LIKE = {"counts", "requests", "request_count", "num_requests", "invocations", "hits", "rps", "qps"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Arrivals per period, without gaps: `counts[i]` came in the period from start_s + i × period_s on."""
+
+    name: str
+    start_s: float
+    period_s: float
+    counts: Floats
+
+    @property
+    def end_s(self) -> float:
+        """When the last period ends (s)."""
+        return self.start_s + self.counts.size * self.period_s
+
+
+@dataclass(frozen=True)
+class Requests:
+    """One entry per request: when (s, rising), and its cost relative to the others'. Shapes (N,), (N,)."""
+
+    name: str
+    times_s: Floats
+    costs: Floats
+
+    @property
+    def start_s(self) -> float:
+        """When the first request came (s)."""
+        return float(self.times_s[0])
+
+    @property
+    def end_s(self) -> float:
+        """Just after the last request (s), which so lies within."""
+        return float(np.nextafter(self.times_s[-1], np.inf))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A made-up load: `per_second[i]` requests a second are expected in second i. Begins at 0."""
+
+    name: str
+    per_second: Floats
+    start_s: float = 0.0
+
+    @property
+    def end_s(self) -> float:
+        """When the last second ends (s)."""
+        return float(self.per_second.size)
+
+
+Trace = Counts | Requests | Rates
+
+
+def read_trace(path: str) -> Counts | Requests:
+    """The trace in a CSV file. Raises InvalidInput, which names file, line and column."""
+    try:
+        with _opened(path) as file:
+            return _read(path, csv.reader(file))
+    except FileNotFoundError:
+        hint = "check the path, or use a shape such as step:10"
+        raise InvalidInput("there is no such file", where=path, hint=hint) from None
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
+        hint = "give a CSV file in UTF-8, plain or gzipped, and whole"
+        raise InvalidInput(f"cannot be read: {error}", where=path, hint=hint) from error
+
+
+def _opened(path: str) -> TextIO:
+    """The file as text without a byte order mark; gzip is known by its first bytes, not by its name."""
+    with Path(path).open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped:
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return Path(path).open(encoding="utf-8-sig", newline="")
+
+
+def _read(path: str, reader: Iterable[list[str]]) -> Counts | Requests:
+    rows = Rows(path, reader)
+    _check_heads(path, rows.heads)
+    if rows.heads[1:2] == ["count"]:
+        times_s, (counts,) = rows.read(numbers=[1])
+        return _by_period(path, times_s, counts)
+    generated, context = _token_columns(rows.heads)
+    times_s, tokens = rows.read(numbers=[*generated, *context])
+    costs = np.ones_like(times_s)
+    if tokens:
+        costs = np.maximum(1.0, sum(tokens[: len(generated)], np.zeros_like(times_s)))
+        costs += CONTEXT_COST * sum(tokens[len(generated) :], np.zeros_like(times_s))
+    order = np.argsort(times_s, kind="stable")
+    return Requests(Path(path).name, times_s[order], costs[order])
+
+
+def _check_heads(path: str, heads: list[str]) -> None:
+    """Raise InvalidInput for a header that would be misread."""
+    if not any(heads):
+        raise InvalidInput("is empty", where=path, hint="the first line names the columns, time first")
+    if _is_instant(heads[0]):
+        hint = "put a header above it, such as `time,count`"
+        raise InvalidInput("has no header", where=f"{path}:1", hint=hint)
+    if "count" in heads[2:]:
+        hint = "make `count` the second column"
+        raise InvalidInput("comes too late", where=f"{path}:1: column `count`", hint=hint)
+    if heads[1:2] and heads[1] in _COUNT_LIKE:
+        hint = "name it `count` if it holds counts per period; otherwise name it something else"
+        raise InvalidInput("unknown column", where=f"{path}:1: column `{heads[1]}`", hint=hint)
+
+
+def _token_columns(heads: list[str]) -> tuple[list[int], list[int]]:
+    """Indices of the columns of generated tokens, and of context tokens. A total beside them is left out."""
+    found = [index for index, head in enumerate(heads) if index and "token" in head]
+    parts = [index for index in found if "total" not in heads[index]] or found
+    context = [index for index in parts if _is_context(heads[index])]
+    return [index for index in parts if index not in context], context
+
+
+def _is_context(head: str) -> bool:
+    return any(word in head for word in _CONTEXT) and not any(word in head for word in _GENERATED)
+
+
+def _by_period(path: str, times_s: Floats, counts: Floats) -> Counts:
+    """Counts without gaps. The period is the smallest step; what shares a period is summed."""
+    distinct = np.unique(times_s)
+    if distinct.size < 2:
+        hint = "give two rows or more: their distance is the period"
+        raise InvalidInput("has one time only", where=path, hint=hint)
+    start_s, period_s = float(distinct[0]), float(np.diff(distinct).min())
+    span = (float(distinct[-1]) - start_s) / period_s
+    if span >= PERIODS_MAX:
+        raise InvalidInput(
+            f"covers {span:.0f} periods of {period_s:g} s, its smallest step",
+            where=path,
+            hint=f"at most {PERIODS_MAX} are read: look for a wrong time",
+        )
+    index = ((times_s - start_s) / period_s + 1e-3).astype(
+        np.int64
+    )  # a time just short of its period's begin
+    return Counts(Path(path).name, start_s, period_s, np.bincount(index, weights=counts).astype(np.float64))
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        instant_s(text)
+    except ValueError:
+        return False
+    return True

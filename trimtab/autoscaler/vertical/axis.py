@@ -1,0 +1,215 @@
+"""The vertical axis: how many requests one pod may hold, decided from signals and nothing else.
+
+`decide_limit` is called each 30 s with the signals that came since the last call. It reads no clock,
+keeps nothing outside `LimitState`, and answers the same for the same input. Its steps, in order:
+
+1. Take the window together: pods compared, odd ones left out (`evidence`); metrics in their bands (`stress`).
+2. Hold while nothing is known, a change has not settled, or load rather than the limit is what binds.
+3. Lower at once for a metric that asks for it.
+4. While exploring, look for the knee (`explore`, `curve`); at rest, watch for a changed profile (`steady`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from trimtab.autoscaler.vertical import reasons
+from trimtab.autoscaler.vertical.evidence import Window, observe
+from trimtab.autoscaler.vertical.explore import Bounds, explore
+from trimtab.autoscaler.vertical.levels import level_at, with_noise, with_unloaded
+from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
+from trimtab.autoscaler.vertical.steady import watch
+from trimtab.autoscaler.vertical.stress import lower, lowered, press, saturated
+from trimtab.autoscaler.vertical.tuning import DEFAULT, LimitTuning
+from trimtab.core.decision import LimitCandidate, LimitDecision
+
+_CHANGES = {
+    "unknown": "a signal from a pod or from Envoy",
+    "applying": "the limit in force",
+    "settling": "a window after the change",
+    "load": "more requests per pod",
+    "silent": "a completed request",
+    "disturbance": "windows that fit, or some more that do not",
+    "evidence": "more completed requests",
+}
+_FLOOR, _CEILING = "the least limit", "the range's maximum"
+
+
+class _Choice(NamedTuple):
+    """What a rule gave, before the bounds; what binds it, and all that was weighed."""
+
+    state: LimitState
+    won: LimitCandidate
+    binds: str = ""
+    would_change: str = ""
+    others: tuple[LimitCandidate, ...] = ()
+
+
+def decide_limit(
+    state: LimitState, signals: LimitSignals, now_s: float, tuning: LimitTuning = DEFAULT
+) -> tuple[LimitState, LimitDecision]:
+    """The next state, and how many requests one pod of the revision may hold.
+
+    `now_s` is monotonic and only tells how old signals are. Deterministic; raises nothing.
+    """
+    state, applying = _in_force(state, signals, now_s, tuning)
+    window = observe(state, signals, now_s, tuning)
+    if applying:
+        won = LimitCandidate("applying", state.limit, reasons.applying(state.limit, signals.limit))
+        choice = _Choice(state, won, "rest")
+    else:
+        choice = _choose(_taken_in(state, window, tuning), signals, window, now_s, tuning)
+    floor, ceiling = _bounds(signals)
+    limit = max(floor, min(choice.won.limit, ceiling))
+    bound = "" if limit == choice.won.limit else (_FLOOR if limit == floor else _CEILING)
+    decision = LimitDecision(
+        revision=signals.revision,
+        at_s=now_s,
+        limit_before=signals.limit,
+        limit=limit,
+        rule=bound or choice.won.rule,
+        reason=reasons.sentence(
+            signals.limit, limit, choice.won.why + reasons.capped(bound, limit), window.left_out
+        ),
+        binds=bound or choice.binds,
+        would_change=choice.would_change or _CHANGES.get(choice.won.rule, ""),
+        inputs=_inputs(choice.state, signals, window),
+        candidates=(
+            choice.won,
+            *choice.others,
+            LimitCandidate(_FLOOR, floor, f"no lower than {floor}"),
+            LimitCandidate(_CEILING, ceiling, f"no higher than {ceiling}"),
+        ),
+    )
+    return _after(choice.state, window, limit, now_s, tuning), decision
+
+
+def _bounds(signals: LimitSignals) -> tuple[int, int]:
+    floor = max(1, signals.floor)
+    return floor, max(floor, signals.ceiling)
+
+
+def _in_force(
+    state: LimitState, signals: LimitSignals, now_s: float, tuning: LimitTuning
+) -> tuple[LimitState, bool]:
+    """The state for the limit that is in force, and whether the wanted one is still to come into force."""
+    if (
+        state.decided_s is not None and now_s < state.decided_s
+    ):  # another machine's clock: only times are wrong
+        state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None)
+    if not state.limit:
+        return replace(state, limit=max(1, signals.limit)), False
+    if state.limit == signals.limit:
+        return state, False
+    floor, ceiling = _bounds(signals)
+    since_s = now_s if state.changed_s is None else state.changed_s
+    if now_s - since_s < tuning.apply_s and floor <= state.limit <= ceiling:
+        # evidence counts once it is in force, at the earliest from the next decision on
+        return replace(state, changed_s=since_s, settled_s=now_s + tuning.settle_s), True
+    settled_s = now_s + tuning.settle_s
+    return replace(state, limit=max(1, signals.limit), changed_s=now_s, settled_s=settled_s), False
+
+
+def _taken_in(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
+    """The state with what every window tells, whatever is decided."""
+    state = with_unloaded(with_noise(state, window, tuning), window)
+    return replace(state, pressed=press(state.pressed, window.metrics, tuning))
+
+
+def _choose(
+    state: LimitState, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
+) -> _Choice:
+    limit = signals.limit
+    pressing = lower(state.pressed, window, limit, tuning)
+    if pressing is not None and pressing.limit < limit:
+        pressed = lowered(state.pressed, pressing.rule, window.metrics)
+        return _Choice(replace(state, pressed=pressed, cap=pressing.limit), pressing)
+    if held := _hold(state, window, limit, now_s, tuning):
+        return held
+    assert window.seen is not None
+    if (
+        state.decided_s is None
+        and not state.levels
+        and tuning.settle_times * (window.time_s or 0.0) > tuning.first_s
+    ):
+        return _Choice(
+            state, LimitCandidate("settling", limit, reasons.filling(limit, (window.time_s or 0.0))), "rest"
+        )
+    if state.phase == ONBOARDING:
+        return _explore(state, window.seen, signals, window, now_s, tuning)
+    return _rest(state, window.seen, signals, window, now_s, tuning)
+
+
+def _hold(state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning) -> _Choice | None:
+    """Why this window is no evidence for or against the limit; None if it is."""
+    if window.settling:
+        why = reasons.settling(limit, (state.settled_s or now_s) - now_s)
+        return _Choice(state, LimitCandidate("settling", limit, why), "rest")
+    if window.in_flight is None:
+        silent_s = None if state.decided_s is None else now_s - state.decided_s
+        return _Choice(state, LimitCandidate("unknown", limit, reasons.unknown(silent_s)), "missing signals")
+    if not window.binds(tuning):
+        return _Choice(state, LimitCandidate("load", limit, reasons.loose(window.in_flight, limit)), "load")
+    if window.seen is None:
+        return _Choice(state, LimitCandidate("silent", limit, reasons.silent(limit)), "missing signals")
+    return None
+
+
+def _explore(
+    state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
+) -> _Choice:
+    floor, ceiling = _bounds(signals)
+    if state.cap:
+        ceiling = max(floor, min(ceiling, state.cap))
+    bounds = Bounds(floor, ceiling, saturated(state.pressed, window.metrics))
+    step = explore(state, seen, bounds, tuning)
+    after = step.state
+    if step.done:
+        after = replace(after, phase=RESTING, rested_s=now_s, down_first=False, odd=0, residuals=())
+    return _Choice(after, step.choice)
+
+
+def _rest(
+    state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
+) -> _Choice:
+    known = level_at(state.levels, seen.limit)
+    after, factor = watch(state, seen, now_s, tuning)
+    if factor is not None:
+        changed = LimitCandidate("change", seen.limit, reasons.changed(factor, seen))
+        return _explore(after, seen, signals, window, now_s, tuning)._replace(others=(changed,))
+    aside = known is not None and (not after.levels or level_at(after.levels, seen.limit) == known)
+    why = reasons.odd(seen, known) if aside and known is not None else reasons.rests(known)
+    change = f"throughput a third away from {known.rate:.3g}/s for minutes" if known else ""
+    return _Choice(after, LimitCandidate("rest", seen.limit, why), "rest", change)
+
+
+def _after(state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning) -> LimitState:
+    """The state after the decision; after a change nothing counts until it has settled."""
+    state = replace(state, decided_s=now_s)
+    if limit == state.limit:
+        return state
+    time_s = (window.time_s or 0.0) * max(1.0, limit / state.limit)
+    settle_s = tuning.settle_s + min(tuning.settle_max_s, tuning.settle_times * time_s)
+    return replace(state, limit=limit, changed_s=now_s, settled_s=now_s + settle_s)
+
+
+def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[tuple[str, float | None], ...]:
+    seen, metrics = window.seen, window.metrics
+    return (
+        ("ready_pods", signals.ready_pods),
+        ("in_flight", window.in_flight),
+        ("held_share", window.held),
+        ("queued_share", window.queued),
+        ("rate_per_s", seen.rate if seen else None),
+        ("time_s", window.time_s),
+        ("unloaded_s", state.unloaded_s or None),
+        ("cpu_share", metrics.cpu),
+        ("memory_share", metrics.memory),
+        ("io_wait_share", metrics.io_wait),
+        ("cache_share", metrics.cache),
+        ("server_queue_share", metrics.server_queue),
+        ("gpu_compute_share", metrics.compute),
+        ("gpu_share", metrics.gpu),
+        ("explored_decisions", state.explored),
+    )

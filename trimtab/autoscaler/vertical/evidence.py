@@ -1,0 +1,325 @@
+"""From the signals of one window (30 s) to what its pods, taken together, say of the limit in force.
+
+A period of a pod (5 s) tells what the limit gives only if the pod held about as many requests: then
+its completions are the throughput at this limit. Pods are compared with each other first: one that is
+slow, stuck or failing is left out, and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf, isfinite, log, sqrt
+from statistics import median
+from typing import NamedTuple
+
+from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
+from trimtab.autoscaler.vertical.tuning import LimitTuning
+from trimtab.core.signals import PodSignal, RevisionSignal
+
+PERIOD_S = 5.0  # of Envoy's signals taken together, where pods have none of their own
+_PERIOD_MAX_S = 120.0  # longer ones are no periods
+
+
+class Metrics(NamedTuple):
+    """Of the median pod over the window; None is unknown. Shares are 0 to 1."""
+
+    cpu: float | None = None  # of its cores
+    memory: float | None = None  # of its limit
+    io_wait: float | None = None
+    cache: float | None = None
+    server_queue: float | None = None  # of its requests
+    compute: float | None = None  # the busier of the GPU's tensor and half-precision pipes
+    gpu: float | None = None  # utilisation: shown, never a reason
+
+
+class Window(NamedTuple):
+    """What the signals since the last decision say. Rates are per pod."""
+
+    seen: Level | None  # while the limit was held; None if never, or if nothing completed
+    in_flight: float | None  # mean per pod, held or not; None: no signal at all
+    time_s: float | None  # per request, over all periods
+    held: float  # share of the periods in which pods held about the limit
+    queued: float | None  # share of Envoy's seconds in which requests were queued
+    settling: bool  # there were signals, all from before the last change settled
+    squares: float  # of deviations of completions, over their mean
+    degrees: int  # of freedom behind them
+    metrics: Metrics
+    left_out: tuple[tuple[str, str], ...]  # pod, why
+
+    def binds(self, tuning: LimitTuning) -> bool:
+        """Whether the limit, not the load, holds concurrency down."""
+        return self.held >= tuning.binds_share
+
+
+@dataclass(slots=True)
+class _Pod:
+    """Sums over the periods of one pod."""
+
+    name: str
+    pods: float = 1.0  # for how many it speaks
+    known_s: float = 0.0  # where in-flight is known
+    in_flight_s: float = 0.0
+    all_done: float = 0.0
+    done_in_flight_s: float = 0.0
+    held_s: float = 0.0
+    held_in_flight_s: float = 0.0
+    failed: float = 0.0
+    answered: float = 0.0
+    done: list[float] = field(default_factory=list)  # successes in each held period
+    metrics: list[PodSignal] = field(default_factory=list)
+
+    def time_s(self) -> float:
+        """Time per request while the limit was held; inf if nothing completed."""
+        done = sum(self.done)
+        return self.held_in_flight_s / done if done >= 1.0 else inf
+
+
+def observe(state: LimitState, signals: LimitSignals, now_s: float, tuning: LimitTuning) -> Window:
+    """What came since the last decision. Duplicates and wild values are passed over. Raises nothing."""
+    since_s = -inf if state.decided_s is None else state.decided_s
+    settled_s = -inf if state.settled_s is None else state.settled_s
+    if state.decided_s is None and not state.levels:
+        settled_s = _first(signals, now_s) + tuning.first_s
+    by_pod: dict[str, _Pod] = {}
+    seen: set[tuple[str, float]] = set()
+    unsettled = False
+    for signal in signals.pod_signals:
+        key = (signal.pod, signal.at_s)
+        if key in seen or signal.revision != signals.revision or not since_s < signal.at_s <= now_s:
+            continue
+        seen.add(key)
+        if not 0.0 < signal.period_s <= _PERIOD_MAX_S:
+            continue
+        if signal.at_s - signal.period_s < settled_s:
+            unsettled = True
+            continue
+        pod = by_pod.get(signal.pod)
+        if pod is None:
+            pod = by_pod[signal.pod] = _Pod(signal.pod)
+        _add(pod, signal, signals.limit, tuning)
+    if not any(pod.done_in_flight_s for pod in by_pod.values()):
+        envoys, behind = _of_envoys(signals, since_s, settled_s, now_s)
+        unsettled = unsettled or behind
+        if envoys:
+            pod = _Pod("all pods", pods=float(signals.ready_pods))
+            for signal in envoys:
+                _add(pod, signal, signals.limit, tuning)
+            by_pod = by_pod if any(each.known_s for each in by_pod.values()) else {}
+            return _window([pod], list(by_pod.values()), signals, unsettled, tuning)
+    pods = list(by_pod.values())
+    return _window(pods, pods, signals, unsettled, tuning)
+
+
+def _first(signals: LimitSignals, now_s: float) -> float:
+    """When the first period of all began, of those that may be true."""
+    times = [s.at_s - s.period_s for s in signals.pod_signals if s.period_s > 0]
+    times += [s.at_s - s.period_s for s in signals.revision_signals if s.period_s > 0]
+    return min([at_s for at_s in times if now_s - _PERIOD_MAX_S <= at_s <= now_s], default=now_s)
+
+
+def _known(value: float | None, most: float = 1e9) -> float | None:
+    return value if value is not None and 0.0 <= value <= most else None  # NaN compares false
+
+
+def _add(pod: _Pod, signal: PodSignal, limit: int, tuning: LimitTuning) -> None:
+    """Add one settled period."""
+    pod.metrics.append(signal)
+    period_s = signal.period_s
+    done = _known(signal.completions)
+    in_flight = _known(signal.in_flight)
+    if in_flight is None and (spent_s := _known(signal.request_time_s)) is not None:
+        in_flight = spent_s / period_s  # Little's law
+    if (
+        in_flight is None or in_flight > 2 * limit + 2
+    ):  # more than the limit lets in: wild, or another limit's
+        return
+    pod.known_s += period_s
+    pod.in_flight_s += in_flight * period_s
+    if done is None:
+        return
+    failed = min(_known(signal.failed) or 0.0, done)
+    pod.answered += done
+    pod.failed += failed
+    pod.all_done += done - failed
+    pod.done_in_flight_s += in_flight * period_s
+    if in_flight >= tuning.held_share * limit:
+        pod.held_s += period_s
+        pod.held_in_flight_s += in_flight * period_s
+        pod.done.append(done - failed)
+
+
+def _of_envoys(
+    signals: LimitSignals, since_s: float, settled_s: float, now_s: float
+) -> tuple[list[PodSignal], bool]:
+    """Envoy's signals as periods of an average pod: summed over Envoys, and whether some were too early."""
+    if not signals.ready_pods:
+        return [], False
+    periods: dict[int, dict[str, list[RevisionSignal]]] = {}
+    seen: set[tuple[str, float]] = set()
+    early = False
+    for signal in signals.revision_signals:
+        key = (signal.envoy, signal.at_s)
+        wild = not (0.0 < signal.period_s <= _PERIOD_MAX_S and since_s < signal.at_s <= now_s)
+        if key in seen or wild or signal.revision != signals.revision:
+            continue
+        seen.add(key)
+        if signal.at_s - signal.period_s < settled_s:
+            early = True
+            continue
+        number = int((signal.at_s - 1e-9) // PERIOD_S)
+        periods.setdefault(number, {}).setdefault(signal.envoy, []).append(signal)
+    found = []
+    for number, envoys in periods.items():
+        in_flight = done = failed = 0.0
+        for each in envoys.values():
+            span_s = sum(signal.period_s for signal in each)
+            in_flight += sum(signal.in_flight * signal.period_s for signal in each) / span_s
+            done += sum(signal.completions for signal in each) / span_s
+            failed += sum(signal.failed for signal in each) / span_s
+        share = PERIOD_S / signals.ready_pods
+        found.append(
+            PodSignal(
+                signals.revision,
+                "all pods",
+                at_s=(number + 1) * PERIOD_S,
+                period_s=PERIOD_S,
+                in_flight=in_flight / signals.ready_pods,
+                completions=done * share,
+                failed=failed * share,
+            )
+        )
+    return found, early
+
+
+def _window(
+    rated: list[_Pod], measured: list[_Pod], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
+) -> Window:
+    """Pods taken together: `rated` tell throughput, `measured` the rest."""
+    left_out = _odd_pods(rated, tuning)
+    names = {name for name, _ in left_out}
+    rated = [pod for pod in rated if pod.name not in names]
+    measured = [pod for pod in measured if pod.name not in names]
+    squares, degrees = _dispersion(rated)
+    loaded = measured if any(pod.known_s for pod in measured) else rated
+    known_s = sum(pod.known_s for pod in loaded)
+    done = sum(pod.all_done for pod in rated)
+    held_s = sum(pod.held_s for pod in rated)
+    rated_s = sum(pod.known_s for pod in rated)
+    return Window(
+        seen=_level(rated, signals.limit),
+        in_flight=sum(pod.in_flight_s for pod in loaded) / known_s if known_s else None,
+        time_s=sum(pod.done_in_flight_s for pod in rated) / done if done >= 1.0 else None,
+        held=held_s / rated_s if rated_s else 0.0,
+        queued=_queued(signals.revision_signals),
+        settling=unsettled and not known_s,
+        squares=squares,
+        degrees=degrees,
+        metrics=_metrics(measured, signals),
+        left_out=left_out,
+    )
+
+
+def _level(pods: Sequence[_Pod], limit: int) -> Level | None:
+    done = sum(sum(pod.done) * pod.pods for pod in pods)
+    held_s = sum(pod.held_s * pod.pods for pod in pods)
+    in_flight_s = sum(pod.held_in_flight_s * pod.pods for pod in pods)
+    return Level(limit, in_flight_s, done, held_s, 1.0) if done >= 1.0 and in_flight_s >= 1e-3 else None
+
+
+def _dispersion(pods: Sequence[_Pod]) -> tuple[float, int]:
+    """Sum of squared deviations of completions over their mean, and its degrees of freedom."""
+    squares, degrees = 0.0, 0
+    for pod in pods:
+        total = sum(pod.done)
+        if len(pod.done) > 1 and total >= 1.0:
+            mean = total / len(pod.done)
+            squares += sum([(done - mean) ** 2 for done in pod.done]) / mean * pod.pods
+            degrees += len(pod.done) - 1
+    return squares, degrees
+
+
+def _odd_pods(pods: Sequence[_Pod], tuning: LimitTuning) -> tuple[tuple[str, str], ...]:
+    """Pods that fail, or whose time is unlike the others'; never half of them, but one of two."""
+    if len(pods) < 2:
+        return ()
+    shares = {pod.name: pod.failed / pod.answered if pod.answered else 0.0 for pod in pods}
+    usual = median(shares.values()) if len(pods) > 2 else min(shares.values())
+    odd = {
+        name: f"fails {share:.0%} of its requests"
+        for name, share in shares.items()
+        if share >= tuning.failing_share and share > 2 * usual
+    }
+    held = [pod for pod in pods if pod.held_s and pod.name not in odd]
+    if len(held) > 1:
+        times = [pod.time_s() for pod in held]
+        typical = median(times) if len(held) > 2 else min(times)
+        for pod, time_s in zip(held, times, strict=True):
+            if why := _odd_time(pod, time_s, typical, tuning):
+                odd[pod.name] = why
+    most = max(1, (len(pods) - 1) // 2)
+    return tuple(odd.items()) if len(odd) <= most else ()
+
+
+def _odd_time(pod: _Pod, time_s: float, typical_s: float, tuning: LimitTuning) -> str:
+    """Why a pod's time per request is unlike the typical one; empty if chance explains it."""
+    if not isfinite(typical_s) or not typical_s:
+        return ""
+    if not isfinite(time_s):
+        return "answers nothing" if pod.held_in_flight_s > 10 * typical_s else ""
+    off = log(time_s / typical_s)
+    squares, degrees = _dispersion([pod])
+    spread = max(tuning.dispersion, squares / degrees if degrees else 0.0)
+    if abs(off) <= max(tuning.odd_pod, 4.0 * sqrt(spread / sum(pod.done))):
+        return ""
+    if off > 0:
+        return f"takes {time_s / typical_s:.3g} times as long as the others"
+    return f"takes {time_s / typical_s:.2g} of the others' time"
+
+
+def _queued(revision_signals: Sequence[RevisionSignal]) -> float | None:
+    if not revision_signals:
+        return None
+    return sum(1 for signal in revision_signals if signal.queued > 0) / len(revision_signals)
+
+
+def _mean(values: Sequence[float | None], most: float = 1e15) -> float | None:
+    known = [value for value in values if value is not None and 0.0 <= value <= most]
+    return sum(known) / len(known) if known else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _metrics(pods: Sequence[_Pod], signals: LimitSignals) -> Metrics:
+    """The median pod's metrics: one pod's trouble is not the limit's."""
+    seen = [pod.metrics for pod in pods if pod.metrics]
+    if not seen:
+        return Metrics()
+    cores, memory = signals.cores, signals.memory_limit_bytes
+    cpu = _median([_mean([s.cpu_cores for s in each]) for each in seen])
+    used = _median([_mean([s.memory_bytes for s in each]) for each in seen])
+    waiting = [
+        queued / in_flight if queued is not None and in_flight else None
+        for queued, in_flight in (
+            (_mean([s.queued for s in each]), _mean([s.in_flight for s in each])) for each in seen
+        )
+    ]
+    pipes = [
+        max((x for x in (s.gpu.tensor_active, s.gpu.fp16_active) if x is not None), default=None)
+        if s.gpu
+        else None
+        for each in seen
+        for s in each
+    ]
+    return Metrics(
+        cpu=cpu / cores if cpu is not None and cores > 0 else None,
+        memory=used / memory if used is not None and memory > 0 else None,
+        io_wait=_median([_mean([s.io_wait for s in each], 1.0) for each in seen]),
+        cache=_median([_mean([s.cache_used for s in each], 1.0) for each in seen]),
+        server_queue=_median(waiting),
+        compute=_mean(pipes, 1.0),
+        gpu=_mean([s.gpu.utilisation if s.gpu else None for each in seen for s in each], 1.0),
+    )

@@ -1,0 +1,154 @@
+"""Looking for the knee: up by doubling while throughput grows, then to where the curve says, then rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil, log, sqrt
+from typing import NamedTuple
+
+from trimtab.autoscaler.vertical import reasons
+from trimtab.autoscaler.vertical.curve import Curve, error, fit, knee, peak_between
+from trimtab.autoscaler.vertical.levels import fits, fold, level_at
+from trimtab.autoscaler.vertical.state import Level, LimitState
+from trimtab.autoscaler.vertical.tuning import LimitTuning
+from trimtab.core.decision import LimitCandidate
+
+
+class Bounds(NamedTuple):
+    """Where a limit must lie, and why throughput would not gain from more (empty: it may)."""
+
+    floor: int
+    ceiling: int
+    saturated: str
+
+
+class Step(NamedTuple):
+    """What exploring does next: the state after it, and the limit with its reason."""
+
+    state: LimitState
+    choice: LimitCandidate
+    done: bool = False
+
+
+def explore(state: LimitState, seen: Level, bounds: Bounds, tuning: LimitTuning) -> Step:
+    """The next step of an exploration in which the limit binds. `seen`: this window at the limit in force."""
+    state = replace(state, explored=state.explored + 1)
+    if not fits(state, seen, tuning):
+        state = _set_aside(state, seen, tuning)
+        if state.odd:
+            return Step(state, LimitCandidate("disturbance", seen.limit, reasons.disturbed(seen)))
+    else:
+        # confirmed by a lower limit that gives what it gave; one to be tried again stays a suspect until then
+        confirmed = seen.limit != state.suspect and level_at(state.levels, state.suspect) is not None
+        suspect = 0 if confirmed and level_at(state.levels, seen.limit) is not None else state.suspect
+        state = replace(state, levels=fold(state.levels, seen, tuning), odd=0, suspect=suspect)
+    level = level_at(state.levels, seen.limit)
+    assert level is not None  # just folded
+    if collapse := _collapsed(state, level, tuning):
+        return collapse
+    if level.completions < tuning.completions_min and level.windows < tuning.windows_max:
+        return Step(state, LimitCandidate("evidence", seen.limit, reasons.few(level, tuning)))
+    return _up(state, level, bounds, tuning) or _settle(state, level, bounds, tuning)
+
+
+def _set_aside(state: LimitState, seen: Level, tuning: LimitTuning) -> LimitState:
+    """A window that does not fit: not folded; with too many in a row, all is measured anew.
+
+    A collapse that was to be confirmed at a lower limit was none, if this limit gives less as well.
+    """
+    odd = state.odd + 1
+    if odd >= tuning.odd_windows_max:
+        return replace(state, levels=(seen,), odd=0, suspect=0, unloaded_s=0.0)
+    kept = tuple(level for level in state.levels if level.limit != state.suspect or level.limit == seen.limit)
+    return replace(state, levels=kept, odd=odd, suspect=0)
+
+
+def _collapsed(state: LimitState, level: Level, tuning: LimitTuning) -> Step | None:
+    """Back to the best lower limit, if throughput fell far under it: either limit or costs did it."""
+    lower = [each for each in state.levels if each.limit < level.limit]
+    if not lower or state.suspect or level.windows > 1:
+        return None
+    best = max(lower, key=lambda each: each.rate)
+    doubt = sqrt(error(level, state, tuning) ** 2 + error(best, state, tuning) ** 2)
+    if log(best.rate / level.rate) <= max(tuning.collapse, 3 * doubt):
+        return None
+    fall = log(best.rate / level.rate)
+    levels = state.levels
+    if fall > tuning.implausible:  # rather costs than the limit: forgotten, and tried again
+        levels = tuple(each for each in levels if each is not level)
+    limit = max(best.limit, ceil(level.limit / tuning.step_down))
+    why = reasons.collapsed(best, level)
+    return Step(replace(state, suspect=level.limit, levels=levels), LimitCandidate("collapse", limit, why))
+
+
+def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Step | None:
+    """Double while throughput grows, or wait while that is not clear; None at the first sign of stress."""
+    limit = level.limit
+    if level is not state.levels[-1] or limit >= bounds.ceiling:
+        return None
+    double = min(bounds.ceiling, int(limit * tuning.step_up))
+    lower = [each for each in state.levels if each.limit <= 0.75 * limit]
+    if not lower:
+        if state.down_first and limit > bounds.floor:
+            down = max(bounds.floor, ceil(limit / 2))
+            return Step(state, LimitCandidate("probe", down, reasons.slower(level)))
+        return Step(state, LimitCandidate("onboarding", double, reasons.untried(level)))
+    before = lower[-1]
+    doublings = max(0.3, log(max(1.0, level.in_flight / before.in_flight)) / log(2))
+    # the lower limits together: one of them may have been lucky
+    smooth = fit(lower, state, tuning)._replace(bends=())
+    gain = log(level.rate / smooth.rate(before.in_flight)) / doublings
+    doubt = sqrt(error(level, state, tuning) ** 2 + error(before, state, tuning) ** 2) / doublings
+    wanted = log(1.0 + (tuning.gain_saturated if bounds.saturated else tuning.gain_min))
+    stressed = gain <= wanted or _sharp(lower, gain, tuning)
+    unsure = abs(gain - wanted) < doubt and level.windows < 2 and not bounds.saturated
+    # a gain in proportion is not excluded yet: too few or too costly requests
+    unsure |= stressed and gain + 2 * doubt > log(2) and level.windows < tuning.windows_max
+    if unsure and state.explored < tuning.explore_decisions:
+        return Step(state, LimitCandidate("evidence", limit, reasons.unsure(before, level)))
+    if stressed or state.explored >= tuning.explore_max:
+        return None
+    return Step(state, LimitCandidate("onboarding", double, reasons.grows(before, level)))
+
+
+def _sharp(lower: list[Level], gain: float, tuning: LimitTuning) -> bool:
+    """Whether growth in proportion broke off at once: a knee with an edge, beyond which nothing is gained."""
+    if len(lower) < 2 or gain > tuning.edge_after * log(2):
+        return False
+    one, other = lower[-2:]
+    spread = log(other.in_flight / one.in_flight)
+    return spread > 0 and log(other.rate / one.rate) / spread >= tuning.edge_before
+
+
+def _settle(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Step:
+    """To the knee of what was seen; under the lowest limit tried, if that is as good as the best one."""
+    curve = fit(state.levels, state, tuning)
+    late = state.explored >= tuning.explore_decisions
+    down = _below(state, level, curve, bounds, tuning)
+    if down is not None and state.explored < tuning.explore_max:
+        return Step(state, LimitCandidate("probe", down, reasons.flat(state.levels, bounds.saturated)))
+    between = None if late else peak_between(state.levels, state, tuning)
+    if between is not None and bounds.floor < between < bounds.ceiling:
+        limit = max(between, ceil(level.limit / tuning.step_down))
+        return Step(state, LimitCandidate("probe", limit, reasons.peak(state.levels, between)))
+    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
+    why = reasons.found(goal, state.levels, tuning, bounds.saturated)
+    if abs(log(goal / level.limit)) <= tuning.near:
+        return Step(state, LimitCandidate("knee", level.limit, why), done=True)
+    limit = max(ceil(level.limit / tuning.step_down), min(goal, int(level.limit * tuning.step_up)))
+    known = level_at(state.levels, goal)
+    done = limit == goal and (late or (known is not None and known.windows >= 2))
+    return Step(state, LimitCandidate("knee", limit, why), done=done)
+
+
+def _below(state: LimitState, level: Level, curve: Curve, bounds: Bounds, tuning: LimitTuning) -> int | None:
+    """A limit under the lowest one tried, if throughput may be no less there than at best; else None."""
+    lowest = state.levels[0]
+    best = max(state.levels, key=lambda each: each.rate)
+    doubt = 1.5 * sqrt(error(lowest, state, tuning) ** 2 + error(best, state, tuning) ** 2)
+    if lowest.limit <= bounds.floor or lowest.rate < (tuning.aim - min(doubt, 0.2)) * curve.best():
+        return None
+    # where requests that do not touch each other would bring as much
+    guess = best.rate * state.unloaded_s if state.unloaded_s else 0.0
+    wanted = max(lowest.limit / tuning.step_down, min(guess, lowest.limit / 2))
+    return max(bounds.floor, ceil(level.limit / tuning.step_down), ceil(wanted))

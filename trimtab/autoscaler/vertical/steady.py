@@ -1,0 +1,77 @@
+"""At rest: follow slow drift, set aside what does not fit, and notice when the profile really changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log, sqrt
+from typing import NamedTuple
+
+from trimtab.autoscaler.vertical.curve import error
+from trimtab.autoscaler.vertical.levels import fold, level_at
+from trimtab.autoscaler.vertical.state import ONBOARDING, Level, LimitState
+from trimtab.autoscaler.vertical.tuning import LimitTuning
+
+
+class Rest(NamedTuple):
+    """The state after a window at rest, and by what throughput differs from what it was, if for good."""
+
+    state: LimitState
+    factor: float | None  # throughput over what it was; None: no lasting change
+
+
+def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> Rest:
+    """Take in one window in which the limit in force was held."""
+    known = level_at(state.levels, seen.limit)
+    if known is None:
+        return Rest(replace(state, levels=fold(state.levels, seen, tuning), odd=0, residuals=()), None)
+    off = log(seen.rate / known.rate)
+    chance = error(seen, state, tuning)
+    if abs(off) <= max(tuning.odd_window, tuning.odd_errors * chance):
+        state = replace(state, levels=fold(state.levels, seen, tuning), odd=0)
+    elif known.windows < tuning.known_windows:
+        return Rest(_unsure(state, seen, known, tuning), None)
+    if known.windows < tuning.known_windows:
+        return Rest(state, None)
+    last = tuning.faster_windows[1]
+    doubt = sqrt(chance**2 + error(known, state, tuning) ** 2)
+    band = max(tuning.changed, tuning.changed_errors * max(doubt, state.spread))
+    residuals = (*state.residuals, off / band)[-last:]
+    spread = state.spread + (min(abs(off), 1.0) - state.spread) / tuning.memory_windows
+    state = replace(state, residuals=residuals, spread=spread)
+    rested = state.rested_s is None or now_s - state.rested_s >= tuning.rest_s
+    if not rested or not _changed(residuals, tuning):
+        return Rest(state, None)
+    return Rest(_anew(state, slower=off < 0), seen.rate / known.rate)
+
+
+def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -> LimitState:
+    """Either this window or the few before it do not fit; after some more of them it is these."""
+    if state.odd + 1 < tuning.odd_windows_max:
+        return replace(state, odd=state.odd + 1)
+    others = tuple(level for level in state.levels if level is not known)
+    return replace(state, levels=fold(others, seen, tuning), odd=0)
+
+
+def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:
+    enough, of = tuning.slower_windows
+    if sum(1 for x in residuals[-of:] if x < -1.0) >= enough and residuals[-1] < 0:
+        return True
+    enough, of = tuning.faster_windows
+    return sum(1 for x in residuals[-of:] if x > 1.0) >= enough and residuals[-1] > 0
+
+
+def _anew(state: LimitState, slower: bool) -> LimitState:
+    """Explore again, from here, with nothing but what holds now."""
+    return replace(
+        state,
+        phase=ONBOARDING,
+        levels=(),
+        cap=0,
+        unloaded_s=0.0,
+        unloaded_in_flight=0.0,
+        explored=0,
+        down_first=slower,
+        suspect=0,
+        odd=0,
+        residuals=(),
+    )

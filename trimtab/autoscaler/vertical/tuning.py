@@ -1,0 +1,183 @@
+"""The constants of the vertical axis, each with the reason for its value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LimitTuning:
+    """What `decide_limit` goes by. Shares are 0 to 1; times in seconds; logarithms are natural."""
+
+    # -- what is evidence -----------------------------------------------------------------------
+    held_share: float = 0.8
+    """In flight, as a share of the limit, from which a period of a pod tells what this limit gives.
+    The horizontal axis keeps pods at 70 to 90 % of the limit: half of such periods count."""
+
+    binds_share: float = 0.3
+    """Share of such periods from which the limit, not the load, is what holds concurrency down."""
+
+    settle_times: float = 2.0
+    """Service times after a change in which nothing counts: requests let in before it are done then,
+    and those let in after it have begun to complete."""
+
+    settle_s: float = 2.0
+    """Added to them: time until a limit is in force in every Envoy (s)."""
+
+    first_s: float = 10.0
+    """Time after the first signal of all in which nothing counts (s): pods fill up from nothing."""
+
+    settle_max_s: float = 120.0
+    """Longest time in which nothing counts (s); streams that last longer are told from their rate."""
+
+    completions_min: float = 12.0
+    """Completed requests from which a limit's throughput counts: with a spread as wide as its mean,
+    12 tell it to 30 %, and doubling the limit is a factor of 2 where there is room."""
+
+    windows_max: int = 4
+    """Decisions that a limit is given to reach that number: a model that answers one request a
+    minute must not hold up its onboarding for ever."""
+
+    dispersion: float = 1.0
+    """Variance over mean of completions in a period, until it is known: as of independent ones."""
+
+    dispersion_min: float = 0.1
+    """Least that is believed: requests of equal cost complete in step, until once they do not."""
+
+    dispersion_weight: float = 40.0
+    """Periods over which the dispersion is remembered: six of each of seven pods."""
+
+    model_error: float = 0.005
+    """Relative error of each throughput beside chance: periods cut at both ends, drifting costs."""
+
+    # -- pods compared with each other ----------------------------------------------------------
+    odd_pod: float = 0.4
+    """How far a pod's time per request may be from the median pod's (logarithm: a factor of 1.5)
+    before it is left out, and at least four standard errors: of 100 healthy pods none is."""
+
+    failing_share: float = 0.2
+    """Share of failed answers from which a pod is left out, if the median pod has less than half."""
+
+    # -- finding the knee -----------------------------------------------------------------------
+    aim: float = 0.97
+    """Share of the best throughput that the limit is to reach: the last 3 % cost the most latency."""
+
+    aim_slack: float = 0.05
+    """Most by which chance lowers that aim: of two limits that the evidence cannot tell apart the
+    lower one is right, as its latency is the better one for certain."""
+
+    step_earns: float = 0.2
+    """Throughput that one request more in flight must bring, over the latency that it costs, for
+    `aim_slack` to matter: between 3 and 4 it is much, between 100 and 101 nothing."""
+
+    step_up: float = 2.0
+    """Most by which a limit grows per decision. Beyond the knee latency grows with the limit, and a
+    wrong step doubles it for half a minute."""
+
+    step_down: float = 4.0
+    """Most by which it falls: quick to lower. Under the knee throughput falls with the limit."""
+
+    gain_min: float = 0.035
+    """Least gain of throughput by which a doubled limit counts as better. Where it saturates
+    smoothly, all further doublings together bring about as much again."""
+
+    edge_before: float = 0.85
+    """Growth of throughput (logarithm, over that of the limit) that counts as in proportion."""
+
+    edge_after: float = 0.4
+    """The same, below which growth in proportion broke off at once. Where throughput saturates
+    smoothly, a doubling that brings 85 % is followed by one that brings 65 %."""
+
+    gain_saturated: float = 0.2
+    """The same while the processors are saturated or tasks wait for I/O: then gain is chance."""
+
+    near: float = 0.07
+    """Difference between two limits (logarithm) that is not worth a change: less than the noise of
+    latency, and a throughput within 5 % on every curve that bends downwards."""
+
+    explore_decisions: int = 9
+    """Decisions in which the limit binds after which exploring ends with what is known, unless
+    throughput still grows with each doubling: the tenth finds it at rest."""
+
+    explore_max: int = 30
+    """The same without exception."""
+
+    # -- what does not fit -----------------------------------------------------------------------
+    odd_window: float = 0.3
+    """How far throughput may be from what was seen at the same limit (logarithm) before the window
+    is set aside, and at least `odd_errors` standard errors: a poisonous minute, not a lesson."""
+
+    odd_errors: float = 4.0
+    """See `odd_window`. Heavy tails of cost put one window of a thousand there."""
+
+    odd_windows_max: int = 4
+    """Such windows in a row that restart exploring: a minute touches three. While exploring only."""
+
+    collapse: float = 0.35
+    """Fall of throughput (logarithm: to 70 %) at a higher limit that is not believed at once: the
+    lower limit is tried again, to tell a collapse from costs that rose meanwhile."""
+
+    implausible: float = 1.4
+    """Such a fall (to a quarter) by one doubling is rather costs: the limit is given a second chance."""
+
+    # -- at rest ----------------------------------------------------------------------------------
+    memory_windows: int = 20
+    """Windows over which throughput at rest is remembered (10 min): slow drift is followed."""
+
+    known_windows: int = 4
+    """Windows from which throughput at rest is known well enough to notice a change by it."""
+
+    changed: float = 0.3
+    """How far throughput must be from it (logarithm: by a third), and at least `changed_errors`,
+    for a window to speak for a change of the profile: less would hardly move the knee."""
+
+    changed_errors: float = 2.5
+    """Standard errors. Requests that last for minutes make ten windows in a row alike, by chance."""
+
+    slower_windows: tuple[int, int] = (8, 10)
+    """Windows that must speak for a slower profile, of so many: 5 min. A poisonous minute, whose last
+    requests cost 100 times 1 s, is over after half of it."""
+
+    faster_windows: tuple[int, int] = (12, 14)
+    """The same for a faster one: quick to lower, slow to raise."""
+
+    rest_s: float = 900.0
+    """Rest after exploring, in which no change of the profile is looked for (s)."""
+
+    apply_s: float = 60.0
+    """Time in which a limit must come into force (s); after it, what is in force is what counts."""
+
+    # -- bands: a metric counts from the first share on, until it falls below the second ------------
+    memory_band: tuple[float, float] = (0.9, 0.8)
+    """Resident memory over its limit. The kernel kills at 1; requests come in tenths."""
+
+    memory_urgent: float = 0.96
+    """Memory share at which one window is enough."""
+
+    cache_band: tuple[float, float] = (0.9, 0.75)
+    """Key-value cache in use, while requests wait in the server: beyond it requests are preempted."""
+
+    server_queue: float = 0.1
+    """Share of a pod's requests that wait in the server, from which a full cache is too full."""
+
+    cpu_band: tuple[float, float] = (0.95, 0.85)
+    """Processor time over the pod's cores."""
+
+    compute_band: tuple[float, float] = (0.85, 0.75)
+    """Tensor or half-precision pipes of the GPU: kernels reach little more. Its utilisation is not
+    asked: it pins near 90 % at any load."""
+
+    io_band: tuple[float, float] = (0.6, 0.4)
+    """Share of time in which some task waited for I/O."""
+
+    band_windows: int = 2
+    """Windows for which a metric must hold beyond its band."""
+
+    pressed_step: float = 0.75
+    """What a metric beyond its band leaves of the limit."""
+
+    pressed_gain: float = 0.01
+    """How far a metric must have fallen after that for another such step: else it was not the limit."""
+
+
+DEFAULT = LimitTuning()
