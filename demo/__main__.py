@@ -36,7 +36,7 @@ from trimtab.v1 import control_pb2 as pb
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOWN_WINDOW_S = 30.0  # trimtab's own is 300: nobody wants to watch that
-AFTER_S = DOWN_WINDOW_S + 30.0  # the window, then a decision each 5 s takes away a pod
+AFTER_S = DOWN_WINDOW_S + 45.0  # the window, then a decision each 5 s takes away a pod
 LOOK_EACH_S = 1.0
 
 console = Console(highlight=False, markup=False, soft_wrap=True)

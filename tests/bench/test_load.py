@@ -18,6 +18,7 @@ from bench.load import Phase, Tally, arrivals, quantile
 LOAD = Path(__file__).parents[2] / "bench" / "load.py"
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 Serve = Callable[[Handler], Awaitable[str]]
+StartLoad = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.fixture
@@ -41,9 +42,22 @@ async def serve() -> AsyncIterator[Serve]:
         await runner.cleanup()
 
 
-async def start_load(url: str, *arguments: str) -> asyncio.subprocess.Process:
-    command = [sys.executable, str(LOAD), "--url", url, "--json", *arguments]
-    return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+@pytest.fixture
+async def start_load() -> AsyncIterator[StartLoad]:
+    """Starts the load generator; one that a failed test left is ended."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(url: str, *arguments: str) -> asyncio.subprocess.Process:
+        command = [sys.executable, str(LOAD), "--url", url, "--json", *arguments]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def finish(process: asyncio.subprocess.Process) -> tuple[int, list[dict[str, Any]]]:
@@ -57,7 +71,9 @@ def of_kind(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-async def test_every_request_of_every_phase_is_sent_once_and_counted(serve: Serve) -> None:
+async def test_every_request_of_every_phase_is_sent_once_and_counted(
+    serve: Serve, start_load: StartLoad
+) -> None:
     bodies: list[Any] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -82,7 +98,9 @@ async def test_every_request_of_every_phase_is_sent_once_and_counted(serve: Serv
     assert sum(line["sent"] for line in seconds) <= 70
 
 
-async def test_failures_are_counted_by_kind_with_a_sample_of_each(serve: Serve) -> None:
+async def test_failures_are_counted_by_kind_with_a_sample_of_each(
+    serve: Serve, start_load: StartLoad
+) -> None:
     count = 0
 
     async def answer(request: web.Request) -> web.Response:
@@ -100,7 +118,9 @@ async def test_failures_are_counted_by_kind_with_a_sample_of_each(serve: Serve) 
     assert total["error_samples"] == {"503": "no pod is ready"}
 
 
-async def test_an_answer_other_than_the_expected_one_is_a_failure(serve: Serve, tmp_path: Path) -> None:
+async def test_an_answer_other_than_the_expected_one_is_a_failure(
+    serve: Serve, start_load: StartLoad, tmp_path: Path
+) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response({"predictions": [(await request.json())["x"] * 2]})
 
@@ -117,7 +137,7 @@ async def test_an_answer_other_than_the_expected_one_is_a_failure(serve: Serve, 
 
 
 async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_they_were_due(
-    serve: Serve,
+    serve: Serve, start_load: StartLoad
 ) -> None:
     arrived = 0
     everyone = asyncio.Event()
@@ -137,7 +157,7 @@ async def test_arrivals_do_not_wait_for_answers_and_latency_counts_from_when_the
     assert total["max_s"] >= 0.5  # the first waited for the last, due 0.58 s later
 
 
-async def test_what_would_exceed_the_bound_is_dropped(serve: Serve) -> None:
+async def test_what_would_exceed_the_bound_is_dropped(serve: Serve, start_load: StartLoad) -> None:
     release = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
@@ -155,7 +175,9 @@ async def test_what_would_exceed_the_bound_is_dropped(serve: Serve) -> None:
     assert total["by_status"] == {"timeout": 3}
 
 
-async def test_nobody_listening_is_a_failure_of_every_request(unused_tcp_port: int) -> None:
+async def test_nobody_listening_is_a_failure_of_every_request(
+    start_load: StartLoad, unused_tcp_port: int
+) -> None:
     url = f"http://127.0.0.1:{unused_tcp_port}/"
     status, lines = await finish(await start_load(url, "--phase", "0.1:50"))
     assert status == 1
@@ -163,7 +185,7 @@ async def test_nobody_listening_is_a_failure_of_every_request(unused_tcp_port: i
     assert total["by_status"] == {"ClientConnectorError": 5}
 
 
-async def test_an_interrupt_ends_with_the_summary(serve: Serve) -> None:
+async def test_an_interrupt_ends_with_the_summary(serve: Serve, start_load: StartLoad) -> None:
     first = asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:
@@ -180,7 +202,7 @@ async def test_an_interrupt_ends_with_the_summary(serve: Serve) -> None:
     assert 0 < total["ok"] == total["sent"] < 12_000
 
 
-async def test_a_second_interrupt_gives_up_what_is_in_flight(serve: Serve) -> None:
+async def test_a_second_interrupt_gives_up_what_is_in_flight(serve: Serve, start_load: StartLoad) -> None:
     first, never = asyncio.Event(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -45,6 +46,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.exit_status()  # or its Popen believes that it still runs
 
 
+@contextlib.contextmanager
+def beside(code: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is none of a home's; it ends with the block, whatever becomes of the test."""
+    with subprocess.Popen([sys.executable, "-c", code], **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def until(condition: Callable[[], bool], wait_s: float = 20.0) -> None:
     deadline_s = time.monotonic() + wait_s
     while not condition():
@@ -68,17 +79,13 @@ def test_down_ends_what_carries_the_homes_mark_and_nothing_else(
     run: Run, home: Path, start: Start, tmp_path: Path
 ) -> None:
     ours, other = start(home, "iris-a"), start(tmp_path / "other", "iris-b")
-    bystander = subprocess.Popen([sys.executable, "-c", SLEEP])
-    try:
+    with beside(SLEEP) as bystander:
         done = run("down", "--json")
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)["stopped"] == [f"pod iris-a (process {ours.pid})"]
         assert not ours.alive()
         assert other.alive()
         assert bystander.poll() is None
-    finally:
-        bystander.kill()
-        bystander.wait()
 
 
 def test_down_kills_what_does_not_listen(
@@ -92,35 +99,31 @@ def test_down_kills_what_does_not_listen(
 
 
 def test_down_asks_a_living_control_plane_first(run: Run, home: Path, control: Any) -> None:
-    follows = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    assert follows.stdin is not None
-    announce(home, follows.pid)
+    with beside("import sys; sys.stdin.read()", stdin=subprocess.PIPE) as follows:
+        assert follows.stdin is not None
+        announce(home, follows.pid)
 
-    control.on_shutdown = follows.stdin.close
-    done = run("down")
-    assert done.exit_code == 0, done.stderr
-    assert f"stopped control plane (process {follows.pid})" in done.stdout
-    assert follows.wait(10) == 0, "it ended by itself"
+        control.on_shutdown = follows.stdin.close
+        done = run("down")
+        assert done.exit_code == 0, done.stderr
+        assert f"stopped control plane (process {follows.pid})" in done.stdout
+        assert follows.wait(10) == 0, "it ended by itself"
 
 
 def test_down_ends_a_control_plane_that_does_not_answer(run: Run, home: Path) -> None:
-    hangs = subprocess.Popen([sys.executable, "-c", SLEEP])
-    announce(home, hangs.pid)
-    assert run("down").exit_code == 0
-    assert hangs.poll() is not None
+    with beside(SLEEP) as hangs:
+        announce(home, hangs.pid)
+        assert run("down").exit_code == 0
+        assert hangs.poll() is not None
 
 
 def test_a_process_id_used_again_by_somebody_else_is_left_alone(run: Run, home: Path) -> None:
-    somebody = subprocess.Popen([sys.executable, "-c", SLEEP])
-    try:
+    with beside(SLEEP) as somebody:
         announce(home, somebody.pid)
         long_ago_s = time.time() - 3600
         os.utime(home / "run" / "control.json", (long_ago_s, long_ago_s))
         assert "nothing of" in run("down").stderr
         assert somebody.poll() is None
-    finally:
-        somebody.kill()
-        somebody.wait()
 
 
 def test_purge_removes_what_is_ours_and_keeps_the_rest(run: Run, home: Path) -> None:

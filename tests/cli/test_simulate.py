@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trimtab.cli.main import cli
-from trimtab.cli.simulate import above_zero, as_duration, as_seeds
+from trimtab.cli.simulate import above_zero, as_duration, as_range, as_seeds
 from trimtab.core.errors import InvalidInput
 
 RUN_KEYS = [
@@ -131,6 +131,15 @@ def test_a_model_from_a_file(simulate: Simulate, tmp_path: Path) -> None:
     assert whole["runs"][0]["arrivals"] == 900  # of 360 in the busiest minute: 3 pods of 2 a second
 
 
+def test_the_range_is_1_to_100_knees_unless_said_otherwise(simulate: Simulate) -> None:
+    usual = json.loads(simulate("--policy", "fixed:3", "--json").stdout)
+    assert usual["parameters"]["concurrency"] == {"min": 1, "max": 400}
+    narrow = json.loads(simulate("--policy", "fixed:3", "--range", "0..8", "--json").stdout)
+    assert narrow["parameters"]["concurrency"] == {"min": 0, "max": 8}
+    assert narrow["runs"][0]["pods_peak"] == 2
+    assert narrow["runs"][0]["capped_share"] == 1.0
+
+
 def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
     result = simulate("--trace", "drop:0.95", "--policy", "fixed:3", "--burst", "5")
     assert result.exit_code == 0
@@ -150,6 +159,11 @@ def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
         (("--speed", "0"), "--speed: `0`"),
         (("--seeds", "1,,2"), "--seeds"),
         (("--burst", "-1"), "--burst"),
+        (("--range", "5..1"), "--range: `5..1` is reversed"),
+        (("--range", "5"), "--range: `5` is not a range"),
+        (("--range", "-1..5"), "write MIN..MAX"),
+        (("--range", "0..0"), "a most from 1"),
+        (("--range", "1..9999999"), "from 1 to 1000000"),
         (("--from", "noon"), "--from: `noon` is not a time"),
         (("--from", "2025-01-01"), "the trace goes from 2024-01-01T00:00:00"),
         (("--plot", "picture.bmp"), ".png"),
@@ -170,6 +184,7 @@ def test_the_words_of_options() -> None:
     assert durations == [10, 600, 3600, 90, 0.5, 7, 0]
     assert as_seeds(None, None, "3, 1,3") == (3, 1)
     assert above_zero(10)(None, None, "2.5") == 2.5
+    assert (as_range(None, None, " 0..400 "), as_range(None, None, None)) == ((0, 400), None)
     with pytest.raises(InvalidInput):
         above_zero(10)(None, None, "10.5")
 

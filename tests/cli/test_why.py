@@ -202,7 +202,7 @@ def test_a_replay_shows_where_other_constants_decide_otherwise(
         ["2", "3", "4", "load", "wants", "4"],
         ["1", "4", "6", "load", "wants", "6"],
     ]
-    assert "2 decisions cannot be replayed" in done.stderr
+    assert "2 decisions of that time cannot be replayed" in done.stderr
     asked = control.asked[-1]
     assert dict(asked.set) == {"up_window_s": 10.0, "headroom": 0.9}
     assert asked.until_s - asked.since_s == 3_600.0
@@ -224,12 +224,51 @@ def test_a_replay_of_nothing_says_so(run: Run, control: Any, iris: pb.Endpoint) 
     assert "nothing to replay" in done.stderr
 
 
-def test_an_unknown_constant_is_refused_with_a_list_of_those_there_are(run: Run, control: Any) -> None:
+def test_an_unknown_constant_is_refused_with_the_nearest_one(run: Run, control: Any) -> None:
     done = run("why", "iris", "--replay", "--set", "up_windows=10")
     assert done.exit_code == 2
     assert "`up_windows` is no constant" in done.stderr
-    assert all(f"  {field.name} = " in done.stderr for field in fields(Tuning))
-    assert "  up_window_s = 20: How far back a rise is looked for (s)" in done.stderr
+    assert "did you mean up_window_s?" in done.stderr
+    assert "`--set list` names them all" in done.stderr
+    assert control.asked == []
+    assert "names them all" in run("why", "iris", "--replay", "--set", "x=1").stderr
+
+
+@pytest.mark.parametrize("replay", [["--replay"], []])
+def test_all_constants_are_listed(run: Run, control: Any, replay: list[str]) -> None:
+    done = run("why", "iris", *replay, "--set", "list")
+    assert done.exit_code == 0, done.stderr
+    _, *rows = done.stdout.splitlines()
+    assert [row.split()[0] for row in rows] == [field.name for field in fields(Tuning)]
+    default = Tuning()
+    assert [row.split()[1] for row in rows] == [
+        f"{getattr(default, field.name):g}" for field in fields(Tuning)
+    ]
+    told = json.loads(run("why", "iris", *replay, "--set", "list", "--json").stdout)["constants"]
+    assert told[0] == {
+        "name": "up_window_s",
+        "value": default.up_window_s,
+        "what": rows[0].split(maxsplit=2)[2],
+    }
+    assert control.asked == []
+
+
+def test_a_replay_of_what_only_another_version_could_read_says_so(
+    run: Run, control: Any, iris: pb.Endpoint
+) -> None:
+    control.replayed = pb.ReplayDecisionsResponse(decisions_unreadable=60)
+    done = run("why", "iris", "--replay")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "60 decisions of that time cannot be replayed: another version of trimtab made them" in done.stderr
+    assert "nothing to replay" in done.stderr
+
+
+@pytest.mark.parametrize("replay", [["--replay"], []])
+def test_a_time_that_is_still_to_come_is_refused(run: Run, control: Any, replay: list[str]) -> None:
+    done = run("why", "iris", *replay, "--at", "2999-01-01")
+    assert done.exit_code == 2
+    assert "2999-01-01 00:00:00+09:00 is still to come" in done.stderr
+    assert "add the date" in done.stderr
     assert control.asked == []
 
 
@@ -239,6 +278,8 @@ def test_an_unknown_constant_is_refused_with_a_list_of_those_there_are(run: Run,
         ["--replay", "--set", "doubt"],
         ["--replay", "--set", "doubt=two"],
         ["--replay", "--set", "doubt=nan"],
+        ["--replay", "--set", "doubt=-1"],
+        ["--replay", "--set", "up_window_s=2.5"],
         ["--replay", "--since", "-5m", "--at", "-10m"],
         ["--set", "doubt=1"],
         ["--since", "-5m"],

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from trimtab.cli.output import columns, painted
-from trimtab.cli.words import ago, megabytes, milliseconds, number, when
+from trimtab.cli.words import ago, counted, megabytes, milliseconds, number, when
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ def test_units() -> None:
     assert (megabytes(12), megabytes(2_500), megabytes(3.4e9)) == ("12 B", "2.5 KB", "3.4 GB")
     assert (ago(0, 100), ago(90, 100), ago(1, 7201), ago(1, 301)) == ("-", "10 s", "2 h", "5 min")
     assert when(0) == "-"
+    assert [counted(n, "pods") for n in (0, 1, 2)] == ["0 pods", "1 pod", "2 pods"]
+    assert counted(1, "in flight a pod") == "1 in flight a pod"
 
 
 def test_columns_align_numbers_to_the_right_and_cut_nothing() -> None:

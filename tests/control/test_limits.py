@@ -111,6 +111,8 @@ async def test_a_new_limit_reaches_envoy_and_the_number_of_pods_at_once(
     assert [
         d.limit for d in plane.store.log.latest(IRIS, 9, 1e12, axis=v1.AXIS_LIMIT, changes_only=True)
     ] == [4]
+    labels = {"axis": "limit", "rule": "test"}
+    assert plane.metrics.registry.get_sample_value("trimtab_decisions_total", labels) == len(log(plane))
     await plane.until(lambda: plane.phases(1).count("ready") <= 6, within_s=900)
     published = plane.envoy.publications
     await plane.look(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from trimtab.autoscaler.horizontal import State, Tuning
 from trimtab.control import replay as replays
 from trimtab.control.decisions import Logged
-from trimtab.control.packing import Unreadable, pack, unpack
+from trimtab.control.packing import Unreadable, layout, pack, unpack
 from trimtab.control.records import Outcome
 from trimtab.control.replay import CHECKPOINT_EACH_S, Checkpoint, checked, constants, replay, replay_message
 from trimtab.core.errors import Exhausted, InvalidInput
@@ -67,7 +67,7 @@ async def past(new_plane: Callable[..., Any], tmp_path: Path, spec: Spec) -> Any
 async def test_with_the_same_constants_the_very_same_decisions_come_out(past: Any) -> None:
     log = logged(past)
     found = replay(log, {})
-    assert found.unreadable == 0
+    assert found.unreadable == ()
     assert len(found.decisions) == len(log) > 100
     for each in found.decisions:
         assert each.again == each.recorded, "every word of it"
@@ -148,10 +148,31 @@ async def test_what_another_version_wrote_is_counted_and_passed_over(past: Any) 
     at = [index for index, entry in enumerate(log) if entry.checkpoint]
     log[at[0]] = replace(log[at[0]], checkpoint=b"00000000" + log[at[0]].checkpoint[8:])
     found = replay(log, {})
-    assert found.unreadable == at[1]
+    assert found.unreadable == tuple(entry.message for entry in log[: at[1]])
     assert [each.recorded for each in found.decisions] == [entry.message for entry in log[at[1] :]]
     broken = [replace(entry, given=b"nonsense") if index == 3 else entry for index, entry in enumerate(log)]
-    assert replay(broken, {}).unreadable == at[1]
+    assert len(replay(broken, {}).unreadable) == at[1]
+    told = replay_message(found, log[2].message.at_s)
+    assert told.decisions_unreadable == at[1] - 2, "what only leads up to the time asked for is not counted"
+    old = [replace(entry, checkpoint=entry.checkpoint and b"00000000") for entry in log]
+    told = replay_message(replay(old, {"doubt": 1.0}), 0.0)
+    assert (told.decisions, told.decisions_unreadable) == (0, len(log))
+
+
+def test_the_layout_follows_each_type_within() -> None:
+    """A field more, of another name or of another type, also deep inside: it is another layout."""
+    inner: list[list[tuple[str, Any]]] = [
+        [("seen", float)],
+        [("seen", int)],
+        [("heard", float)],
+        [("seen", float), ("kept", tuple[int, ...])],
+    ]
+    kinds = [make_dataclass("Inner", told) for told in inner]
+    states = [make_dataclass("State", [("pods", int), ("held", tuple[kind, ...] | None)]) for kind in kinds]
+    assert len({layout(state) for state in states}) == len(inner)
+    assert layout(make_dataclass("Tuning", [("new_s", float, 1.0)], bases=(Tuning,), frozen=True)) != layout(
+        Tuning
+    )
 
 
 @pytest.mark.parametrize(

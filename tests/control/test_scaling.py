@@ -43,7 +43,8 @@ async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any,
     times = [decision.at_s for decision in reversed(told)]
     assert all(later - sooner >= DECIDE_EACH_S for sooner, later in pairwise(times))
     rule = told[0].rule
-    counted = plane.metrics.registry.get_sample_value("trimtab_decisions_total", {"rule": rule})
+    labels = {"axis": "pods", "rule": rule}
+    counted = plane.metrics.registry.get_sample_value("trimtab_decisions_total", labels)
     assert counted == sum(decision.rule == rule for decision in told)
 
 

@@ -14,13 +14,20 @@ BEGAN_AT_S = 1_000.0
 SPIKE_AT_S = BEGAN_AT_S + LOW_S
 SPIKE_END_S = SPIKE_AT_S + SPIKE_S
 WINDOW_S = 30.0
+WINDOW = "pods go after the window of 30 s, or once each holds more"
 GOOD = {"due": 10, "sent": 10, "ok": 10, "failed": 0, "dropped": 0, "by_status": {"200": 10}}
 
 
 def decided(fell_after_s: float = 36.0) -> list[pb.Decision]:
     steps = [(BEGAN_AT_S, 1, 1), (SPIKE_AT_S + 4, 1, 3), (SPIKE_AT_S + 4 + fell_after_s, 3, 2)]
     return [
-        pb.Decision(at_s=at_s, pods_before=before, pods=pods, reason="a reason")
+        pb.Decision(
+            at_s=at_s,
+            pods_before=before,
+            pods=pods,
+            reason="a reason",
+            inputs=[pb.Input(name="target_concurrency", value=1)],
+        )
         for at_s, before, pods in steps
     ]
 
@@ -75,14 +82,27 @@ def test_a_wrong_answer_is_a_failure() -> None:
 
 def test_a_pod_started_late_or_never_is_a_failure() -> None:
     assert failed(judge(looks=scaling(rose_after_s=11))) == ["a pod is started within 10 s of the spike"]
+    dropped = pb.Pod(id="x", phase="starting", started_at_s=SPIKE_AT_S + 4)
+    one = pb.Status(revisions=[pb.Revision(pods_wanted=1, pods=[dropped])])
+    assert failed(judge(looks=[look(BEGAN_AT_S, 1), Look(SPIKE_AT_S + 5, one)])) == [], (
+        "not needed in the end"
+    )
     never = [look(BEGAN_AT_S, 1), look(SPIKE_END_S + 32, 1)]
     assert failed(judge(looks=never)) == ["a pod is started within 10 s of the spike"]
 
 
 def test_pods_that_go_before_the_window_or_stay_are_a_failure() -> None:
-    assert failed(judge(decisions=decided(fell_after_s=20))) == ["pods go only after the window of 30 s"]
-    assert failed(judge(decisions=decided()[:-1])) == ["pods go only after the window of 30 s"]
-    assert "pods go only after the window of 30 s" in failed(judge(decisions=[]))
+    assert failed(judge(decisions=decided(fell_after_s=20))) == [WINDOW]
+    assert failed(judge(decisions=decided()[:-1])) == [WINDOW]
+    assert WINDOW in failed(judge(decisions=[]))
+    late = pb.Decision(at_s=SPIKE_END_S + 90, pods_before=2, pods=3, reason="a reason")
+    assert failed(judge(decisions=[*decided(), late])) == [WINDOW], "as many at the end as at most"
+
+
+def test_pods_may_go_sooner_once_each_holds_more() -> None:
+    sooner = decided(fell_after_s=10)
+    sooner[-1].inputs[0].value = 2
+    assert failed(judge(decisions=sooner)) == []
 
 
 def test_a_decision_without_a_reason_or_none_at_all_is_a_failure() -> None:

@@ -1,6 +1,7 @@
 """A whole platform for each test: the real command, the real Envoy, real MLflow models, real traffic.
 
-What a test starts in its home is taken down with it, whatever happened.
+What a test starts in its home is taken down with it, whatever happened. No test depends on how fast the
+machine is: it waits for what must come, and a deadline is only for what never will.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ import psutil
 import pytest
 import requests
 
+from trimtab.cli.client import connected, ref_of
+from trimtab.cli.output import plain
+from trimtab.core.names import EndpointName
 from trimtab.host.ports import free_port
 from trimtab.host.process import stray_members
+from trimtab.v1 import control_pb2 as pb
 
 ROOT = Path(__file__).parents[2]
 TRIMTAB = Path(sys.executable).parent / "trimtab"
 LOAD = ROOT / "bench" / "load.py"
 BODY = json.dumps({"inputs": [[5.1, 3.5, 1.4, 0.2]]})
+DEADLINE_S = 180.0  # for one thing that must come; a pod starts in 3 s, and on a machine that is busy in 30
+TEST_S = 900.0  # for a whole test
+COMMAND_S = 300.0  # for one command: a deployment gives up by itself after its pods' own timeouts
 
 Seen = TypeVar("Seen")
 
@@ -40,11 +48,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.name: str(path) for path in folder.iterdir() if (path / "MLmodel").is_file()}
 
 
-class Traffic:
-    """An open-loop load that runs beside the test."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole platforms take longer than other tests may."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_S))
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
+
+class Traffic:
+    """An open-loop load that runs beside the test; its output goes to files, so it never waits for us."""
+
+    def __init__(self, command: list[str], output: Path) -> None:
+        self._output = output
+        self._errors = output.with_suffix(".err")
+        with output.open("wb") as out, self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(command, stdout=out, stderr=errors)
+
+    def arrives(self) -> Traffic:
+        """Wait until some of its requests were answered; itself."""
+        until(
+            lambda: any(line["kind"] == "second" and line["ok"] for line in self._lines()),
+            what="load arrives",
+        )
+        return self
 
     def end(self) -> dict[str, Any]:
         """Stop it, and return the totals of what was sent."""
@@ -54,11 +80,15 @@ class Traffic:
 
     def result(self) -> dict[str, Any]:
         """Wait until it is done, and return its totals."""
-        output, errors = self.process.communicate(timeout=180)
-        lines = [json.loads(line) for line in output.splitlines()]
-        totals = [line for line in lines if line["kind"] == "total"]
-        assert totals, f"the load generator broke: {errors}"
+        self.process.wait(COMMAND_S)
+        totals = [line for line in self._lines() if line["kind"] == "total"]
+        assert totals, f"the load generator broke: {self._errors.read_text()}"
         return totals[0]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """What it has told so far; a line that is still being written is left for the next time."""
+        told = self._output.read_text()
+        return [json.loads(line) for line in told[: told.rfind("\n") + 1].splitlines()]
 
 
 class Platform:
@@ -68,8 +98,10 @@ class Platform:
         self.home = home
         self.listen = f"127.0.0.1:{free_port('127.0.0.1')}"
         self.environment = {**os.environ, **environment}
+        self._loads: list[Traffic] = []
+        self._foreground: list[subprocess.Popen[bytes]] = []
 
-    def run(self, *arguments: str, timeout_s: float = 180.0) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = COMMAND_S) -> subprocess.CompletedProcess[str]:
         """`trimtab ARGUMENTS --home HOME`, whatever its exit status."""
         return subprocess.run(
             [TRIMTAB, *arguments, "--home", self.home],
@@ -91,10 +123,11 @@ class Platform:
 
     def foreground(self) -> subprocess.Popen[bytes]:
         """`trimtab up` as somebody's own terminal runs it; returns once it answers."""
-        command = [TRIMTAB, "up", "--listen", self.listen, "--home", self.home]
+        command = [str(TRIMTAB), "up", "--listen", self.listen, "--home", str(self.home)]
         silent = subprocess.DEVNULL
         started = subprocess.Popen(command, env=self.environment, stdout=silent, stderr=silent)
-        until(lambda: self.run("status").returncode == 0, within_s=30, what="it is up")
+        self._foreground.append(started)
+        until(lambda: self.run("status").returncode == 0, what="it is up")
         return started
 
     def ask(self, name: str, seconds: float) -> int:
@@ -107,7 +140,13 @@ class Platform:
         return "\n" + path.read_text()[-3000:] if path.exists() else ""
 
     def status(self, name: str) -> dict[str, Any]:
-        return dict(self("status", name)["endpoint"]["status"])
+        """As `trimtab status NAME --json` tells it, but at once: a command takes seconds to start."""
+        request = pb.GetEndpointRequest(ref=ref_of(EndpointName.parse(name)))
+        return dict(plain(self._ask("GetEndpoint", request).status))
+
+    def _ask(self, method: str, request: Any) -> Any:
+        with connected(self.home) as control:
+            return control.call(method, request, deadline_s=DEADLINE_S)
 
     def pods(self, name: str, phase: str = "ready") -> list[dict[str, Any]]:
         revisions = self.status(name).get("revisions", [])
@@ -132,7 +171,7 @@ class Platform:
         return strays
 
     def envoy(self) -> dict[str, Any]:
-        return dict(self("status")["platform"]["envoys"][0])
+        return dict(plain(self._ask("GetPlatform", pb.GetPlatformRequest()).envoys[0]))
 
     def url(self, name: str) -> str:
         return f"http://{self.listen}/serving-endpoints/{name}/invocations"
@@ -143,14 +182,27 @@ class Platform:
         command += ["--header", "content-type=application/json", "--timeout", "60"]
         for phase in phases:
             command += ["--phase", phase]
-        started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        return Traffic(started)
+        started = Traffic(command, self.home.parent / f"{self.home.name}-load-{len(self._loads)}.jsonl")
+        self._loads.append(started)
+        return started
 
     def sweep(self) -> None:
-        """Take down whatever is left of this home."""
-        self.run("down", timeout_s=90.0)
-        for process in stray_members(self.home):
-            process.kill()
+        """Take down whatever is left of this home, and what was started beside it: load before the rest."""
+        for load in self._loads:
+            gone(load.process)
+        try:
+            self.run("down")
+        finally:
+            for process in self._foreground:
+                gone(process)
+            for stray in stray_members(self.home):
+                stray.kill()
+
+
+def gone(process: subprocess.Popen[bytes]) -> None:
+    """Kill it if it still runs, and wait: one that nobody waited for is told of in somebody else's test."""
+    process.kill()
+    process.wait()
 
 
 @pytest.fixture
@@ -161,14 +213,14 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     made.sweep()
 
 
-def until(look: Callable[[], Seen], *, within_s: float, what: str) -> Seen:
-    """Look until the answer is true; it must come within `within_s`."""
-    deadline_s = time.monotonic() + within_s
+def until(look: Callable[[], Seen], *, what: str) -> Seen:
+    """Look until the answer is true; it must come within DEADLINE_S."""
+    deadline_s = time.monotonic() + DEADLINE_S
     while True:
         seen = look()
         if seen:
             return seen
-        assert time.monotonic() < deadline_s, f"not within {within_s:g} s: {what}; last seen {seen!r}"
+        assert time.monotonic() < deadline_s, f"not within {DEADLINE_S:g} s: {what}; last seen {seen!r}"
         time.sleep(0.1)
 
 

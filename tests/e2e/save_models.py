@@ -27,6 +27,10 @@ SOURCES = {
     # These wait rather than compute: the load of ten pods then fits on two cores.
     "steady": ANSWER.format(body="time.sleep(0.04); return [1] * len(model_input)"),
     "other": ANSWER.format(body="time.sleep(0.04); return [2] * len(model_input)"),
+    # As a model does that keeps its one core busy: more in flight in one pod brings nothing. So long that
+    # what a slow machine adds to it does not matter.
+    "one-by-one": ANSWER.format(body="with ALONE: time.sleep(0.15); return [1] * len(model_input)"),
+    "fifth-of-a-second": ANSWER.format(body="time.sleep(0.2); return [1] * len(model_input)"),
     "waits": ANSWER.format(body="time.sleep(float(model_input[0][0])); return [3] * len(model_input)"),
     "crashes": LOAD.format(body="raise RuntimeError('the weights are corrupt')") + NOTHING,
     "hangs": LOAD.format(body="time.sleep(3600)") + NOTHING,
@@ -40,7 +44,8 @@ def save(name: str, folder: Path) -> None:
     code = folder / f"{name}_model.py"
     methods = textwrap.indent(SOURCES[name], "    ")
     code.write_text(
-        "import time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n"
+        "import threading\nimport time\nimport mlflow.pyfunc\nfrom mlflow.models import set_model\n\n"
+        "ALONE = threading.Lock()\n\n"
         f"class Model(mlflow.pyfunc.PythonModel):\n{methods}\n\nset_model(Model())\n"
     )
     # Saving runs the example, which these do not survive, or only after a while.

@@ -26,7 +26,7 @@ def good(platform: Any, models: dict[str, str]) -> Any:
 def test_a_model_that_never_serves_shows_failed_with_its_cause(
     good: Any, models: dict[str, str], kind: str
 ) -> None:
-    load = good.traffic("good", "120:15")
+    load = good.traffic("good", "900:15").arrives()
     settings = ["--set", "start_timeout_s=8"] if kind == "hangs" else []
     done = good.run("deploy", models[kind], "--name", "bad", *settings)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -37,7 +37,7 @@ def test_a_model_that_never_serves_shows_failed_with_its_cause(
     assert BROKEN[kind] in status["cause"] + "".join(status["log_tail"])
     assert good.pods("bad", "starting") == [], "restarts are bounded"
     sent = load.end()
-    assert sent["sent"] >= 75, "too little traffic to tell"
+    assert sent["sent"] >= 20, "too little traffic to tell"
     assert (sent["failed"], sent["dropped"]) == (0, 0), sent
 
 
@@ -45,15 +45,13 @@ def test_a_model_that_eats_memory_is_stopped_at_its_limit(
     good: Any, models: dict[str, str], until: Any
 ) -> None:
     good("deploy", models["eats"], "--name", "bad", "--set", "resources.memory=1Gi")
-    load = good.traffic("good", "20:15")
-    eater = good.traffic("bad", "15:1")
-    failed = until(
-        lambda: (s := good.status("bad"))["state"] == "FAILED" and s, within_s=90, what="it shows FAILED"
-    )
+    load = good.traffic("good", "900:15").arrives()
+    eater = good.traffic("bad", "900:1")
+    failed = until(lambda: (s := good.status("bad"))["state"] == "FAILED" and s, what="it shows FAILED")
     assert "limit" in failed["cause"]
-    sent = load.result()
-    assert eater.result()["sent"] == 15, "it was asked all the while"
-    assert sent["sent"] >= 250, "too little traffic to tell"
+    sent = load.end()
+    assert eater.end()["sent"] > 1, "it was asked all the while"
+    assert sent["sent"] >= 20, "too little traffic to tell"
     assert (sent["failed"], sent["dropped"]) == (0, 0), sent
     assert good.status("good")["state"] == "READY"
 
@@ -62,14 +60,13 @@ def test_a_model_that_answers_nothing_but_errors_shows_failed(
     good: Any, models: dict[str, str], until: Any
 ) -> None:
     good("deploy", models["errs-later"], "--name", "bad")
-    load = good.traffic("good", "20:15")
-    bad = good.traffic("bad", "15:2")
-    failed = until(
-        lambda: (s := good.status("bad"))["state"] == "FAILED" and s, within_s=60, what="it shows FAILED"
-    )
+    load = good.traffic("good", "900:15").arrives()
+    bad = good.traffic("bad", "900:2")
+    failed = until(lambda: (s := good.status("bad"))["state"] == "FAILED" and s, what="it shows FAILED")
     assert "failed each of the last" in failed["cause"]
     assert failed["hint"]
-    assert bad.result()["by_status"] == {"400": 30}, "it is asked all the same: a model may recover"
-    sent = load.result()
-    assert sent["sent"] >= 250, "too little traffic to tell"
+    asked = bad.end()
+    assert asked["by_status"] == {"400": asked["sent"]}, "it is asked all the same: a model may recover"
+    sent = load.end()
+    assert sent["sent"] >= 20, "too little traffic to tell"
     assert (sent["failed"], sent["dropped"]) == (0, 0), sent

@@ -27,7 +27,7 @@ from trimtab.host.process import Mark, find, spawn
 from trimtab.host.watch import exited
 
 LOOPBACK = "127.0.0.1"
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 FILTERS = "type.googleapis.com/envoy.extensions.filters"
 
 

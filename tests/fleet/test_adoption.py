@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -22,8 +23,15 @@ SERVER = Path(__file__).with_name("fake_server.py")
 CONTROL_PLANE = Path(__file__).with_name("control_plane.py")
 
 
-def start(program: Path, *arguments: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(program), *map(str, arguments)], stdin=subprocess.PIPE)
+@contextlib.contextmanager
+def start(program: Path, *arguments: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, whatever becomes of the test."""
+    argv = [sys.executable, str(program), *map(str, arguments)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture

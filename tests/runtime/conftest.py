@@ -117,7 +117,9 @@ class Server:
             return False
 
     def wait_ready(self) -> Server:
+        """Until it answers requests, and then has written so: the last stage."""
         until(lambda: self.answers("/health/ready", 200), "ready")
+        until(lambda: self.stages()[-1:] == ["ready"], "the last stage is written")
         return self
 
     def stages(self) -> list[str]:

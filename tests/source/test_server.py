@@ -36,7 +36,11 @@ class Server:
         ]
         self._log = (folder / "server.log").open("wb")
         self._process = subprocess.Popen(argv, cwd=folder, stdout=self._log, stderr=self._log)
-        self._wait()
+        try:
+            self._wait()
+        except BaseException:
+            self.end()
+            raise
 
     def _wait(self) -> None:
         deadline_s = time.monotonic() + 90

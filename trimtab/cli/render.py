@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.cli.client import name_of
 from trimtab.cli.output import columns, painted
-from trimtab.cli.words import ago, megabytes, milliseconds, number, when
+from trimtab.cli.words import ago, counted, megabytes, milliseconds, number, when
 from trimtab.v1 import control_pb2 as pb
 
 COLOURS = {
@@ -111,7 +111,8 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
 def _revision(revision: pb.Revision, now_s: float) -> Iterator[str]:
     learned = " (learned)" if revision.target_learned else ""
     yield (
-        f"revision r{revision.number}: {revision.percent} % of traffic, {revision.pods_wanted} pods wanted, "
+        f"revision r{revision.number}: {revision.percent} % of traffic, "
+        f"{counted(revision.pods_wanted, 'pods')} wanted, "
         f"target {revision.target_concurrency} in flight a pod{learned}, {revision.uri}"
     )
     heads = ("  POD", "PHASE", "ADDRESS", "PROCESS", "AGE", "IN FLIGHT", "CPU", "MEMORY")
@@ -145,7 +146,7 @@ def change_lines(changes: Sequence[pb.Change]) -> list[str]:
 def decision_details(decision: pb.Decision) -> Iterator[str]:
     """One decision with all its reasons."""
     before, after, unit = _number_of(decision)
-    moved = f"stays at {after} {unit}" if after == before else f"{before} → {after} {unit}"
+    moved = ("stays at " if after == before else f"{before} → ") + counted(after, unit)
     yield f"{when(decision.at_s)}  r{decision.revision}: {moved} (rule: {decision.rule})"
     yield f"  because: {decision.reason}"
     if decision.binds:
@@ -154,7 +155,7 @@ def decision_details(decision: pb.Decision) -> Iterator[str]:
         yield f"  would change: {decision.would_change}"
     for candidate in decision.candidates:
         wanted = candidate.limit if decision.axis == pb.AXIS_LIMIT else candidate.pods
-        yield f"  candidate: {candidate.rule} asks for {wanted} {unit}: {candidate.why}"
+        yield f"  candidate: {candidate.rule} asks for {counted(wanted, unit)}: {candidate.why}"
     inputs = [f"{given.name} {number(known(given, 'value'))}" for given in decision.inputs]
     if inputs:
         yield f"  inputs: {', '.join(inputs)}"

@@ -17,7 +17,9 @@ POLICIES = "ours,kpa,hpa,keda,ray"
 DURATION_MAX_S = 24 * 3600.0  # longer is a slip
 PEAK_PODS_MAX = 10_000.0
 FACTOR_MAX = 1e6
+RANGE_MAX = 1_000_000  # requests: as many are waited for ten times over, which takes 80 MB
 SEEDS_MAX = 1_000
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS_S = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0}
 
@@ -61,6 +63,25 @@ def as_seeds(_ctx: click.Context | None, parameter: click.Parameter | None, valu
         hint = "write whole numbers from 0 up with commas between, such as 1,2,3"
         raise InvalidInput(f"`{value}` is not a list of seeds", where=_option(parameter), hint=hint)
     return tuple(dict.fromkeys(map(int, words)))
+
+
+def as_range(
+    _ctx: click.Context | None, parameter: click.Parameter | None, value: str | None
+) -> tuple[int, int] | None:
+    """`0..400` as (0, 400); what is not given stays None. Raises InvalidInput."""
+    if value is None:
+        return None
+    where, match = _option(parameter), _RANGE.fullmatch(value.strip())
+    if match is None:
+        hint = "write MIN..MAX in concurrent requests, such as 0..400"
+        raise InvalidInput(f"`{value}` is not a range", where=where, hint=hint)
+    low, high = int(match[1]), int(match[2])
+    if high < low:
+        raise InvalidInput(f"`{value}` is reversed", where=where, hint=f"write {high}..{low}")
+    if not 1 <= high <= RANGE_MAX:
+        hint = f"write a most from 1 to {RANGE_MAX}"
+        raise InvalidInput(f"`{value}` does not do", where=where, hint=hint)
+    return low, high
 
 
 def _option(parameter: click.Parameter | None) -> str:
@@ -122,6 +143,13 @@ def _option(parameter: click.Parameter | None) -> str:
     metavar="TIME",
     callback=as_duration,
     help="Simulated before the scored part.  [default: 10m]",
+)
+@click.option(
+    "--range",
+    "concurrency",
+    metavar="MIN..MAX",
+    callback=as_range,
+    help="Concurrent requests, as of an endpoint; from 0: to zero and back.  [default: 1..100 × knee]",
 )
 @click.option("--seeds", default="1", metavar="LIST", callback=as_seeds, help="Such as 1,2,3.  [default: 1]")
 @click.option("--plot", "picture", default="", metavar="FILE", help="Draw the first seed (.png, .svg, .pdf).")

@@ -13,13 +13,14 @@ from typing import Any
 
 from trimtab.autoscaler.simulator import report
 from trimtab.autoscaler.simulator.load import Load, Window, build_load
-from trimtab.autoscaler.simulator.models import load_model
+from trimtab.autoscaler.simulator.models import Model, load_model
 from trimtab.autoscaler.simulator.policies.catalog import PolicySpec, parse_all
-from trimtab.autoscaler.simulator.run import Outcome, run_policy
+from trimtab.autoscaler.simulator.run import Outcome, default_range, run_policy
 from trimtab.autoscaler.simulator.shapes import parse_trace
 from trimtab.autoscaler.simulator.traces import Counts, Trace
 from trimtab.cli.output import columns, say, show
 from trimtab.core.errors import Failed
+from trimtab.core.spec import ConcurrencyRange
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,20 @@ class Asked:
     until: str
     burst_a: float | None
     warmup_s: float
+    concurrency: tuple[int, int] | None  # the range in requests; None: the model's default
     seeds: tuple[int, ...]
+
+    def range_for(self, model: Model) -> ConcurrencyRange:
+        """The range in requests: what was given, or the model's default."""
+        return ConcurrencyRange(*self.concurrency) if self.concurrency else default_range(model)
 
     def parameters(self) -> dict[str, Any]:
         """As the JSON tells them: what decides the result, and what was understood of it."""
         given = asdict(self)
         given["policies"] = [spec.label for spec in parse_all(self.policies)]
-        given["model"] = asdict(load_model(self.model))
+        model = load_model(self.model)
+        given["model"] = asdict(model)
+        given["concurrency"] = asdict(self.range_for(model))
         given["from"], given["to"] = given.pop("since") or None, given.pop("until") or None
         return given
 
@@ -106,7 +114,8 @@ def _runs(asked: Asked, tasks: list[tuple[PolicySpec, int]], jobs: int) -> Itera
 
 def _run(asked: Asked, spec: PolicySpec, seed: int) -> Outcome:
     load, model = _load(asked, seed), load_model(asked.model)
-    return run_policy(spec, load, model, cold_start_s=asked.cold_start_s, seed=seed)
+    concurrency = asked.range_for(model)
+    return run_policy(spec, load, model, cold_start_s=asked.cold_start_s, seed=seed, concurrency=concurrency)
 
 
 @lru_cache(maxsize=1)

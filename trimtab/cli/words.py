@@ -14,6 +14,11 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 1 else f"{value:.2g}"
 
 
+def counted(count: int, unit: str) -> str:
+    """`1 pod`, `2 pods`; the unit is given in the plural, and stays as it is if it has none."""
+    return f"{count} {unit.removesuffix('s') if count == 1 else unit}"
+
+
 def milliseconds(seconds: float | None) -> str:
     """`12 ms`, `3.4 s`; `?` if unknown."""
     if seconds is None:

@@ -36,7 +36,10 @@ class Metrics:
             "trimtab_signals", "Statistics of revisions received from Envoy.", registry=own
         )
         self.decisions = Counter(
-            "trimtab_decisions", "Decisions of the autoscaler, by the rule that won.", ["rule"], registry=own
+            "trimtab_decisions",
+            "Decisions of the autoscaler, by axis (pods, limit) and the rule that won.",
+            ["axis", "rule"],
+            registry=own,
         )
         self.pod_failures = Counter("trimtab_pod_failures", "Pods that failed.", ENDPOINT, registry=own)
         self.pods = Gauge("trimtab_pods", "Pods by phase.", [*ENDPOINT, "phase"], registry=own)

@@ -58,10 +58,13 @@ class Replayed:
 
 
 class Replay(NamedTuple):
-    """What came out, oldest first, and how many recorded decisions could not be replayed."""
+    """What came out, and the recorded decisions that could not be replayed; both oldest first.
+
+    Those are of another version, or what they were made from is not there or damaged.
+    """
 
     decisions: tuple[Replayed, ...]
-    unreadable: int
+    unreadable: tuple[v1.Decision, ...]
 
 
 def packed_given(signals: Signals, now_s: float) -> bytes:
@@ -83,7 +86,7 @@ def replay(log: Iterable[Logged], changed: Mapping[str, float]) -> Replay:
     state: State | None = None
     tuning = Tuning()
     found: list[Replayed] = []
-    unreadable = 0
+    unreadable: list[v1.Decision] = []
     for entry in log:
         try:
             if entry.checkpoint:
@@ -92,11 +95,11 @@ def replay(log: Iterable[Logged], changed: Mapping[str, float]) -> Replay:
         except Unreadable:
             state = None
         if state is None:
-            unreadable += 1
+            unreadable.append(entry.message)
             continue
         state, again = _decided(state, given, tuning, changed)
         found.append(Replayed(entry.message, _like(entry.message, again)))
-    return Replay(tuple(found), unreadable)
+    return Replay(tuple(found), tuple(unreadable))
 
 
 def replay_message(found: Replay, since_s: float) -> v1.ReplayDecisionsResponse:
@@ -119,7 +122,7 @@ def replay_message(found: Replay, since_s: float) -> v1.ReplayDecisionsResponse:
         decisions_differing=len(differing),
         since_s=asked[0].recorded.at_s if asked else 0.0,
         until_s=asked[-1].recorded.at_s if asked else 0.0,
-        decisions_unreadable=found.unreadable,
+        decisions_unreadable=sum(decision.at_s >= since_s for decision in found.unreadable),
     )
 
 
@@ -150,19 +153,19 @@ def _resumed(packed: bytes, running: State | None, overrides: Mapping[str, Any])
     return replace(checkpoint.tuning, **overrides), state
 
 
-def checked(changed: Mapping[str, float]) -> dict[str, float]:
-    """The constants by name, whole numbers where they have to be. Raises InvalidInput."""
+def checked(changed: Mapping[str, float], where: str = "set") -> dict[str, float]:
+    """The constants by name, whole numbers where they have to be. Raises InvalidInput, at `where`."""
     types = get_type_hints(Tuning)
     found: dict[str, float] = {}
     for name, value in changed.items():
         if name not in types:
             hint = f"the constants: {', '.join(sorted(types))}"
-            raise InvalidInput(f"`{name}` is not a constant of the horizontal axis", where="set", hint=hint)
+            raise InvalidInput(f"`{name}` is not a constant of the horizontal axis", where=where, hint=hint)
         if not isfinite(value) or value < 0:
             hint = "a number that is not negative"
-            raise InvalidInput(f"{name} is {value:g}", where="set", hint=hint)
+            raise InvalidInput(f"{name} is {value:g}", where=where, hint=hint)
         if types[name] is int and value != int(value):
-            raise InvalidInput(f"{name} is {value:g}", where="set", hint="it takes a whole number")
+            raise InvalidInput(f"{name} is {value:g}", where=where, hint="it takes a whole number")
         found[name] = int(value) if types[name] is int else value
     return found
 

@@ -173,6 +173,7 @@ class Scaling:
         learning = self._limits.look(record, serving, pods, taken)
         if learning is None:
             return serving
+        self._metrics.decisions.labels("limit", learning.decision.rule).inc()
         message = limit_message(learning.decision, self._clock.wall_s())
         self._unrecorded.append(Logged(record.name, message))
         if learning.to_store is not None:
@@ -219,7 +220,7 @@ class Scaling:
     def _log(
         self, name: EndpointName, axis: _Axis, before: State, signals: Signals, decision: Decision
     ) -> None:
-        self._metrics.decisions.labels(decision.rule).inc()
+        self._metrics.decisions.labels("pods", decision.rule).inc()
         checkpoint, last_s = b"", axis.checkpoint_at_s
         if last_s is None or decision.at_s - last_s >= CHECKPOINT_EACH_S:
             checkpoint = packed_checkpoint(before, self._tuning, begins=last_s is None)

@@ -135,7 +135,9 @@ def test_the_line_of_a_mistake_is_right_behind_a_chunk_and_a_blank_line(written:
         ("t,count\n0,1\nsoon,1\n", ":3: column `t`", "`soon` is not a time"),
         ("t,count\n0,1\nnan,1\n", ":3: column `t`", "`nan` is not a time"),
         ("t,requests\n0,1\n60,1\n", ":1: column `requests`", "unknown column"),
-        ("t,model,count\n0,a,1\n", ":1: column `count`", "too late"),
+        ("t,cuont\n0,1\n60,1\n", ":1: column `cuont`", "unknown column"),
+        ("t,model,count\n0,a,1\n", ":1: column `count`", "in the wrong place"),
+        ("count,t\n1,0\n1,60\n", ":1: column `count`", "in the wrong place"),
         ("t,tokens\n0,many\n", ":2: column `tokens`", "`many` is not a number"),
         ("t,count\n0,1\n1,1\n1e9,1\n", "", "periods of 1 s"),
         (b"t,count\n\xff\xfe,1\n", "", "cannot be read"),
@@ -150,6 +152,11 @@ def test_what_is_wrong_is_told_with_its_place(
         read_trace(path)
     assert caught.value.where == path + where
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("head", ["user", "country", "account", "amount", "content"])
+def test_any_other_second_column_makes_rows_of_requests(written: Write, head: str) -> None:
+    assert as_requests(read_trace(written(f"t,{head}\n0,x\n60,y\n"))).costs.tolist() == [1.0, 1.0]
 
 
 def test_no_file(tmp_path: Path) -> None:

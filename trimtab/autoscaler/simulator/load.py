@@ -80,7 +80,7 @@ def build_load(
     for_arrivals, for_demands = map(default_rng, SeedSequence(seed).spawn(2))
     arrivals = _with_warmup(source, factor, warmup_s, length_s, for_arrivals)
     order = np.argsort(arrivals.times_s)
-    demands_s = _demands(model, order.size, for_demands)
+    demands_s = demands(model, order.size, for_demands)
     if arrivals.costs is not None:
         demands_s *= arrivals.costs[order]
     return Load(arrivals.times_s[order] + warmup_s, demands_s, warmup_s, warmup_s + length_s)
@@ -145,7 +145,7 @@ def _with_warmup(
     )
 
 
-def _demands(model: Model, number: int, generator: Generator) -> Floats:
+def demands(model: Model, number: int, generator: Generator) -> Floats:
     """Lognormal service times of the model's mean and variation (s): positive, and now and then long."""
     sigma = sqrt(log(1.0 + model.service_time_cv**2))
     demands_s = generator.standard_normal(number)

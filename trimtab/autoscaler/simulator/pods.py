@@ -62,6 +62,8 @@ class Fleet:
         self._ready: list[_Ready] = []
         self._draining: list[_Ready] = []
         self.pod_seconds = 0.0  # of pods that have ended
+        self.next_event_s = inf  # when something happens to a pod by itself
+        self.start_time_s: float | None = None  # the slowest start among the ready pods that were started
 
     @property
     def asked(self) -> int:
@@ -73,17 +75,6 @@ class Fleet:
         """The ready pods, by the engine's numbers."""
         return [pod.pod for pod in self._ready]
 
-    @property
-    def start_time_s(self) -> float | None:
-        """The slowest start among the ready pods; None while there is none that was started."""
-        return max((pod.start_s for pod in self._ready if pod.start_s), default=None)
-
-    @property
-    def next_event_s(self) -> float:
-        """When something happens to a pod by itself."""
-        starting = min((pod.ready_s for pod in self._starting), default=inf)
-        return min(starting, min((pod.fault_s for pod in self._ready), default=inf))
-
     def starting_ages_s(self, now_s: float) -> tuple[float, ...]:
         """How long each starting pod has been starting, oldest first."""
         return tuple([now_s - pod.asked_s for pod in self._starting])
@@ -91,7 +82,8 @@ class Fleet:
     def begin(self, pods: int) -> None:
         """The pods that are there when the run begins."""
         for _ in range(pods):
-            self._now_ready(0.0, 0.0)
+            self._now_ready(0.0, self._cold_start_s)
+        self._changed()
 
     def happen(self, now_s: float) -> None:
         """Let starts end and faults strike that are due. The engine has come to `now_s`."""
@@ -110,12 +102,15 @@ class Fleet:
             else:
                 speed = self._faults.slow_speed if struck.fault == "slows" else 0.0
                 self._engine.set_factor(struck.pod, speed)
+        self._changed()
 
     def want(self, pods: int, overdue: int, now_s: float) -> None:
         """Start or stop pods until `pods` are asked for; the `overdue` oldest starts are begun anew.
 
         Those that start are stopped first, the newest before the others; then the least loaded.
         """
+        if pods == self.asked and not overdue and not self._draining:
+            return
         for _ in range(min(overdue, len(self._starting))):
             self.pod_seconds += now_s - self._starting.pop(0).asked_s
         for _ in range(pods - self.asked):
@@ -130,12 +125,20 @@ class Fleet:
         for drained in [pod for pod in self._draining if not self._engine.held(pod.pod)]:
             self._draining.remove(drained)
             self._end(drained, now_s)
+        self._changed()
 
     def pod_seconds_by(self, now_s: float) -> float:
         """Pod-seconds so far, from the request to start until termination."""
         asked_s = [pod.asked_s for pod in self._starting]
         asked_s += [pod.asked_s for pod in (*self._ready, *self._draining)]
         return self.pod_seconds + now_s * len(asked_s) - sum(asked_s)
+
+    def _changed(self) -> None:
+        """Find out anew what is asked for at each tick."""
+        starting_s = min([pod.ready_s for pod in self._starting], default=inf)
+        self.next_event_s = min([pod.fault_s for pod in self._ready], default=inf)
+        self.next_event_s = min(self.next_event_s, starting_s)
+        self.start_time_s = max([pod.start_s for pod in self._ready if pod.start_s], default=None)
 
     def _start(self, now_s: float) -> None:
         spread = log(1 + START_CV**2)
@@ -148,7 +151,11 @@ class Fleet:
     def _now_ready(self, asked_s: float, start_s: float) -> None:
         now_s = self._engine.now_s
         faults = self._faults
-        kinds = {"dies": faults.deaths_per_hour, "hangs": faults.hangs_per_hour, "slows": faults.slow_per_hour}
+        kinds = {
+            "dies": faults.deaths_per_hour,
+            "hangs": faults.hangs_per_hour,
+            "slows": faults.slow_per_hour,
+        }
         fault_s, fault = inf, ""
         for kind, per_hour in kinds.items():
             at_s = now_s + self._fates.exponential(HOUR_S / per_hour) if per_hour else inf

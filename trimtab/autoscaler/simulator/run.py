@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
-from trimtab.autoscaler.simulator.engine import (
+from trimtab.autoscaler.simulator.engine import Engine, PodSums
+from trimtab.autoscaler.simulator.kernel import (
     ARRIVALS,
     COMPLETIONS,
     IN_FLIGHT,
@@ -17,20 +18,27 @@ from trimtab.autoscaler.simulator.engine import (
     QUEUED_S,
     REJECTED,
     REQUEST_TIME_S,
-    Engine,
 )
 from trimtab.autoscaler.simulator.load import Load, offered_per_second
 from trimtab.autoscaler.simulator.models import Model
 from trimtab.autoscaler.simulator.pods import NO_FAULTS, Faults, Fleet
-from trimtab.autoscaler.simulator.policies.base import TICK_S, PodTick, Policy, Setting, Tick, Wish
+from trimtab.autoscaler.simulator.policies.base import (
+    LIMIT_KNEES,
+    PODS_SEEN_EACH_S,
+    TICK_S,
+    PodTick,
+    Policy,
+    Setting,
+    Tick,
+    Wish,
+)
 from trimtab.autoscaler.simulator.policies.catalog import PolicySpec, make
 from trimtab.autoscaler.simulator.score import Score, late, score
 from trimtab.autoscaler.simulator.timeline import Recorder, Timeline
+from trimtab.core.spec import ConcurrencyRange
 
-RANGE_KNEES = 100  # the range is 1 to so many times the knee
-LIMIT_KNEES = 8  # no policy can ask for a higher limit: beyond, nothing is gained and the engine needs memory
+RANGE_KNEES = 100  # the range is 1 to so many times the knee, unless said otherwise
 QUEUE_MIN, QUEUE_PER_RANGE = 1_000, 10  # as the control plane sets them
-PODS_SEEN_EACH_S = 5.0  # as the control plane scrapes pods
 PHASE_MAX_S = 15.0  # the longest period of any policy's clock
 UNWATCHED_S = 60.0  # after the load's end, so that its last requests may end; nothing else is scored there
 
@@ -51,27 +59,51 @@ def run_policy(
     cold_start_s: float,
     seed: int,
     faults: Faults = NO_FAULTS,
+    concurrency: ConcurrencyRange | None = None,
 ) -> Outcome:
-    """Let the policy serve the load. Deterministic for the seed."""
-    setting = setting_for(load, model, cold_start_s, seed)
+    """Let the policy serve the load. Deterministic for the seed.
+
+    `concurrency` is the user's range in requests; None: 1 to RANGE_KNEES times the knee. With a least of 0
+    the run begins without a pod, and what arrives while there is none waits in the queue.
+    """
+    setting = setting_for(load, model, cold_start_s, seed, concurrency)
+    if spec.name == "ours":
+        setting = with_learned(setting, model, seed)
     return run(make(spec, setting), spec.label, setting, load, model, seed=seed, faults=faults)
 
 
-def setting_for(load: Load, model: Model, cold_start_s: float, seed: int) -> Setting:
-    """What a policy may know of a run."""
+def default_range(model: Model) -> ConcurrencyRange:
+    """The user's range in requests where none is given."""
+    return ConcurrencyRange(1, RANGE_KNEES * model.knee)
+
+
+def setting_for(
+    load: Load, model: Model, cold_start_s: float, seed: int, concurrency: ConcurrencyRange | None = None
+) -> Setting:
+    """What a policy may know of a run. `concurrency` as in `run_policy`."""
+    concurrency = concurrency or default_range(model)
     return Setting(
         knee=model.knee,
         first_limit=model.knee,
-        pods_min=1,
-        pods_max=RANGE_KNEES,
-        concurrency_min=1,
-        concurrency_max=RANGE_KNEES * model.knee,
+        pods_min=ceil(concurrency.min / model.knee),
+        pods_max=ceil(concurrency.max / model.knee),
+        concurrency_min=concurrency.min,
+        concurrency_max=concurrency.max,
         service_time_s=model.service_time_s,
         cold_start_s=cold_start_s,
         phase_s=float(np.random.default_rng([seed, 3]).uniform(0.0, PHASE_MAX_S)),
         kind=model.kind,
         offered=tuple(offered_per_second(load, model).tolist()),
     )
+
+
+def with_learned(setting: Setting, model: Model, seed: int) -> Setting:
+    """The setting of one whose limit is not given: it begins with what a rehearsal taught it."""
+    # Here, because it brings the whole autoscaler along, which the others do without.
+    from trimtab.autoscaler.simulator.onboarding import rehearse  # noqa: PLC0415
+
+    learned = rehearse(model, seed).learned
+    return replace(setting, first_limit=learned.limit, learned=learned)
 
 
 def run(
@@ -95,7 +127,8 @@ def run(
         tick, pods = world.pass_to(at_s)
         wish = policy.step(tick, pods)
         world.obey(wish)
-        recorder.add(tick, world.fleet.asked, world.wish.pods, world.fleet.pod_seconds_by(at_s))
+        most = ceil(setting.concurrency_max / world.wish.limit)
+        recorder.add(tick, world.fleet.asked, world.wish.pods, most, world.fleet.pod_seconds_by(at_s))
     return Outcome(
         score(label, seed, load, model, engine.latencies, recorder, setting),
         recorder.timeline(label, load, model, late(load, model, engine.latencies), np.array(setting.offered)),
@@ -110,7 +143,7 @@ class _World:
         self.wish = Wish(setting.pods_min, setting.first_limit)
         self._engine = engine
         self._counts, self._sums = engine.counts, engine.sums
-        self._pods: dict[int, tuple[float, float, int, float]] = {}
+        self._pods: dict[int, PodSums] = {}
         self._knee = setting.knee
         fleet.begin(setting.pods_min)
 
@@ -146,19 +179,7 @@ class _World:
 
     def _seen(self, ready: list[int]) -> list[PodTick]:
         """What each pod did since it was last looked at; a pod younger than that is left out."""
-        sums = {pod: self._engine.pod_sums(pod) for pod in ready}
-        before, self._pods = self._pods, sums
-        seen = []
-        for pod in ready:
-            if pod in before:
-                held_s, work_s, done, done_s = [b - a for a, b in zip(before[pod], sums[pod], strict=True)]
-                seen.append(
-                    PodTick(
-                        pod=pod,
-                        in_flight=held_s / PODS_SEEN_EACH_S,
-                        completions=int(done),
-                        request_time_s=done_s,
-                        busy=work_s / PODS_SEEN_EACH_S / self._knee,
-                    )
-                )
-        return seen
+        before, self._pods = self._pods, self._engine.pod_sums()
+        return [
+            PodTick.between(pod, before[pod], self._pods[pod], self._knee) for pod in ready if pod in before
+        ]

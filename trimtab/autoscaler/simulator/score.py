@@ -8,7 +8,7 @@ arrived after the warm-up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,16 @@ LATE_S = 0.1
 BUSIEST_S = 5  # the busiest so many seconds …
 LOOK_BACK_S = 60  # … of the last so many say what was needed: beyond is overshoot
 HOUR_S = 3600.0
+ROUNDING = 1e-9  # what the rest of a float adds to a mean is no pod
 
 
 @dataclass(frozen=True)
 class Score:
-    """What is told of one run. Shares are of the arrivals, times in seconds, `None` where nothing finished."""
+    """What is told of one run. Times in seconds; None where nothing finished.
+
+    `late_share` and `rejected_share` are of the arrivals, `capped_share` is of the time: all pods that the
+    range allows were wanted.
+    """
 
     policy: str
     seed: int
@@ -45,8 +50,11 @@ class Score:
 
     @property
     def cost(self) -> float:
-        """Normalised cost: pod-hours over the least that would carry the load at the knee."""
-        return self.pod_hours / self.least_pod_hours
+        """Normalised cost: pod-hours over the least that would carry the load at the knee.
+
+        Infinite if that is none at all: by chance nobody came.
+        """
+        return self.pod_hours / self.least_pod_hours if self.least_pod_hours else inf
 
 
 def late(load: Load, model: Model, latencies: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -85,7 +93,7 @@ def score(
         least_pod_hours=least_pod_seconds(load, model, setting.pods_min) / HOUR_S,
         pods_peak=recorder.pods_peak,
         scale_events=recorder.scale_events,
-        capped_share=recorder.share_at(setting.pods_max),
+        capped_share=recorder.capped_share,
         overshoot_pods=overshoot_pods(recorder, setting),
     )
 
@@ -101,6 +109,6 @@ def overshoot_pods(recorder: Recorder, setting: Setting) -> int:
         second = min(int(at_s), means.size)
         recent = means[max(0, second - LOOK_BACK_S) : second]
         if recent.size:
-            needed = max(setting.pods_min, ceil(recent.max() / setting.knee))
+            needed = max(setting.pods_min, ceil(recent.max() / setting.knee - ROUNDING))
             most = max(most, pods - needed)
     return most

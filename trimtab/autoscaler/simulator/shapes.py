@@ -58,18 +58,18 @@ def diurnal(_: float) -> Floats:
 
 
 class _Shape(NamedTuple):
-    """What makes a shape, and the number it takes after a colon: its name, the usual one, below and above."""
+    """What makes a shape, and the number that it takes after a colon: its name, the usual one, its bounds."""
 
     make: Callable[[float], Floats]
     takes: str = ""
     usual: float = 0.0
     over: float = 0.0
-    under: float = 0.0
+    most: float = 0.0
 
 
 SHAPES = {
-    "step": _Shape(step, "factor", usual=10, over=0, under=1_000),
-    "drop": _Shape(drop, "share", usual=0.95, over=0, under=1),
+    "step": _Shape(step, "factor", usual=10, over=0, most=1_000),
+    "drop": _Shape(drop, "share", usual=0.95, over=0, most=1),
     "sawtooth": _Shape(sawtooth),
     "flash": _Shape(flash),
     "diurnal": _Shape(diurnal),
@@ -98,9 +98,9 @@ def _number(text: str, shape: _Shape, number: str) -> float:
         value = float(number)
     except ValueError:
         value = float("nan")
-    if isfinite(value) and shape.over < value < shape.under:
+    if isfinite(value) and shape.over < value <= shape.most:
         return value
-    hint = f"write a {shape.takes} above {shape.over:g} and below {shape.under:g}, such as {shape.usual:g}"
+    hint = f"write a {shape.takes} above {shape.over:g} and up to {shape.most:g}, such as {shape.usual:g}"
     raise InvalidInput(f"`{text}` does not do", where="--trace", hint=hint)
 
 

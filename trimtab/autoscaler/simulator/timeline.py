@@ -35,15 +35,15 @@ class Recorder:
     def __init__(self, warmup_s: float, end_s: float) -> None:
         self._warmup_s, self._end_s = warmup_s, end_s
         self._begin_pod_s = self._end_pod_s = 0.0
-        self._ticks = self._capped = self._wanted = 0
+        self._wanted: int | None = None  # by the tick before
         self._points: list[tuple[float, int, int, int]] = []
-        self._wishes: list[int] = []
+        self._ticks = self._capped = 0
         self.pods_peak = 0
         self.scale_events = 0
         self.asked: list[tuple[float, int]] = []  # (time, pods that are there or start), each EACH_S
 
-    def add(self, tick: Tick, asked: int, wanted: int, pod_seconds: float) -> None:
-        """One tick: pods asked for, pods wanted, pod-seconds so far."""
+    def add(self, tick: Tick, asked: int, wanted: int, most: int, pod_seconds: float) -> None:
+        """One tick: pods asked for, wanted, and the most that the range allows; pod-seconds so far."""
         whole = tick.at_s % EACH_S == 0
         if whole and tick.at_s <= self._end_s:
             self._points.append((tick.at_s, tick.ready, asked, tick.queued))
@@ -51,9 +51,10 @@ class Recorder:
             self._begin_pod_s, self._wanted = pod_seconds, wanted
         elif tick.at_s <= self._end_s:
             self._end_pod_s = pod_seconds
-            self._wishes.append(wanted)
+            self._ticks += 1
+            self._capped += wanted >= most
             self.pods_peak = max(self.pods_peak, asked)
-            self.scale_events += wanted != self._wanted
+            self.scale_events += self._wanted not in (None, wanted)
             self._wanted = wanted
             if whole:
                 self.asked.append((tick.at_s, asked))
@@ -63,11 +64,14 @@ class Recorder:
         """Pod-seconds between warm-up and end."""
         return self._end_pod_s - self._begin_pod_s
 
-    def share_at(self, most: int) -> float:
-        """Share of the ticks in which `most` pods or more were wanted."""
-        return sum([wanted >= most for wanted in self._wishes]) / max(1, len(self._wishes))
+    @property
+    def capped_share(self) -> float:
+        """Share of the ticks in which all pods were wanted that the range allows."""
+        return self._capped / max(1, self._ticks)
 
-    def timeline(self, label: str, load: Load, model: Model, is_late: NDArray[np.bool_], offered: Line) -> Timeline:
+    def timeline(
+        self, label: str, load: Load, model: Model, is_late: NDArray[np.bool_], offered: Line
+    ) -> Timeline:
         """The lines of the picture. `offered`: concurrency in each second."""
         at_s, ready, asked, queued = np.array(self._points, dtype=np.float64).reshape(-1, 4).T
         edges = np.arange(at_s.size + 1) * EACH_S

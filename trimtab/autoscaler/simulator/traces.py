@@ -13,6 +13,7 @@ generate but not the work that reads, and a context token weighs more: a hundred
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import zlib
 from collections.abc import Iterable
@@ -135,12 +136,18 @@ def _check_heads(path: str, heads: list[str]) -> None:
     if _is_instant(heads[0]):
         hint = "put a header above it, such as `time,count`"
         raise InvalidInput("has no header", where=f"{path}:1", hint=hint)
-    if "count" in heads[2:]:
-        hint = "make `count` the second column"
-        raise InvalidInput("comes too late", where=f"{path}:1: column `count`", hint=hint)
-    if heads[1:2] and heads[1] in _COUNT_LIKE:
+    if "count" in heads and heads.index("count") != 1:
+        hint = "make the time the first column and `count` the second"
+        raise InvalidInput("is in the wrong place", where=f"{path}:1: column `count`", hint=hint)
+    if heads[1:2] and _means_count(heads[1]):
         hint = "name it `count` if it holds counts per period; otherwise name it something else"
         raise InvalidInput("unknown column", where=f"{path}:1: column `{heads[1]}`", hint=hint)
+
+
+def _means_count(head: str) -> bool:
+    """Other words for counts, and `count` with a slip of the finger: read as requests they would mislead."""
+    slip = abs(len(head) - len("count")) <= 1 and difflib.get_close_matches(head, ["count"], cutoff=0.8)
+    return head != "count" and (head in _COUNT_LIKE or bool(slip))
 
 
 def _token_columns(heads: list[str]) -> tuple[list[int], list[int]]:

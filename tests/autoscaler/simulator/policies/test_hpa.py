@@ -93,3 +93,11 @@ def test_keda_from_zero_at_once_to_zero_after_300_s(setting, tick) -> None:
     made = feed(policy, tick, 320.0, begin_s=10.0)
     assert next(at_s for at_s, wish in made if wish.pods == 0) == 10.0 + 300.0
     assert policy.step(tick(330.5, queued=1.0, ready=0), ()) == Wish(1, 4)
+
+
+def test_a_range_from_zero_is_one_from_one(setting, tick) -> None:
+    policy = Hpa(setting(pods_min=0))
+    assert policy.step(tick(0.5, ready=0), ()) == Wish(1, 4)
+    assert policy.step(tick(1.0, ready=0, starting=1), ()) is None
+    made = [policy.step(tick(i / 2, ready=1), ()) for i in range(3, 2000)]
+    assert {wish.pods for wish in made if wish} == {1}

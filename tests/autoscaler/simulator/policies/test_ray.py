@@ -26,25 +26,31 @@ def test_up_after_30_s_of_agreement(setting, tick) -> None:
 
 def test_a_doubt_begins_the_count_anew(setting, tick) -> None:
     policy = Ray(setting())
+    assert feed(policy, tick, 10.0, in_flight=8.0) == []
+    assert feed(policy, tick, 60.0, begin_s=10.0) == []  # the push at 40 s holds nothing of it
+    made = feed(policy, tick, 60.0, begin_s=70.0, in_flight=8.0)
+    assert made == [(110.0, Wish(4, 4))]  # asked for from the push at 80 s on
+
+
+def test_a_burst_that_the_mean_still_holds_is_followed(setting, tick) -> None:
+    policy = Ray(setting())
     feed(policy, tick, 30.0, in_flight=8.0)
-    made = feed(policy, tick, 40.0, begin_s=30.0, in_flight=2.0)
-    made += feed(policy, tick, 60.0, begin_s=70.0, in_flight=8.0)
-    assert made[0][0] == 40.0  # the mean of 30 s still holds the burst at 40 s: followed
-    assert made[0][1].pods == 4
+    made = feed(policy, tick, 20.0, begin_s=30.0)
+    assert made == [(40.0, Wish(3, 4))]  # 20 s of 8 and 10 s of nothing: 5.3 at 2 per replica
 
 
 def test_down_after_600_s_of_agreement(setting, tick) -> None:
     policy = Ray(setting())
     feed(policy, tick, 60.0, in_flight=8.0, ready=4)
     made = feed(policy, tick, 700.0, begin_s=60.0, in_flight=2.0, ready=4)
-    assert made == [(680.0, Wish(1, 4))]  # the mean pushed at 80 s is the first to ask for less
+    assert made == [(670.0, Wish(1, 4))]  # the mean pushed at 70 s is the first to ask for less
 
 
 def test_it_follows_the_last_number_not_the_first(setting, tick) -> None:
     policy = Ray(setting())
     feed(policy, tick, 20.0, in_flight=200.0, ready=1)
     made = feed(policy, tick, 60.0, begin_s=20.0, in_flight=20.0, ready=1)
-    assert made[0] == (40.0, Wish(46, 4))  # samples at 12 and 18 s are of 200, those at 24, 30 and 36 s of 20
+    assert made[0] == (40.0, Wish(40, 4))  # of the last 30 s, 10 s were of 200 and 20 s of 20: 80
 
 
 def test_no_replica_ready_no_decision(setting, tick) -> None:

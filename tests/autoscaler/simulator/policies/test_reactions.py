@@ -83,6 +83,13 @@ def test_no_phase_of_the_hpa_is_slower(reaction, factor) -> None:
     assert min(found) > published_s - 15.0
 
 
+def test_no_phase_of_ray_is_slower(reaction) -> None:
+    """A step just after a push is the worst; its clock has a phase of at most the 10 s between two."""
+    found = [reaction(ray, 0.8, 10.0, phase_s=phase / 2) for phase in range(20)]
+    assert max(found) == 40.0
+    assert min(found) > 30.0
+
+
 def test_a_phase_that_splits_a_second_costs_the_kpa_at_most_one_decision_more(reaction) -> None:
     """Its windows are made of whole seconds: one that holds half of the step counts as half."""
     moments = [(phase / 2, late / 2) for phase in range(4) for late in range(4)]

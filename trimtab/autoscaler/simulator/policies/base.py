@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from trimtab.autoscaler.vertical import Learned
 
 TICK_S = 0.5  # the finest clock of any policy: KEDA's HTTP add-on samples each 500 ms
+PODS_SEEN_EACH_S = 5.0  # as the control plane scrapes pods
+LIMIT_KNEES = 8  # no policy can ask for a higher limit: beyond, nothing is gained and the engine needs memory
 
 
 class Tick(NamedTuple):
@@ -35,6 +40,23 @@ class PodTick(NamedTuple):
     request_time_s: float  # sum over the completions of their time in the pod
     busy: float  # share of what the pod could do at the knee that it did: 1 and more is saturated
 
+    @classmethod
+    def between(
+        cls,
+        pod: int,
+        before: tuple[float, float, float, float],
+        after: tuple[float, float, float, float],
+        knee: int,
+    ) -> PodTick:
+        """From what the engine summed up (its `PodSums`) to the last look and to this one."""
+        return cls(
+            pod=pod,
+            in_flight=(after[0] - before[0]) / PODS_SEEN_EACH_S,
+            completions=int(after[2] - before[2]),
+            request_time_s=after[3] - before[3],
+            busy=(after[1] - before[1]) / PODS_SEEN_EACH_S / knee,
+        )
+
 
 class Wish(NamedTuple):
     """What a policy wants from now on."""
@@ -58,6 +80,7 @@ class Setting:
     cold_start_s: float  # mean: only reference lines may look
     phase_s: float  # when the policy's own clock first ticks, 0 up to its period: drawn from the seed
     kind: str  # the model's class: cpu, gpu, io
+    learned: Learned | None = None  # what ours knows of the model; None: nothing yet
     offered: Sequence[float] = ()  # concurrency offered in each second from 0 on: only clairvoyant may look
 
 

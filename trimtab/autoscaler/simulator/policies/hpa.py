@@ -64,7 +64,12 @@ class Hpa:
         self._behavior = Behavior(self._pods_min)
 
     def step(self, tick: Tick, pods: Sequence[PodTick]) -> Wish | None:  # noqa: ARG002 - looks at sums only
-        """A wish each 15 s; none while no pod is ready, since then there is no metric."""
+        """A wish each 15 s; none while no pod is ready, since then there is no metric.
+
+        A range from zero is one from 1 to it: its user has a Deployment of at least one pod.
+        """
+        if tick.ready == 0 and not tick.starting_ages_s and self._setting.pods_min == 0:
+            return Wish(self._behavior.pods, self._setting.knee)
         if tick.at_s < self._next_s:
             return None
         self._next_s += PERIOD_S

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trimtab.autoscaler.horizontal import Signals, State, decide, overdue_pods
-from trimtab.autoscaler.simulator.policies.base import PodTick, Setting, Tick, Wish
+from trimtab.autoscaler.simulator.policies.base import LIMIT_KNEES, PodTick, Setting, Tick, Wish
+from trimtab.autoscaler.simulator.policies.limit import LIMIT_EACH_S, REVISION, LimitAxis
 from trimtab.core.decision import Decision
-from trimtab.core.names import EndpointName
-from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange
 
-REVISION = RevisionKey(EndpointName("default", "simulated"), 1)
 FLUSH_EACH_S = 1.0
 DECIDE_EACH_S = 5.0
 
@@ -22,8 +20,11 @@ class Ours:
 
     def __init__(self, setting: Setting) -> None:
         self._range = ConcurrencyRange(setting.concurrency_min, setting.concurrency_max)
-        self._limit = setting.first_limit
+        self._limits = LimitAxis(
+            setting.kind, setting.knee, LIMIT_KNEES * setting.knee, setting.first_limit, setting.learned
+        )
         self._next_s = setting.phase_s % DECIDE_EACH_S + FLUSH_EACH_S
+        self._next_limit_s = self._next_s + LIMIT_EACH_S
         self._state = State()
         self._ticks: list[Tick] = []
         self._signals: list[RevisionSignal] = []
@@ -32,24 +33,30 @@ class Ours:
     def step(self, tick: Tick, pods: Sequence[PodTick]) -> Wish | None:
         """A decision when it is due."""
         self._ticks.append(tick)
+        flush = None
         if tick.at_s % FLUSH_EACH_S == 0:
-            self._signals.append(_flush(self._ticks))
+            flush = _flush(self._ticks)
+            self._signals.append(flush)
             self._ticks.clear()
+        self._limits.see(tick.at_s, pods, flush)
         if tick.at_s < self._next_s:
             return None
         self._next_s += DECIDE_EACH_S
+        if tick.at_s >= self._next_limit_s:
+            self._next_limit_s += LIMIT_EACH_S
+            self._limits.decide(tick.at_s, tick.ready)
         signals = Signals(
             revision=REVISION,
             revision_signals=tuple(self._signals),
             ready_pods=tick.ready,
             starting_ages_s=tick.starting_ages_s,
             start_time_s=tick.start_time_s,
-            target_concurrency=self._limit,
+            target_concurrency=self._limits.limit,
             concurrency=self._range,
         )
         self._signals.clear()
         self._state, self.last = decide(self._state, signals, tick.at_s)
-        return Wish(self.last.pods, self._limit, overdue_pods(signals))
+        return Wish(self.last.pods, self._limits.limit, overdue_pods(signals))
 
 
 def _flush(ticks: list[Tick]) -> RevisionSignal:
