@@ -30,9 +30,7 @@ SELDOM = 8  # one decision in so many is asked again
 LEARNED_BYTES_MAX = 2_000  # a row of the store
 STATE_BYTES_MAX = 16_000
 CALM_S = 1200  # at the end, in which the limit must rest
-CHANGES_MAX = (
-    2  # in it: at most one an hour is promised on stationary traffic; chance may ask for another look
-)
+CHANGES_MAX = 1  # in it: as promised for an hour of stationary traffic
 GOOD_SHARE = 0.8  # of the best throughput that the limit reaches then; how near it comes is tested elsewhere
 
 
@@ -70,12 +68,7 @@ def limit_within_bounds(moment: LimitMoment, tuning: LimitTuning) -> str:
 
 def limit_steps_bounded(moment: LimitMoment, tuning: LimitTuning) -> str:
     """One wrong decision must cost no more than a factor of latency or of throughput."""
-    tried = [
-        level.limit for level in moment.before.levels
-    ]  # back to one of these is no step into the unknown
     base = (moment.signals.limit, moment.before.limit or moment.signals.limit)
-    if base[0] <= moment.decision.limit <= max(tried, default=0):
-        return ""
     low, high = int(min(base) / tuning.step_down), max(base) * tuning.step_up
     least, most = bounded(low, moment.signals), bounded(int(high), moment.signals)
     if not least <= moment.decision.limit <= most:

@@ -41,9 +41,10 @@ KINDS = (
     "stuck",
     "new pods",
 )
-UNFORGOTTEN = {"ceiling", "poison", "wild", "lost store"}
-"""Kinds after which the limit is not asked to come back to the best: an exploration that they met may have
-ended elsewhere, and at rest only a changed throughput starts another one."""
+UNFORGOTTEN = {"wild"}
+"""Kinds after which the limit is not asked to come back to the best. A wild number that passes for a true
+one, such as a tenth of the completions for minutes, is evidence like any other: an exploration that met it
+may have ended elsewhere, and at rest only a changed throughput, or an hour, starts another look."""
 ON_SIGNALS = ("lost", "repeated", "late", "shuffled", "wild", "unknown")
 
 

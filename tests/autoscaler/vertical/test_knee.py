@@ -44,8 +44,8 @@ def test_within_ten_decisions_at_the_smallest_limit_near_the_best(kind: str, sta
     loop = Loop(World(KINDS[kind], pods=2, limit=start)).run(11)
     assert loop.changes(1) == 0  # the tenth was the last to move it
     best, _ = loop.world.best()
-    assert loop.world.rate(loop.limit) == pytest.approx(loop.world.rate(best), rel=0.06)
-    assert loop.latency_share() <= 1.05
+    assert loop.world.rate(loop.limit) == pytest.approx(loop.world.rate(best), rel=0.05)
+    assert loop.latency_share() <= 1.12  # while requests always wait: one of eight too many
 
 
 @pytest.mark.parametrize("half", [4, 20])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,25 @@ def test_no_growth_while_the_load_is_what_binds() -> None:
     assert {d.rule for d in loop.decisions} <= {"load", "settling"}
     assert "the limit does not bind (" in loop.decisions[-1].reason
     assert loop.decisions[-1].binds == "load"
+
+
+def test_a_ceiling_that_was_lower_for_a_while_does_not_stay() -> None:
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1, ceiling=4)).run(20)
+    assert (loop.state.phase, loop.limit) == ("resting", 4)
+    loop.world.ceiling = 1000
+    assert loop.run(12).limit == 16
+
+
+def test_a_ceiling_lowered_at_rest_and_lifted_again() -> None:
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard()
+    loop.world.ceiling = 4
+    assert loop.run(10).limit == 4
+    loop.world.ceiling = 1000
+    assert loop.run(12).limit == 16
+
+
+def test_what_was_stored_before_a_field_was_added_is_read() -> None:
+    content = json.loads(learned(Loop(World(cpu(4, 0.1), pods=2, limit=1)).onboard().state).to_json())
+    del content["held_at"]
+    stored = Learned.from_json(json.dumps(content | {"disturbed": True}))
+    assert (stored.limit, stored.held_at) == (4, 0)

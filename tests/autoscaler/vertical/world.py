@@ -32,7 +32,7 @@ class Pod:
     name: str
     rate: Rate
     work: float = 0.0  # done for each request since the beginning
-    jobs: list[tuple[float, float]] = field(default_factory=list)  # (work at its end, began at)
+    jobs: list[tuple[float, float, float]] = field(default_factory=list)  # (work at its end, began, came)
     completions: int = 0
     request_time_s: float = 0.0
     in_flight_s: float = 0.0
@@ -67,7 +67,7 @@ class World:
     now_s: float = 0.0
     metrics: Callable[[int, float], dict[str, object]] = lambda limit, in_flight: {}
     pods_report: bool = True
-    times_s: list[float] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)  # of each request, with its wait in the queue
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -87,16 +87,15 @@ class World:
     def _admit(self) -> None:
         for pod in self.fleet if self.offered_per_s is None else ():
             while len(pod.jobs) < self.limit:
-                self._begin(pod)
+                self._begin(pod, self.now_s)
         while self.queue:
             pod = min(self.fleet, key=lambda each: len(each.jobs))
             if len(pod.jobs) >= self.limit:
                 break
-            self.queue.popleft()
-            self._begin(pod)
+            self._begin(pod, self.queue.popleft())
 
-    def _begin(self, pod: Pod) -> None:
-        heapq.heappush(pod.jobs, (pod.work + next(self.draws) * self.cost, self.now_s))
+    def _begin(self, pod: Pod, came_s: float) -> None:
+        heapq.heappush(pod.jobs, (pod.work + next(self.draws) * self.cost, self.now_s, came_s))
 
     def run_to(self, until_s: float) -> None:
         self._admit()
@@ -113,10 +112,10 @@ class World:
                 self.next_arrival_s = self._gap()
             else:
                 pod = self.fleet[ends.index(next_s)]
-                _, began_s = heapq.heappop(pod.jobs)
+                _, began_s, came_s = heapq.heappop(pod.jobs)
                 pod.completions += 1
                 pod.request_time_s += next_s - began_s
-                self.times_s.append(next_s - began_s)
+                self.times_s.append(next_s - came_s)
             self._admit()
 
     def window(self) -> LimitSignals:

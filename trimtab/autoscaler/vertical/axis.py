@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, explore
-from trimtab.autoscaler.vertical.levels import level_at, with_noise, with_unloaded
+from trimtab.autoscaler.vertical.explore import Bounds, explore, reconsider
+from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import watch
 from trimtab.autoscaler.vertical.stress import lower, lowered, press, saturated
@@ -55,6 +55,7 @@ def decide_limit(
     """
     state, applying = _in_force(state, signals, now_s, tuning)
     window = observe(state, signals, now_s, tuning)
+    window = window._replace(torn=is_torn(state, window, tuning))
     if applying:
         won = LimitCandidate("applying", state.limit, reasons.applying(state.limit, signals.limit))
         choice = _Choice(state, won, "rest")
@@ -82,7 +83,8 @@ def decide_limit(
             LimitCandidate(_CEILING, ceiling, f"no higher than {ceiling}"),
         ),
     )
-    return _after(choice.state, window, limit, now_s, tuning), decision
+    after = _after(choice.state, window, limit, now_s, tuning)
+    return (replace(after, held_at=ceiling) if bound == _CEILING else after), decision
 
 
 def _bounds(signals: LimitSignals) -> tuple[int, int]:
@@ -97,7 +99,7 @@ def _in_force(
     if (
         state.decided_s is not None and now_s < state.decided_s
     ):  # another machine's clock: only times are wrong
-        state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None)
+        state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None, looked_s=None)
     if not state.limit:
         return replace(state, limit=max(1, signals.limit)), False
     if state.limit == signals.limit:
@@ -159,25 +161,43 @@ def _hold(state: LimitState, window: Window, limit: int, now_s: float, tuning: L
 def _explore(
     state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
 ) -> _Choice:
+    bounds = _bounds_within(state, signals, window)
+    step = explore(state, seen, window.torn, bounds, tuning)
+    after = step.state
+    if step.done:
+        held_at = bounds.ceiling if step.choice.limit >= signals.ceiling else 0
+        after = replace(after, phase=RESTING, rested_s=now_s, looked_s=now_s, held_at=held_at)
+        after = replace(after, down_first=False, odd=0, residuals=())
+    return _Choice(after, step.choice)
+
+
+def _bounds_within(state: LimitState, signals: LimitSignals, window: Window) -> Bounds:
+    """Those of the range, and what a metric beyond its band leaves of it."""
     floor, ceiling = _bounds(signals)
     if state.cap:
         ceiling = max(floor, min(ceiling, state.cap))
-    bounds = Bounds(floor, ceiling, saturated(state.pressed, window.metrics))
-    step = explore(state, seen, bounds, tuning)
-    after = step.state
-    if step.done:
-        after = replace(after, phase=RESTING, rested_s=now_s, down_first=False, odd=0, residuals=())
-    return _Choice(after, step.choice)
+    return Bounds(floor, ceiling, saturated(state.pressed, window.metrics))
 
 
 def _rest(
     state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
 ) -> _Choice:
+    if state.held_at and signals.ceiling > state.held_at:
+        wider = LimitCandidate("range", seen.limit, reasons.wider(state.held_at, signals.ceiling))
+        anew = replace(state, phase=ONBOARDING, explored=0, held_at=0)
+        return _explore(anew, seen, signals, window, now_s, tuning)._replace(others=(wider,))
     known = level_at(state.levels, seen.limit)
     after, factor = watch(state, seen, now_s, tuning)
     if factor is not None:
         changed = LimitCandidate("change", seen.limit, reasons.changed(factor, seen))
         return _explore(after, seen, signals, window, now_s, tuning)._replace(others=(changed,))
+    if after.looked_s is None:
+        after = replace(after, looked_s=now_s)
+    elif now_s - after.looked_s >= tuning.reconsider_s:
+        better = reconsider(after, seen.limit, _bounds_within(after, signals, window), tuning)
+        after = replace(after, looked_s=now_s)
+        if better is not None:
+            return _Choice(replace(after, rested_s=now_s, residuals=()), better)
     aside = known is not None and (not after.levels or level_at(after.levels, seen.limit) == known)
     why = reasons.odd(seen, known) if aside and known is not None else reasons.rests(known)
     change = f"throughput a third away from {known.rate:.3g}/s for minutes" if known else ""

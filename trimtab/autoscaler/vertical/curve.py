@@ -1,9 +1,11 @@
-"""Throughput over concurrency: a line of latency, then a plateau; and the limit where it is as good as best.
+"""Throughput over concurrency: a line of latency, then a plateau or a fall; and the limit as good as best.
 
 While a pod has room, the time of a request is a line in the number of requests in flight, a + b n
 (Little: throughput n / (a + b n)). b = 0 is requests that do not touch each other; b > 0 a batch whose
 time grows with it, or a shared part (n / (a + b n) is hyperbolic saturation). Beyond the knee throughput
-stays at c. Throughput that falls again (locks, thrashing) lies beyond the best limit and is not fitted.
+stays at c, or falls with a power of n (locks, thrashing). Some models pass from the one to the other with
+an edge, others smoothly. A few levels, each with its noise, seldom tell which: so all curves that may be
+are kept, each with its likelihood, and throughput is their mean.
 
 A worked example: 5/s at 1, 10/s at 2, 20/s at 4, 27/s at 8 and at 16. The line is a = 0.2 s, b = 0, the
 plateau 27/s; 97 % of it is 26.2/s, which needs 5.24 in flight: the limit is 6.
@@ -11,32 +13,60 @@ plateau 27/s; 97 % of it is 26.2/s, which needs 5.24 in flight: the limit is 6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import copysign, exp, inf, log, sqrt
+from collections.abc import Iterator, Sequence
+from math import exp, inf, log, sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.state import Level, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 
+_FALL_MAX = 4.0  # throughput over a limit doubled falls to a sixteenth: steeper is no curve
+_SHARP = (2.0, 4.0, 8.0)
+
 
 class Curve(NamedTuple):
-    """Throughput per pod (per second) is min(n / (a + b n), c) with n in flight, bent to what was seen."""
+    """The time of a request with n in flight (s): a line, then n / rate with `rate` = c n^-fall.
+
+    `sharp` p joins the two: (line^p + (n / rate)^p)^(1/p), the larger of them where p is infinite.
+    """
 
     a_s: float
     b_s: float
     c: float
-    most: float = inf  # in flight: beyond, nothing is known or throughput falls again
-    bends: tuple[tuple[float, float], ...] = ()  # (log n, log of measured over fitted), by n
+    fall: float = 0.0
+    sharp: float = inf
 
     def rate(self, in_flight: float) -> float:
         """Completions per second of a pod that holds `in_flight`."""
-        time_s = self.a_s + self.b_s * in_flight
-        smooth = min(in_flight / time_s if time_s else inf, self.c)
-        return smooth * exp(_between(self.bends, log(in_flight))) if self.bends else smooth
+        line_s = self.a_s + self.b_s * in_flight
+        top_s = in_flight ** (1.0 + self.fall) / self.c
+        longer: float = max(line_s, top_s)
+        shorter = min(line_s, top_s)
+        if self.sharp < inf:
+            longer *= (1.0 + (shorter / longer) ** self.sharp) ** (1.0 / self.sharp)
+        return in_flight / longer
+
+
+class Fit(NamedTuple):
+    """The curves that may be, each with its weight; the weights sum to 1."""
+
+    curves: tuple[tuple[float, Curve], ...]
+    most: float  # in flight: beyond, nothing is known
+
+    def rate(self, in_flight: float) -> float:
+        """Completions per second of a pod that holds `in_flight`, as is to be expected."""
+        return sum([weight * curve.rate(in_flight) for weight, curve in self.curves])
+
+    def limits(self) -> list[int]:
+        """Limits up to what was tried, as near as matters."""
+        found = [1]
+        while found[-1] < self.most:
+            found.append(max(found[-1] + 1, int(found[-1] * 1.01)))
+        return found
 
     def best(self) -> float:
         """The highest throughput within what was tried."""
-        return max([self.rate(self.most), *[self.rate(exp(at)) for at, _ in self.bends]])
+        return max([self.rate(limit) for limit in self.limits()])
 
 
 class _Point(NamedTuple):
@@ -52,35 +82,32 @@ def error(level: Level, state: LimitState, tuning: LimitTuning) -> float:
     return sqrt(max(spread, tuning.dispersion_min) / level.completions + tuning.model_error**2)
 
 
-def fit(levels: Sequence[Level], state: LimitState, tuning: LimitTuning) -> Curve:
-    """The curve nearest to the levels (at least one), by weighted squares of relative errors.
-
-    Where a level is farther from it than by most of its error, the curve is bent there by the rest.
-    """
-    points = _before_collapse(
-        [_Point(level.in_flight, level.rate, error(level, state, tuning)) for level in levels]
-    )
-    best, least = Curve(0.0, 0.0, points[0].rate), inf
-    for cut in range(len(points) + 1):
-        curve = _with_cut(points, cut)
+def fit(levels: Sequence[Level], state: LimitState, tuning: LimitTuning) -> Fit:
+    """The curves nearest to the levels (at least one), weighed by their likelihood (Akaike weights)."""
+    points = sorted([_Point(level.in_flight, level.rate, error(level, state, tuning)) for level in levels])
+    found = []
+    for curve, parameters in _candidates(points):
         misfit = sum([(log(curve.rate(p.n) / p.rate) / p.error) ** 2 for p in points])
-        misfit += 2.0 * ((curve.b_s > 0) + (cut < len(points)))  # Akaike: a parameter must earn itself
-        if misfit < least - 1e-9:
-            best, least = curve, misfit
-    off = [(p, log(p.rate / best.rate(p.n))) for p in points]
-    bends = tuple([(log(p.n), copysign(max(0.0, abs(by) - 0.6 * p.error), by)) for p, by in off])
-    return best._replace(most=points[-1].n, bends=bends)
+        found.append((misfit + 2.0 * parameters, curve))
+    least = min(found)[0]
+    likely = [
+        (exp((least - misfit) / 2), curve) for misfit, curve in found if misfit < least + tuning.unlikely
+    ]
+    total = sum([weight for weight, _ in likely])
+    return Fit(tuple([(weight / total, curve) for weight, curve in likely]), points[-1].n)
 
 
-def knee(curve: Curve, levels: Sequence[Level], state: LimitState, tuning: LimitTuning) -> int:
+def knee(curve: Fit, levels: Sequence[Level], state: LimitState, tuning: LimitTuning) -> int:
     """The smallest limit that reaches the aimed share of the best throughput within what was tried."""
-    best, limit = curve.best(), 1
+    limits = curve.limits()
+    rates = [curve.rate(limit) for limit in limits]
     doubt = min(tuning.aim_slack, 1.5 * min([error(level, state, tuning) for level in levels]))
-    while (
-        limit < curve.most and curve.rate(limit) < (tuning.aim - min(doubt, tuning.step_earns / limit)) * best
-    ):
-        limit = max(limit + 1, int(limit * 1.01))
-    return limit
+    best = max(rates)
+    return next(
+        limit
+        for limit, rate in zip(limits, rates, strict=True)
+        if rate >= (tuning.aim - min(doubt, tuning.step_earns / limit)) * best
+    )
 
 
 def peak_between(levels: Sequence[Level], state: LimitState, tuning: LimitTuning) -> int | None:
@@ -118,44 +145,43 @@ def _extended(one: Level, other: Level, in_flight: float) -> float:
     return one.time_s + slope * (in_flight - one.in_flight)
 
 
-def _between(bends: Sequence[tuple[float, float]], at: float) -> float:
-    """Linear between the bends, constant beyond them."""
-    before = bends[0]
-    for bend in bends:
-        if at <= bend[0]:
-            span = bend[0] - before[0]
-            return bend[1] if span <= 0 else before[1] + (bend[1] - before[1]) * (at - before[0]) / span
-        before = bend
-    return before[1]
+def _candidates(points: Sequence[_Point]) -> Iterator[tuple[Curve, int]]:
+    """Curves to be weighed, each with the number of its parameters beyond one."""
+    for cut in range(len(points) + 1):
+        a_s, b_s = _line(points[:cut], 1.0)
+        for falls in (False, True) if len(points) - cut > 1 else (False,):
+            c, fall = _top(points[cut:], falls)
+            yield Curve(a_s, b_s, c, fall), (b_s > 0) + (cut < len(points)) + falls
+    for sharp in _SHARP:
+        a, b = _line(points, sharp)
+        if a > 0 and b > 0:
+            yield Curve(a ** (1.0 / sharp), 0.0, b ** (-1.0 / sharp), sharp=sharp), 2
 
 
-def _before_collapse(points: list[_Point]) -> list[_Point]:
-    """The points up to where throughput falls again beyond doubt."""
-    top = max(points, key=lambda p: p.rate)
-    kept = [
-        p
-        for p in points
-        if p.n <= top.n or log(top.rate / p.rate) < max(0.05, 2 * sqrt(p.error**2 + top.error**2))
-    ]
-    return sorted(kept)
+def _top(points: Sequence[_Point], falls: bool) -> tuple[float, float]:
+    """c and fall of rate = c n^-fall through the points, by squares of relative errors."""
+    if not points:
+        return inf, 0.0
+    weights = [p.error**-2 for p in points]
+    total = sum(weights)
+    mean_n = sum([w * log(p.n) for w, p in zip(weights, points, strict=True)]) / total
+    mean = sum([w * log(p.rate) for w, p in zip(weights, points, strict=True)]) / total
+    if not falls:
+        return exp(mean), 0.0
+    square = sum([w * (log(p.n) - mean_n) ** 2 for w, p in zip(weights, points, strict=True)])
+    product = sum([w * (log(p.n) - mean_n) * log(p.rate) for w, p in zip(weights, points, strict=True)])
+    fall = -product / square if square > 0 else 0.0
+    fall = fall if 0.0 < fall < _FALL_MAX else 0.0
+    return exp(mean + fall * mean_n), fall
 
 
-def _with_cut(points: Sequence[_Point], cut: int) -> Curve:
-    """A line through the first `cut` points, a plateau through the rest."""
-    a_s, b_s = _line(points[:cut])
-    flat = points[cut:]
-    weight = sum([p.error**-2 for p in flat])
-    c = exp(sum([log(p.rate) * p.error**-2 for p in flat]) / weight) if flat else inf
-    return Curve(a_s, b_s, c)
-
-
-def _line(points: Sequence[_Point]) -> tuple[float, float]:
-    """a and b of time = a + b n, neither below zero, by squares of relative errors."""
+def _line(points: Sequence[_Point], power: float) -> tuple[float, float]:
+    """a and b of time^power = a + b n^power, neither below zero, by squares of relative errors."""
     if not points:
         return 0.0, 0.0
-    # each equation 1 = a x + b y with x = 1 / time, y = n / time
-    xs = [p.rate / p.n for p in points]
-    ys = [p.rate for p in points]
+    # each equation 1 = a x + b y with x = 1 / time^power, y = (n / time)^power
+    xs = [(p.rate / p.n) ** power for p in points]
+    ys = [p.rate**power for p in points]
     ws = [p.error**-2 for p in points]
     xx = sum([w * x * x for w, x in zip(ws, xs, strict=True)])
     xy = sum([w * x * y for w, x, y in zip(ws, xs, ys, strict=True)])

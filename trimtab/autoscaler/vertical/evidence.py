@@ -13,24 +13,13 @@ from math import inf, isfinite, log, sqrt
 from statistics import median
 from typing import NamedTuple
 
+from trimtab.autoscaler.vertical.metrics import Metrics, of_pods
 from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.signals import PodSignal, RevisionSignal
 
 PERIOD_S = 5.0  # of Envoy's signals taken together, where pods have none of their own
 _PERIOD_MAX_S = 120.0  # longer ones are no periods
-
-
-class Metrics(NamedTuple):
-    """Of the median pod over the window; None is unknown. Shares are 0 to 1."""
-
-    cpu: float | None = None  # of its cores
-    memory: float | None = None  # of its limit
-    io_wait: float | None = None
-    cache: float | None = None
-    server_queue: float | None = None  # of its requests
-    compute: float | None = None  # the busier of the GPU's tensor and half-precision pipes
-    gpu: float | None = None  # utilisation: shown, never a reason
 
 
 class Window(NamedTuple):
@@ -46,6 +35,7 @@ class Window(NamedTuple):
     degrees: int  # of freedom behind them
     metrics: Metrics
     left_out: tuple[tuple[str, str], ...]  # pod, why
+    torn: bool = False  # its periods are too unlike each other: a disturbance began or ended in it
 
     def binds(self, tuning: LimitTuning) -> bool:
         """Whether the limit, not the load, holds concurrency down."""
@@ -215,7 +205,7 @@ def _window(
         settling=unsettled and not known_s,
         squares=squares,
         degrees=degrees,
-        metrics=_metrics(measured, signals),
+        metrics=of_pods([pod.metrics for pod in measured], signals),
         left_out=left_out,
     )
 
@@ -281,45 +271,3 @@ def _queued(revision_signals: Sequence[RevisionSignal]) -> float | None:
     if not revision_signals:
         return None
     return sum(1 for signal in revision_signals if signal.queued > 0) / len(revision_signals)
-
-
-def _mean(values: Sequence[float | None], most: float = 1e15) -> float | None:
-    known = [value for value in values if value is not None and 0.0 <= value <= most]
-    return sum(known) / len(known) if known else None
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _metrics(pods: Sequence[_Pod], signals: LimitSignals) -> Metrics:
-    """The median pod's metrics: one pod's trouble is not the limit's."""
-    seen = [pod.metrics for pod in pods if pod.metrics]
-    if not seen:
-        return Metrics()
-    cores, memory = signals.cores, signals.memory_limit_bytes
-    cpu = _median([_mean([s.cpu_cores for s in each]) for each in seen])
-    used = _median([_mean([s.memory_bytes for s in each]) for each in seen])
-    waiting = [
-        queued / in_flight if queued is not None and in_flight else None
-        for queued, in_flight in (
-            (_mean([s.queued for s in each]), _mean([s.in_flight for s in each])) for each in seen
-        )
-    ]
-    pipes = [
-        max((x for x in (s.gpu.tensor_active, s.gpu.fp16_active) if x is not None), default=None)
-        if s.gpu
-        else None
-        for each in seen
-        for s in each
-    ]
-    return Metrics(
-        cpu=cpu / cores if cpu is not None and cores > 0 else None,
-        memory=used / memory if used is not None and memory > 0 else None,
-        io_wait=_median([_mean([s.io_wait for s in each], 1.0) for each in seen]),
-        cache=_median([_mean([s.cache_used for s in each], 1.0) for each in seen]),
-        server_queue=_median(waiting),
-        compute=_mean(pipes, 1.0),
-        gpu=_mean([s.gpu.utilisation if s.gpu else None for each in seen for s in each], 1.0),
-    )

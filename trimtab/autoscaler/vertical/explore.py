@@ -7,7 +7,7 @@ from math import ceil, log, sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
-from trimtab.autoscaler.vertical.curve import Curve, error, fit, knee, peak_between
+from trimtab.autoscaler.vertical.curve import Fit, error, fit, knee, peak_between
 from trimtab.autoscaler.vertical.levels import fits, fold, level_at
 from trimtab.autoscaler.vertical.state import Level, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
@@ -30,10 +30,13 @@ class Step(NamedTuple):
     done: bool = False
 
 
-def explore(state: LimitState, seen: Level, bounds: Bounds, tuning: LimitTuning) -> Step:
-    """The next step of an exploration in which the limit binds. `seen`: this window at the limit in force."""
+def explore(state: LimitState, seen: Level, torn: bool, bounds: Bounds, tuning: LimitTuning) -> Step:
+    """The next step of an exploration in which the limit binds. `seen`: this window at the limit in force.
+
+    `torn`: its periods are so unlike each other that a disturbance began or ended in it.
+    """
     state = replace(state, explored=state.explored + 1)
-    if not fits(state, seen, tuning):
+    if torn or not fits(state, seen, tuning):
         state = _set_aside(state, seen, tuning)
         if state.odd:
             return Step(state, LimitCandidate("disturbance", seen.limit, reasons.disturbed(seen)))
@@ -46,8 +49,6 @@ def explore(state: LimitState, seen: Level, bounds: Bounds, tuning: LimitTuning)
     assert level is not None  # just folded
     if collapse := _collapsed(state, level, tuning):
         return collapse
-    if level.completions < tuning.completions_min and level.windows < tuning.windows_max:
-        return Step(state, LimitCandidate("evidence", seen.limit, reasons.few(level, tuning)))
     return _up(state, level, bounds, tuning) or _settle(state, level, bounds, tuning)
 
 
@@ -96,14 +97,16 @@ def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) ->
     before = lower[-1]
     doublings = max(0.3, log(max(1.0, level.in_flight / before.in_flight)) / log(2))
     # the lower limits together: one of them may have been lucky
-    smooth = fit(lower, state, tuning)._replace(bends=())
+    smooth = fit(lower, state, tuning)
     gain = log(level.rate / smooth.rate(before.in_flight)) / doublings
     doubt = sqrt(error(level, state, tuning) ** 2 + error(before, state, tuning) ** 2) / doublings
     wanted = log(1.0 + (tuning.gain_saturated if bounds.saturated else tuning.gain_min))
-    stressed = gain <= wanted or _sharp(lower, gain, tuning)
+    stressed = gain <= wanted
+    if state.explored > tuning.explore_decisions:
+        stressed = stressed or _edge_within(lower, gain, doubt, tuning)
     unsure = abs(gain - wanted) < doubt and level.windows < 2 and not bounds.saturated
-    # a gain in proportion is not excluded yet: too few or too costly requests
-    unsure |= stressed and gain + 2 * doubt > log(2) and level.windows < tuning.windows_max
+    if gain + 2 * doubt > log(2) and not bounds.saturated:  # too few or too costly requests to tell
+        stressed = unsure = False
     if unsure and state.explored < tuning.explore_decisions:
         return Step(state, LimitCandidate("evidence", limit, reasons.unsure(before, level)))
     if stressed or state.explored >= tuning.explore_max:
@@ -111,13 +114,13 @@ def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) ->
     return Step(state, LimitCandidate("onboarding", double, reasons.grows(before, level)))
 
 
-def _sharp(lower: list[Level], gain: float, tuning: LimitTuning) -> bool:
-    """Whether growth in proportion broke off at once: a knee with an edge, beyond which nothing is gained."""
-    if len(lower) < 2 or gain > tuning.edge_after * log(2):
+def _edge_within(lower: list[Level], gain: float, doubt: float, tuning: LimitTuning) -> bool:
+    """Whether growth was in proportion up to the last doubling, and fell short in it beyond doubt."""
+    if len(lower) < 2:
         return False
     one, other = lower[-2:]
-    spread = log(other.in_flight / one.in_flight)
-    return spread > 0 and log(other.rate / one.rate) / spread >= tuning.edge_before
+    before = log(other.rate / one.rate) / log(other.in_flight / one.in_flight)
+    return before >= 1.0 - 2 * tuning.edge_late and log(2) - gain > max(tuning.edge_late, doubt)
 
 
 def _settle(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Step:
@@ -129,19 +132,63 @@ def _settle(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning
         return Step(state, LimitCandidate("probe", down, reasons.flat(state.levels, bounds.saturated)))
     between = None if late else peak_between(state.levels, state, tuning)
     if between is not None and bounds.floor < between < bounds.ceiling:
-        limit = max(between, ceil(level.limit / tuning.step_down))
+        limit = _step(between, level.limit, tuning)
         return Step(state, LimitCandidate("probe", limit, reasons.peak(state.levels, between)))
     goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
+    lower = None if late else _maybe_lower(curve, goal, state, tuning)
+    if lower is not None and lower >= bounds.floor:
+        limit = _step(lower, level.limit, tuning)
+        return Step(state, LimitCandidate("probe", limit, reasons.lower(state.levels, lower)))
     why = reasons.found(goal, state.levels, tuning, bounds.saturated)
     if abs(log(goal / level.limit)) <= tuning.near:
-        return Step(state, LimitCandidate("knee", level.limit, why), done=True)
-    limit = max(ceil(level.limit / tuning.step_down), min(goal, int(level.limit * tuning.step_up)))
+        done = late or error(level, state, tuning) <= tuning.sure
+        return Step(state, LimitCandidate("knee", level.limit, why), done=done)
+    limit = _step(goal, level.limit, tuning)
     known = level_at(state.levels, goal)
-    done = limit == goal and (late or (known is not None and known.windows >= 2))
+    sure = known is not None and known is not state.levels[-1] and error(known, state, tuning) <= tuning.sure
+    done = limit == goal and (late or sure)
     return Step(state, LimitCandidate("knee", limit, why), done=done)
 
 
-def _below(state: LimitState, level: Level, curve: Curve, bounds: Bounds, tuning: LimitTuning) -> int | None:
+def _maybe_lower(curve: Fit, goal: int, state: LimitState, tuning: LimitTuning) -> int | None:
+    """The lowest limit not tried yet which one of the likely curves has for the knee, if under the goal."""
+    for weight, each in curve.curves:
+        if weight < tuning.likely:
+            continue
+        one = knee(Fit(((1.0, each),), curve.most), state.levels, state, tuning)
+        if log(goal / one) > tuning.near and all(
+            abs(log(one / level.limit)) > tuning.near for level in state.levels
+        ):
+            return one
+    return None
+
+
+def _step(goal: int, limit: int, tuning: LimitTuning) -> int:
+    """Towards the goal, as far as one decision may go."""
+    return max(ceil(limit / tuning.step_down), min(goal, int(limit * tuning.step_up)))
+
+
+def reconsider(state: LimitState, limit: int, bounds: Bounds, tuning: LimitTuning) -> LimitCandidate | None:
+    """Another limit, if what was seen since at rest says that exploring was misled by chance; else None.
+
+    Throughput at rest is known from many windows, that of the other limits from one or two each. With
+    98/s at 4 in exploring, 80/s at 4 in an hour of rest, and 100/s at 6 and 8, the knee is no longer 4.
+    """
+    known = level_at(state.levels, limit)
+    if known is None or known.windows < tuning.memory_windows - 1 or len(state.levels) < 2:
+        return None
+    curve = fit(state.levels, state, tuning)
+    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
+    if abs(log(goal / limit)) <= tuning.worth:
+        return None
+    other = min(state.levels, key=lambda each: abs(log(each.limit / goal)))
+    doubt = sqrt(error(known, state, tuning) ** 2 + error(other, state, tuning) ** 2)
+    if goal > limit and log(curve.rate(goal) / known.rate) <= max(tuning.worth_gain, doubt):
+        return None
+    return LimitCandidate("another look", _step(goal, limit, tuning), reasons.misled(goal, known))
+
+
+def _below(state: LimitState, level: Level, curve: Fit, bounds: Bounds, tuning: LimitTuning) -> int | None:
     """A limit under the lowest one tried, if throughput may be no less there than at best; else None."""
     lowest = state.levels[0]
     best = max(state.levels, key=lambda each: each.rate)

@@ -42,6 +42,9 @@ def fits(state: LimitState, seen: Level, tuning: LimitTuning) -> bool:
     mine = error(seen, state, tuning)
     for level in state.levels:
         band = max(tuning.odd_window, tuning.odd_errors * sqrt(mine**2 + error(level, state, tuning) ** 2))
+        # a disturbance within the window spreads its periods, and must not excuse itself by that
+        counted = tuning.odd_errors * sqrt(1.0 / seen.completions + 1.0 / level.completions)
+        band = min(band, max(tuning.odd_most, counted))
         slower = log(seen.time_s / level.time_s)
         if level.limit == seen.limit and abs(log(seen.rate / level.rate)) > band:
             return False
@@ -52,14 +55,25 @@ def fits(state: LimitState, seen: Level, tuning: LimitTuning) -> bool:
     return True
 
 
+def is_torn(state: LimitState, window: Window, tuning: LimitTuning) -> bool:
+    """Whether the periods of a window are so unlike each other that a disturbance began or ended in it."""
+    return window.squares > tuning.odd_spread * _usual(state) * window.degrees
+
+
+def _usual(state: LimitState) -> float:
+    """Dispersion of completions so far, and no less than that of independent ones."""
+    return max(1.0, state.dispersion / max(1.0, state.dispersion_periods))
+
+
 def with_noise(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
     """The state with the window's dispersion of completions, older ones fading."""
     if not window.degrees:
         return state
+    squares = min(window.squares, tuning.odd_noise * _usual(state) * window.degrees)
     keep = min(1.0, tuning.dispersion_weight / max(1.0, state.dispersion_periods))
     return replace(
         state,
-        dispersion=state.dispersion * keep + window.squares,
+        dispersion=state.dispersion * keep + squares,
         dispersion_periods=state.dispersion_periods * keep + window.degrees,
     )
 

@@ -51,11 +51,6 @@ def silent(limit: int) -> str:
     return f"pods hold their {limit} requests and complete none"
 
 
-def few(level: Level, tuning: LimitTuning) -> str:
-    enough = f"{tuning.completions_min:.0f} are enough"
-    return f"{level.completions:.0f} requests at {level.limit} are too few to judge by; {enough}"
-
-
 def disturbed(seen: Level) -> str:
     return f"{rate(seen)} does not fit what was seen before; waiting whether it lasts"
 
@@ -90,6 +85,11 @@ def peak(levels: Sequence[Level], between: int) -> str:
     return f"{between} was not tried and may give more than the best so far ({rate(best)})"
 
 
+def lower(levels: Sequence[Level], lower: int) -> str:
+    best = max(levels, key=lambda each: each.rate)
+    return f"{lower} was not tried and may give as much as the best so far ({rate(best)})"
+
+
 def found(goal: int, levels: Sequence[Level], tuning: LimitTuning, saturated: str) -> str:
     """Why the knee is where it is: what its neighbours gave, and what more in flight costs."""
     near = min(levels, key=lambda each: abs(each.limit - goal))
@@ -109,6 +109,16 @@ def rests(level: Level | None) -> str:
 
 def odd(seen: Level, known: Level) -> str:
     return f"{rate(seen)} instead of {known.rate:.3g}/s is set aside; only what lasts counts"
+
+
+def misled(goal: int, known: Level) -> str:
+    return (
+        f"after long enough at rest ({rate(known)}) the curve through all limits tried has its knee at {goal}"
+    )
+
+
+def wider(held_at: int, ceiling: int) -> str:
+    return f"the range held the limit at {held_at} and reaches {ceiling} now; exploring on"
 
 
 def changed(factor: float, level: Level) -> str:

@@ -88,6 +88,8 @@ class LimitState:
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here
     rested_s: float | None = None  # the last exploration ended
+    looked_s: float | None = None  # the limit was last put in question
+    held_at: int = 0  # the ceiling that held the limit down; 0: none did
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Learned:
     unloaded_in_flight: float = 0.0
     explored: int = 0
     spread: float = 0.0
+    held_at: int = 0
 
     def to_json(self) -> str:
         """As compact JSON."""
@@ -151,6 +154,7 @@ def learned(state: LimitState) -> Learned:
         unloaded_in_flight=state.unloaded_in_flight,
         explored=state.explored,
         spread=state.spread,
+        held_at=state.held_at,
     )
 
 
@@ -167,6 +171,7 @@ def resume(stored: Learned) -> LimitState:
         unloaded_in_flight=stored.unloaded_in_flight,
         explored=stored.explored,
         spread=stored.spread,
+        held_at=stored.held_at,
     )
 
 

@@ -29,7 +29,7 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     if abs(off) <= max(tuning.odd_window, tuning.odd_errors * chance):
         state = replace(state, levels=fold(state.levels, seen, tuning), odd=0)
     elif known.windows < tuning.known_windows:
-        return Rest(_unsure(state, seen, known, tuning), None)
+        return _unsure(state, seen, known, tuning)
     if known.windows < tuning.known_windows:
         return Rest(state, None)
     last = tuning.faster_windows[1]
@@ -44,12 +44,15 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     return Rest(_anew(state, slower=off < 0), seen.rate / known.rate)
 
 
-def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -> LimitState:
-    """Either this window or the few before it do not fit; after some more of them it is these."""
+def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -> Rest:
+    """Either this window or the few before it do not fit; after some more of them it is these.
+
+    Then the exploration itself was disturbed, and what it found is worth nothing.
+    """
     if state.odd + 1 < tuning.odd_windows_max:
-        return replace(state, odd=state.odd + 1)
-    others = tuple(level for level in state.levels if level is not known)
-    return replace(state, levels=fold(others, seen, tuning), odd=0)
+        return Rest(replace(state, odd=state.odd + 1), None)
+    factor = seen.rate / known.rate
+    return Rest(_anew(state, slower=factor < 1.0), factor)
 
 
 def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:

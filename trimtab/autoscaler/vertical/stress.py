@@ -10,7 +10,8 @@ from dataclasses import replace
 from math import floor
 from typing import NamedTuple
 
-from trimtab.autoscaler.vertical.evidence import Metrics, Window
+from trimtab.autoscaler.vertical.evidence import Window
+from trimtab.autoscaler.vertical.metrics import Metrics
 from trimtab.autoscaler.vertical.state import Pressed
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.decision import LimitCandidate

@@ -30,14 +30,6 @@ class LimitTuning:
     settle_max_s: float = 120.0
     """Longest time in which nothing counts (s); streams that last longer are told from their rate."""
 
-    completions_min: float = 12.0
-    """Completed requests from which a limit's throughput counts: with a spread as wide as its mean,
-    12 tell it to 30 %, and doubling the limit is a factor of 2 where there is room."""
-
-    windows_max: int = 4
-    """Decisions that a limit is given to reach that number: a model that answers one request a
-    minute must not hold up its onboarding for ever."""
-
     dispersion: float = 1.0
     """Variance over mean of completions in a period, until it is known: as of independent ones."""
 
@@ -59,14 +51,15 @@ class LimitTuning:
     """Share of failed answers from which a pod is left out, if the median pod has less than half."""
 
     # -- finding the knee -----------------------------------------------------------------------
-    aim: float = 0.97
-    """Share of the best throughput that the limit is to reach: the last 3 % cost the most latency."""
+    aim: float = 0.975
+    """Share of the best throughput that the limit is to reach: the last 3 % cost the most latency. Half
+    a percent is for the best being measured at few limits only, and so a little below what it is."""
 
     aim_slack: float = 0.05
     """Most by which chance lowers that aim: of two limits that the evidence cannot tell apart the
     lower one is right, as its latency is the better one for certain."""
 
-    step_earns: float = 0.2
+    step_earns: float = 0.1
     """Throughput that one request more in flight must bring, over the latency that it costs, for
     `aim_slack` to matter: between 3 and 4 it is much, between 100 and 101 nothing."""
 
@@ -81,23 +74,30 @@ class LimitTuning:
     """Least gain of throughput by which a doubled limit counts as better. Where it saturates
     smoothly, all further doublings together bring about as much again."""
 
-    edge_before: float = 0.85
-    """Growth of throughput (logarithm, over that of the limit) that counts as in proportion."""
-
-    edge_after: float = 0.4
-    """The same, below which growth in proportion broke off at once. Where throughput saturates
-    smoothly, a doubling that brings 85 % is followed by one that brings 65 %."""
-
     gain_saturated: float = 0.2
     """The same while the processors are saturated or tasks wait for I/O: then gain is chance."""
 
-    near: float = 0.07
+    near: float = 0.04
     """Difference between two limits (logarithm) that is not worth a change: less than the noise of
-    latency, and a throughput within 5 % on every curve that bends downwards."""
+    latency, and a throughput within 4 % on every curve that bends downwards."""
 
     explore_decisions: int = 9
     """Decisions in which the limit binds after which exploring ends with what is known, unless
     throughput still grows with each doubling: the tenth finds it at rest."""
+
+    sure: float = 0.02
+    """Relative error of throughput at the knee with which exploring ends early: less than half of what
+    the limit may be off."""
+
+    unlikely: float = 4.0
+    """How much worse than the best curve (Akaike) one must be to be left out: a seventh of its weight."""
+
+    likely: float = 0.1
+    """Weight from which a curve that has a lower knee than all of them together is worth a probe there."""
+
+    edge_late: float = 0.015
+    """Growth that a doubling lacks to be in proportion (share), beyond doubt, from which the knee is taken
+    to lie within it when `explore_decisions` are used up: one more doubling would come too late."""
 
     explore_max: int = 30
     """The same without exception."""
@@ -109,6 +109,17 @@ class LimitTuning:
 
     odd_errors: float = 4.0
     """See `odd_window`. Heavy tails of cost put one window of a thousand there."""
+
+    odd_most: float = 1.2
+    """Distance (logarithm: to 30 %) beyond which no spread of costs excuses a window, if there were
+    completions enough."""
+
+    odd_spread: float = 16.0
+    """Dispersion of completions within one window, over the usual one and at least 1, that costs do not
+    have by chance: a disturbance began or ended in it, and exploring sets it aside."""
+
+    odd_noise: float = 4.0
+    """Most by which one window's dispersion may exceed what was usual, to count for what is usual."""
 
     odd_windows_max: int = 4
     """Such windows in a row that restart exploring: a minute touches three. While exploring only."""
@@ -143,6 +154,15 @@ class LimitTuning:
 
     rest_s: float = 900.0
     """Rest after exploring, in which no change of the profile is looked for (s)."""
+
+    reconsider_s: float = 3600.0
+    """Rest after which all that was seen is looked at again (s): one change an hour is not unrest."""
+
+    worth: float = 0.2
+    """Difference between two limits (logarithm) that is worth leaving rest for: a fifth of latency."""
+
+    worth_gain: float = 0.05
+    """The same of throughput, for a higher limit: what the limit is to reach at all, within 5 %."""
 
     apply_s: float = 60.0
     """Time in which a limit must come into force (s); after it, what is in force is what counts."""
