@@ -1,12 +1,13 @@
 """The horizontal axis: how many pods a revision should have, decided from signals and nothing else.
 
-`decide` is called each 5 s with the signals that came since the last call. It reads no clock, keeps
-nothing outside `State`, and answers the same for the same input. Its steps, in order:
+`decide` is called each 5 s with the signals that came since the last call, and sooner if they are `urgent`.
+It reads no clock, keeps nothing outside `State`, and answers the same for the same input. Its steps:
 
 1. Put the signals into their windows; if no Envoy speaks, hold what there is.
 2. Measure demand (see `demand`), its growth capped, and remember it in the down window.
-3. Up at once to what demand needs; down, slowly, to what the largest demand of the window needs.
-4. Keep within the range, the ceiling, and the machine.
+3. Up at once to what demand needs, and to what is kept for surges; but not where more pods bring nothing.
+4. Down slowly to what the largest demand of the window needs, once no backlog is left.
+5. Keep within the range, the ceiling, and the machine.
 """
 
 from __future__ import annotations
@@ -14,14 +15,29 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from trimtab.autoscaler.horizontal import reasons
-from trimtab.autoscaler.horizontal.demand import Demand, Given, learn_service_time, measure
-from trimtab.autoscaler.horizontal.state import Signals, State, capacity, inherit, overdue_pods, pods_for, pods_range
+from trimtab.autoscaler.horizontal import gain, reasons, service_time, surges
+from trimtab.autoscaler.horizontal.demand import Demand, Given, measure
+from trimtab.autoscaler.horizontal.state import (
+    Signals,
+    State,
+    down_window_s,
+    overdue_pods,
+    pods_for,
+    pods_range,
+    slots,
+)
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
-from trimtab.autoscaler.horizontal.windows import ASKED, IN_FLIGHT, QUEUED, Evidence, View, absorb, by_second, push_peak
+from trimtab.autoscaler.horizontal.windows import (
+    ASKED,
+    IN_FLIGHT,
+    QUEUED,
+    Evidence,
+    View,
+    absorb,
+    by_second,
+    push_peak,
+)
 from trimtab.core.decision import Candidate, Decision
-
-
 
 
 class _Seen(NamedTuple):
@@ -48,8 +64,7 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     """
     before = _present(state, signals)
     held = max(before, pods_for(state.inherited, signals.target_concurrency))
-    service_time_s = state.service_time.mean_s if state.service_time else 0.0
-    view = absorb(state.envoys, signals.revision_signals, service_time_s, now_s, tuning)
+    view = _absorbed(state, signals, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
         after = replace(state, envoys=view.envoys)
@@ -75,46 +90,77 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     return replace(after, pods=wanted if wanted <= before else max(before, pods)), decision
 
 
+def urgent(state: State, signals: Signals, tuning: Tuning = DEFAULT) -> bool:
+    """Whether a decision should not wait: requests queue, and the newest second brings far more than fits."""
+    if state.service_time is None or not signals.revision_signals:
+        return False
+    newest = {signal.envoy: signal for signal in signals.revision_signals}.values()
+    queued = sum([signal.queued for signal in newest])
+    fleet = slots(signals, tuning)
+    if queued <= tuning.jump_queue * fleet.ready:
+        return False
+    arrivals_per_s = sum([signal.arrivals / max(signal.period_s, 1.0) for signal in newest])
+    return arrivals_per_s * state.service_time.mean_s > tuning.jump_ratio * fleet.expected
+
+
 def _present(state: State, signals: Signals) -> int:
     """The number that a hold keeps: what was wanted last, or after a restart what is there."""
     if state.pods is not None:
         return state.pods
-    return max(1, signals.ready_pods + len(signals.starting_ages_s))
+    return max(1 if signals.concurrency.min else 0, signals.ready_pods + len(signals.starting_ages_s))
+
+
+def _absorbed(state: State, signals: Signals, now_s: float, tuning: Tuning) -> View:
+    known = state.service_time
+    if known is None:
+        return absorb(state.envoys, signals.revision_signals, now_s, tuning)
+    fits = max(state.demand, slots(signals, tuning).expected)
+    return absorb(
+        state.envoys,
+        signals.revision_signals,
+        now_s,
+        tuning,
+        service_time_s=known.mean_s,
+        asked_max_per_s=tuning.growth * fits / max(known.mean_s, tuning.service_min_s),
+    )
 
 
 def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: Tuning) -> _Seen:
     """Fold one decision's signals into the state, and measure demand."""
     asked = by_second(view, tuning.up_window_s, ASKED, tuning)
     in_flight = by_second(view, tuning.short_window_s, IN_FLIGHT, tuning)
+    queued = by_second(view, tuning.short_window_s, QUEUED, tuning)
     elapsed_s = _elapsed_s(state, view, len(asked))
-    service_time = learn_service_time(state.service_time, view.evidence, tuning)
-    service_time_s = service_time.mean_s if service_time else 0.0
+    known = service_time.learn(state.service_time, view.evidence, elapsed_s, tuning)
+    mean_s = known.mean_s if known else 0.0
     seconds = round(elapsed_s)
-    slow = state.slow.plus(sum(asked[len(asked) - seconds :]), seconds, service_time_s, tuning)
+    new = asked[len(asked) - seconds :]
+    slow = state.slow.plus(sum(new), seconds, mean_s, tuning)
     stalled = not view.evidence.completions and min(in_flight) > 0
     stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
-    given = Given(
-        asked=asked,
-        in_flight=in_flight,
-        queued=by_second(view, tuning.short_window_s, QUEUED, tuning),
-        service_time_s=service_time_s,
-        stalled_s=stalled_s,
-        capacity=capacity(signals, tuning),
-        drain_s=max(tuning.drain_s, signals.start_time_s or 0.0),
-    )
-    demand = measure(given, slow, tuning)
-    wanted = min(max(demand.total, state.inherited), tuning.growth * max(state.demand, given.capacity))
+    fleet = slots(signals, tuning)
+    demand = measure(Given(asked, in_flight, queued, mean_s, stalled_s, fleet), slow, tuning)
+    wanted = min(max(demand.total, state.inherited), tuning.growth * max(state.demand, fleet.expected))
     complete = now_s - min([history.newest_s for history in view.envoys]) <= tuning.fresh_s
     observed_s = state.observed_s + elapsed_s if complete else state.observed_s
+    lasting = min(wanted, max(demand.lasting, state.inherited))
+    peaks = push_peak(state.peaks, observed_s, lasting, down_window_s(signals, tuning))
+    idle = not (any(new) or any(in_flight) or any(queued))
+    is_full = gain.full(in_flight, queued, fleet.ready)
     after = State(
         envoys=view.envoys,
         pods=state.pods,
-        service_time=service_time,
+        service_time=known,
         slow=slow,
         demand=wanted,
-        peaks=push_peak(state.peaks, observed_s, wanted, tuning.down_window_s),
+        peaks=peaks,
         observed_s=observed_s,
         stalled_s=stalled_s,
+        idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
+        surges=surges.learn(state.surges, lasting, peaks[0][1], observed_s, fleet.start_time_s, tuning),
+        gain=gain.compare(state.gain, signals.ready_pods, view.evidence, tuning)
+        if is_full
+        else gain.NOTHING_KNOWN,
     )
     return _Seen(after, demand, view.evidence)
 
@@ -136,33 +182,58 @@ def _without_signals(held: int, before: int, silent_s: float) -> _Choice:
 
 
 def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
-    """Up to what demand needs, down to what the window needs, or neither."""
+    """Up to what demand needs and surges may need, down to what the window needs, or neither."""
     state, target = seen.state, signals.target_concurrency
-    now = pods_for(state.demand, target)
+    if state.idle_s >= down_window_s(signals, tuning) and not signals.concurrency.min:
+        idle = Candidate("idle", 0, reasons.idle(state.idle_s))
+        return _Choice(idle, "", "a request", (idle,))
     capped = state.demand < seen.demand.total
+    now = pods_for(state.demand, target)
     load = Candidate("load", now, reasons.load(seen.demand, now, capped, tuning))
-    if now >= held or held <= pods_range(signals)[0]:
-        change = f"demand above {now * target} concurrent requests" if not capped else "the next decision"
-        return _Choice(load, "growth" if capped else "", change, (load,))
-    keep, left_s = _window(state, target, held, tuning)
-    window = Candidate("window", keep, reasons.window(now, keep, held, left_s, tuning))
+    up = load
+    candidates: tuple[Candidate, ...] = (load,)
+    largest = state.peaks[0][1]
+    kept = surges.spare(state.surges, largest, state.observed_s, tuning)
+    if kept and (ready := pods_for(largest + kept, target)) > now:
+        up = Candidate("surges", ready, reasons.surges(ready, largest, kept))
+        candidates = (load, up)
+    if up.pods > held and state.gain.is_missing(tuning):
+        none = Candidate("no gain", held, reasons.no_gain(state.gain))
+        return _Choice(none, none.rule, reasons.NO_GAIN_CHANGE, (*candidates, none))
+    if up.pods >= held or held <= pods_range(signals)[0]:
+        change = f"demand above {up.pods * target} concurrent requests" if not capped else "the next decision"
+        return _Choice(up, "growth" if capped else "", change, candidates)
+    if seen.demand.backlog > seen.demand.headroom:
+        backlog = Candidate("backlog", held, reasons.backlog(now, seen.demand))
+        return _Choice(backlog, "backlog", "the backlog gone", (*candidates, backlog))
+    return _down(state, signals, held, up.pods, candidates, tuning)
+
+
+def _down(
+    state: State, signals: Signals, held: int, up: int, weighed: tuple[Candidate, ...], tuning: Tuning
+) -> _Choice:
+    """Fewer than are held, as far as the down window and the step allow."""
+    window_s = down_window_s(signals, tuning)
+    keep, left_s = _window(state, signals.target_concurrency, held, window_s, tuning)
+    keep = max(keep, up)
+    window = Candidate("window", keep, reasons.window(up, keep, held, left_s, window_s))
     if keep >= held:
-        return _Choice(window, "scale-down window", reasons.window_change(left_s), (load, window))
+        return _Choice(window, "scale-down window", reasons.window_change(left_s), (*weighed, window))
     step = max(1, int(held * tuning.down_share))
-    down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, tuning))
-    return _Choice(down, "scale-down step" if down.pods > keep else "", "", (load, window, down))
+    down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s))
+    return _Choice(down, "scale-down step" if down.pods > keep else "", "", (*weighed, window, down))
 
 
-def _window(state: State, target: int, held: int, tuning: Tuning) -> tuple[int, float]:
+def _window(state: State, target: int, held: int, window_s: float, tuning: Tuning) -> tuple[int, float]:
     """Pods that the largest demand of the down window needs, and the seconds until fewer may do."""
-    left_s = tuning.down_window_s - state.observed_s
+    left_s = window_s - state.observed_s
     keep = held if left_s > 0 else 1
     for at_s, demand in state.peaks:
         pods = pods_for(demand + tuning.down_slack_pods * target, target)
         keep = max(keep, min(pods, held))
         if pods < held:
             break
-        left_s = max(left_s, tuning.down_window_s - (state.observed_s - at_s))
+        left_s = max(left_s, window_s - (state.observed_s - at_s))
     return keep, max(0.0, left_s)
 
 
@@ -174,7 +245,7 @@ def _bound(wanted: int, signals: Signals) -> tuple[int, int, str, tuple[Candidat
     binds = "" if allowed == wanted else bounds[allowed < wanted].rule
     if signals.room is None:
         return allowed, allowed, binds, bounds
-    fits = max(1, signals.ready_pods + len(signals.starting_ages_s) + signals.room)
+    fits = max(min(1, allowed), signals.ready_pods + len(signals.starting_ages_s) + signals.room)
     machine = reasons.machine(fits, signals.room_why)
     if fits < allowed:
         return allowed, fits, machine.rule, (*bounds, machine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 
 from trimtab.autoscaler.horizontal.demand import Demand
+from trimtab.autoscaler.horizontal.gain import Gain
 from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.core.decision import Candidate
 from trimtab.core.spec import ConcurrencyRange
@@ -42,13 +43,41 @@ def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
     return f"load wants {pods} ({parts}){cap}"
 
 
-def window(now: int, keep: int, held: int, left_s: float, tuning: Tuning) -> str:
+def surges(pods: int, largest: float, spare: float) -> str:
+    """Why there are more than the load wants."""
+    return (
+        f"load may surge to {pods} (it has held {largest:.3g} in flight; {spare:.3g} spare as it rose before)"
+    )
+
+
+def no_gain(gain: Gain) -> str:
+    """Why more pods would not help."""
+    return (
+        f"more pods do not help: {gain.pods} full ones answered {gain.per_s:.3g}/s, "
+        f"{gain.pods_now} answer {gain.per_s_now:.3g}/s; something that they share is slow"
+    )
+
+
+NO_GAIN_CHANGE = "more answers per second, or no more requests that wait"
+
+
+def backlog(now: int, demand: Demand) -> str:
+    """Why nobody leaves while requests wait."""
+    return f"load wants {now}; {demand.queued:.0f} queued are worked off first"
+
+
+def idle(idle_s: float) -> str:
+    """Why no pod is needed."""
+    return f"no request for {idle_s:.0f} s"
+
+
+def window(now: int, keep: int, held: int, left_s: float, window_s: float) -> str:
     """Why the down window keeps what it keeps."""
     if left_s > 0:
         return f"load wants {now}; the scale-down window still holds {left_s:.0f} s"
     if keep >= held:
         return f"load wants {now}; it comes too near to what one pod fewer can carry"
-    return f"the largest load of the last {tuning.down_window_s:.0f} s wants {keep}"
+    return f"the largest load of the last {window_s:.0f} s wants {keep}"
 
 
 def window_change(left_s: float) -> str:
@@ -56,10 +85,10 @@ def window_change(left_s: float) -> str:
     return f"{left_s:.0f} s without more load" if left_s > 0 else "a little less load"
 
 
-def down(keep: int, held: int, step: int, tuning: Tuning) -> str:
+def down(keep: int, held: int, step: int, window_s: float) -> str:
     """Why pods leave, and why not all of them at once."""
     slow = f"; at most {step} leave{'s' if step == 1 else ''} per decision" if held - step > keep else ""
-    return f"the largest load of the last {tuning.down_window_s:.0f} s wants {keep}{slow}"
+    return f"the largest load of the last {window_s:.0f} s wants {keep}{slow}"
 
 
 def unknown(silent_s: float) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from trimtab.autoscaler.horizontal.demand import ServiceTime, SlowRate
+from trimtab.autoscaler.horizontal.arrivals import SlowRate
+from trimtab.autoscaler.horizontal.demand import Slots
+from trimtab.autoscaler.horizontal.gain import NOTHING_KNOWN, Gain
+from trimtab.autoscaler.horizontal.service_time import ServiceTime
+from trimtab.autoscaler.horizontal.surges import Surges
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 from trimtab.autoscaler.horizontal.windows import EnvoyHistory, Peaks
 from trimtab.core.revision import RevisionKey
@@ -14,6 +18,7 @@ from trimtab.core.spec import ConcurrencyRange
 
 _RANGE = ConcurrencyRange()
 _NO_ARRIVALS = SlowRate()
+_NO_SURGES = Surges()
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ class State:
     peaks: Peaks = ()  # of the down window: (observed_s, demand)
     observed_s: float = 0.0  # seconds for which every Envoy reported; the down window's clock
     stalled_s: float = 0.0  # requests have been in flight for so long and none completed
+    idle_s: float = 0.0  # no request has arrived, waited or been in flight for so long
+    surges: Surges = _NO_SURGES
+    gain: Gain = NOTHING_KNOWN
     inherited: float = 0.0  # demand taken over from another revision, until the next decision
 
 
@@ -60,6 +68,7 @@ def inherit(old: State, new: State | None = None) -> State:
         service_time=new.service_time or old.service_time,
         slow=max(new.slow, old.slow, key=lambda slow: slow.arrivals),
         demand=max(new.demand, old.demand),
+        surges=max(new.surges, old.surges, key=lambda surges: len(surges.seen)),
         inherited=max(new.inherited, largest),
     )
 
@@ -75,7 +84,8 @@ def pods_range(signals: Signals) -> tuple[int, int]:
     most = pods_for(signals.concurrency.max, signals.target_concurrency)
     if signals.max_pods:
         most = min(most, signals.max_pods)
-    return min(most, pods_for(signals.concurrency.min, signals.target_concurrency)), most
+    least = signals.concurrency.min
+    return min(most, pods_for(least, signals.target_concurrency)) if least else 0, most
 
 
 def pods_for(demand: float, target: int) -> int:
@@ -83,7 +93,21 @@ def pods_for(demand: float, target: int) -> int:
     return max(1, ceil(demand / target - 1e-9))
 
 
-def capacity(signals: Signals, tuning: Tuning) -> float:
-    """Concurrent requests that the pods there, or still expected, can hold; at least one pod's."""
-    pods = signals.ready_pods + len(signals.starting_ages_s) - overdue_pods(signals, tuning)
-    return float(max(1, pods) * signals.target_concurrency)
+def slots(signals: Signals, tuning: Tuning) -> Slots:
+    """What the fleet can hold."""
+    target, ready = signals.target_concurrency, signals.ready_pods
+    starting = signals.starting_ages_s
+    start_time_s = tuning.unknown_start_s if signals.start_time_s is None else signals.start_time_s
+    expected = ready + len(starting) - overdue_pods(signals, tuning)
+    return Slots(
+        ready=float(ready * target),
+        expected=float(max(1, expected) * target),
+        coming_s=tuple([max(0.0, start_time_s - age_s) for age_s in starting]),
+        per_pod=float(target),
+        start_time_s=start_time_s,
+    )
+
+
+def down_window_s(signals: Signals, tuning: Tuning) -> float:
+    """How long a pod stays that is no longer needed (observed s): the longer, the dearer its start."""
+    return max(tuning.down_window_s, tuning.down_starts * (signals.start_time_s or 0.0))

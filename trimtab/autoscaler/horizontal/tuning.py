@@ -14,59 +14,124 @@ class Tuning:
 
     # -- up: how a rise is seen ----------------------------------------------------------------
     up_window_s: int = 20
-    """How far back a rise is looked for (s). Long enough that a burst just seen is not forgotten
-    while the first of its pods start; beyond it the down window holds what was asked for."""
+    """The longest window in which a rise is looked for (s); the shorter ones are 1, 2, 3, 5 and 10 s.
+    A mean over 20 s alone would see a step only 19 to 24 s later; beyond it the down window holds."""
 
     short_window_s: int = 5
-    """The short mean whose largest value within `up_window_s` counts (s). One decision's worth: a
-    step is seen whole at the first decision after it. A mean over all 20 s needs 19 to 24 s."""
+    """How far back the end of such a window may lie, and over how long gauges are looked at (s): one
+    decision's worth, so that nothing falls between two decisions."""
 
-    doubt: float = 2.0
-    """Standard errors taken off the mean of a window before it may ask for pods: N requests are
-    known to ±√N, so (N - 2√N)/w. Chance alone passes it about once in 40 windows. With 10 requests
-    in 5 s it takes two thirds off, with 1,000 it takes 6 %: a few requests prove little."""
+    wait_share: float = 0.3
+    """Longest wait that is planned for, in service times: arrivals of a window of w seconds must be served
+    in w plus this wait. A third of what counts as late, since requests do not come evenly in a second."""
 
-    jump_ratio: float = 1.5
-    """When both of the last two seconds ask for this many times the pods that are there, the larger
-    of the two counts at once: a step ×10 is covered before it fills the short window. Two seconds,
-    since one alone may be a batch job; 1.5, since less than that may wait for the short mean."""
+    wait_min_s: float = 0.03
+    """The same for short service times (s): a third of the 100 ms below which nobody calls a request late."""
 
     slow_window_s: float = 60.0
     """Time constant of the slow mean of arrivals (s), or the service time where that is longer: the
-    base under the windows, whose √N is then small. At 0.3 requests/s it is known to ±0.05."""
+    base under the windows. At 0.3 requests/s it is known to ±0.05."""
 
     horizon_s: float = 20.0
     """How far ahead arrivals can make work (s): what is held now plus this many seconds of arrivals
     bounds the demand, or one request that streams for minutes would count as dozens."""
 
     growth: float = 10.0
-    """Most by which demand may grow in one decision, as a multiple of the load or the capacity there
-    is, whichever is larger. ×10 passes in one decision and ×100 in two; one wild signal costs no
-    more than that. Relative to pods alone, two per decision, ×10 took 14 s."""
+    """Most by which demand, and what a second's signal may count, grow in one decision, as a multiple of
+    the load or the capacity there is, whichever is larger. ×10 passes in one decision and ×100 in two; one
+    wild signal costs no more than that. Relative to pods alone, two per decision, ×10 took 14 s."""
+
+    jump_ratio: float = 1.5
+    """Arrivals of one second that keep this many times the pods busy that are ready or starting, while
+    requests queue, are decided on at once (see `urgent`): less than that may wait for the next decision."""
+
+    jump_queue: float = 0.25
+    """The queue that goes with it, in what the ready pods can hold: a few waiting requests are chance."""
 
     # -- demand ---------------------------------------------------------------------------------
     headroom: float = 0.5
     """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean,
     and with load + 0.5 √load slots about half of the requests wait, for a part of a service time
-    (Halfin and Whitt, 1981); the largest of 300 s adds about as much again. With more, a load of
-    0.3 with a target of 1 does not rest at one pod: 0.3 + 0.5 √0.3 is 0.57, and its noise 0.2."""
+    (Halfin and Whitt, 1981); the largest of 300 s adds about as much again."""
 
-    drain_s: float = 10.0
-    """Time in which a backlog should be gone (s), or the typical start time of a pod where that is
-    longer, since pods that come later than that cannot drain it sooner."""
+    drain_s: float = 5.0
+    """Time in which a backlog should be gone (s): one decision."""
+
+    drain_share: float = 0.1
+    """The same as a share of the typical start time, if that is more: whoever waited a minute for pods may
+    wait six seconds more, and pods for a shorter drain would be there for less time than they start."""
+
+    unknown_start_s: float = 10.0
+    """The start time while none is known (s): a process with a model of some 100 MB, measured."""
+
+    lindy: float = 6.0
+    """For how much longer a rise may last, as a multiple of how long it has lasted: what has gone on for t
+    goes on for 6 t more in one case of seven (Lindy's law), which is what a late request is worth in spare
+    pods. A burst of a second is so not taken for a minute of a cold start, and a step is within 10 s."""
+
+    backlog_max: float = 5.0
+    """Most slots for a backlog that is still to come, in loads: it is a forecast, and those in the queue
+    count fully beside it."""
 
     rejected_share: float = 1.0
     """Most rejected requests that count, per accepted one: demand may read as double, and grows again
     by the next decision if it was real. A client that retries each second cannot multiply it."""
 
+    # -- surges ---------------------------------------------------------------------------------
+    surge_factor: float = 1.25
+    """Spare slots relative to the surges seen: the next one is as likely larger as smaller than what was
+    seen of late, and a quarter more covers half of those that are larger."""
+
+    surge_recent_s: float = 600.0
+    """A single surge makes others likely for so long (s): crowds and batches come in clusters, and ten
+    minutes see two bursts that come back every five."""
+
+    surge_window_s: float = 1800.0
+    """The second largest surge within so long counts too (s): what came twice comes again."""
+
+    surge_apart_s: float = 30.0
+    """Rises that follow each other within a start time and this much more are one surge (s): a crowd needs
+    some decisions to gather."""
+
+    surge_noise: float = 0.5
+    """Rise over the largest load of the down window beyond which it is a surge, in √load: as much as the
+    headroom is for chance, which that largest load holds already."""
+
+    surge_ratio_max: float = 5.0
+    """A rise to this many times the load and more was no surge but a jump: spare pods for the next one would
+    cost a multiple of the load itself, for as long as nothing happens."""
+
+    surge_spare_max: float = 2.0
+    """Most spare slots for surges, in loads: at three times the cost of the load nobody wants more."""
+
+    surge_lead_max_s: float = 120.0
+    """Longest start time over which a surge is looked at (s): beyond it a rise is a trend."""
+
     # -- service time ---------------------------------------------------------------------------
     settle_requests: float = 20.0
-    """Completed requests after which the service time is known, and with which new ones are weighed:
-    with a spread as wide as its mean, the mean of 20 is known to a quarter."""
+    """Completed requests after which the service time is known: with a spread as wide as its mean, the mean
+    of 20 is known to a quarter."""
 
-    service_weight: float = 0.2
-    """Most that one decision's requests count in the settled service time: a tail of costly requests
-    within 5 s is not news, and a model that changed is known to nine tenths after ten decisions."""
+    service_window_s: float = 120.0
+    """Time constant of the service time (s), its requests weighed alike. Long requests complete last: in a
+    lull after a burst all that completes is long, but it is few. A weight per decision instead read 96 s
+    for 2 s there, and asked for 25 times the pods."""
+
+    service_growth: float = 3.0
+    """Most by which the service time may grow per decision: a model cannot become slower at once than its
+    requests last, and one wild signal must not be believed."""
+
+    busy_weight: float = 0.2
+    """Least weight of a decision's requests while others are queued: if requests became slower, pods are
+    missing now, and the window would take minutes to say so."""
+
+    busy_growth: float = 1.3
+    """Most by which the service time may grow per decision while requests are queued. Pods that
+    share cores seem slower the more of them run; a model that truly became three times slower is
+    followed in five decisions."""
+
+    service_min_s: float = 0.001
+    """Least service time to grow from (s): what rounds to nothing must not stay nothing."""
 
     stall_factor: float = 5.0
     """Service times without a completion after which the requests in flight are held to be of a
@@ -76,15 +141,28 @@ class Tuning:
     """The same for a service time that is short or unknown (s): two decisions without a completion.
     From then on each request in flight or queued is taken to need a slot of its own, as a stream does."""
 
-    busy_growth: float = 1.1
-    """Most by which the service time may grow per decision while requests are queued. Pods that
-    share cores seem slower the more of them run; a model that truly became three times slower is
-    followed in 12 decisions, a minute."""
+    # -- more pods that do not help -------------------------------------------------------------
+    help_gain: float = 0.2
+    """Share of a proportional gain in throughput that more pods must bring while all of them are full;
+    with less, something that they share is what binds."""
+
+    help_pods: float = 1.25
+    """Growth of the full pods from which that can be told: a quarter more pods, beyond the noise."""
+
+    help_requests: float = 50.0
+    """Completions that a decision needs to tell it: known to a seventh."""
+
+    help_decisions: int = 3
+    """Decisions in a row that must tell it: 15 s, in which caches and connections of new pods are warm."""
 
     # -- down -----------------------------------------------------------------------------------
     down_window_s: float = 300.0
     """A pod stays for as long as the largest demand of this window needs it (s). Users' bursts come
     back within minutes, and a pod costs a cold start each time it returns."""
+
+    down_starts: float = 5.0
+    """The same in start times, if that is more: a pod that takes two minutes to start is kept idle for ten.
+    Keeping it that long costs a few times what starting it again does, and nobody waits for it."""
 
     down_slack_pods: float = 0.2
     """A pod is removed only if demand falls this far below what the rest can carry (pods): tolerance

@@ -7,7 +7,7 @@ for which an Envoy reported nothing repeats its last one: a gap is not a lull.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -17,7 +17,7 @@ from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.core.signals import RevisionSignal
 
 COUNT_MAX = 1e7  # more requests in one flush than any Envoy can pass: a larger one is no observation
-PERIOD_MAX_S = 60.0
+PERIOD_MIN_S, PERIOD_MAX_S = 0.01, 60.0  # a flush over less, at a start, tells nothing about a second
 AHEAD_MAX_S = 1.0  # a signal from the future is as good as none
 
 Peaks = tuple[tuple[float, float], ...]  # (at_s, value), values falling: see `push_peak`
@@ -85,16 +85,27 @@ class View(NamedTuple):
     evidence: Evidence
 
 
+class _Believed(NamedTuple):
+    """What is known when signals come: how long requests last, and how many may arrive at most."""
+
+    service_time_s: float
+    asked_max_per_s: float
+
+
 def absorb(
     envoys: tuple[EnvoyHistory, ...],
     signals: Iterable[RevisionSignal],
-    service_time_s: float,
     now_s: float,
     tuning: Tuning,
+    *,
+    service_time_s: float = 0.0,
+    asked_max_per_s: float = inf,
 ) -> View:
     """Add new signals to the histories, drop what is old. Order and repetition make no difference.
 
     `service_time_s` as known so far: a request that completes now may have been queued so long ago.
+    `asked_max_per_s`: more than so many arrivals count as so many, or one wild signal would count in
+    each decision for as long as it is in the window.
     """
     arrived: dict[str, list[RevisionSignal]] = {}
     for signal in signals:
@@ -104,7 +115,9 @@ def absorb(
     before = {history.envoy: history for history in envoys}
     for envoy, new in arrived.items():
         known = before[envoy].samples if envoy in before else ()
-        before[envoy] = EnvoyHistory(envoy, _merge(known, new, evidence, service_time_s, tuning))
+        before[envoy] = EnvoyHistory(
+            envoy, _merge(known, new, evidence, _Believed(service_time_s, asked_max_per_s), tuning)
+        )
     alive = [history for history in before.values() if now_s - history.newest_s < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
@@ -130,17 +143,6 @@ def by_second(view: View, seconds: int, field: int, tuning: Tuning) -> list[floa
     return lines[0] if len(lines) == 1 else [sum(values) for values in zip(*lines, strict=True)]
 
 
-def largest_mean(values: Sequence[float], width: int) -> tuple[float, int]:
-    """The largest sum of `width` neighbours, and over how many it is: fewer if there are fewer."""
-    if len(values) <= width:
-        return sum(values), max(1, len(values))
-    running = largest = sum(values[:width])
-    for index in range(width, len(values)):
-        running += values[index] - values[index - width]
-        largest = max(largest, running)
-    return largest, width
-
-
 def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks:
     """Add a value to a window's falling maxima: its first entry is the largest value in the window.
 
@@ -159,7 +161,7 @@ def _plausible(signal: RevisionSignal, now_s: float) -> bool:
     """False for what cannot have been observed, NaN included."""
     return (
         -inf < signal.at_s <= now_s + AHEAD_MAX_S
-        and 0.0 < signal.period_s <= PERIOD_MAX_S
+        and PERIOD_MIN_S <= signal.period_s <= PERIOD_MAX_S
         and 0 <= signal.arrivals <= COUNT_MAX
         and 0 <= signal.completions <= COUNT_MAX
         and 0 <= signal.rejected <= COUNT_MAX
@@ -173,7 +175,7 @@ def _merge(
     samples: tuple[Sample, ...],
     signals: list[RevisionSignal],
     evidence: Evidence,
-    service_time_s: float,
+    believed: _Believed,
     tuning: Tuning,
 ) -> tuple[Sample, ...]:
     """One Envoy's samples with its new signals; what is new is added to `evidence`."""
@@ -184,10 +186,11 @@ def _merge(
     span_s = 0.0
     for signal in new:
         asked = signal.arrivals + min(signal.rejected, tuning.rejected_share * max(1, signal.arrivals))
-        sample = Sample(signal.at_s, asked / signal.period_s, signal.in_flight, signal.queued)
+        asked_per_s = min(asked / signal.period_s, believed.asked_max_per_s)
+        sample = Sample(signal.at_s, asked_per_s, signal.in_flight, signal.queued)
         if signal.queued:
             last_queued_s = signal.at_s
-        evidence.add(signal, quiet=signal.at_s - signal.period_s - service_time_s > last_queued_s)
+        evidence.add(signal, quiet=signal.at_s - signal.period_s - believed.service_time_s > last_queued_s)
         span_s += signal.period_s
         added.append(sample)
     evidence.span_s = max(evidence.span_s, span_s)

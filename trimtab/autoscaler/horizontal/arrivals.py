@@ -1,0 +1,49 @@
+"""Arrivals: the rate that pods must serve so that nobody waits for long.
+
+The arrival curve of network calculus (Cruz, 1991): a server that is to let nobody wait longer than d needs
+a rate of A(w) / (w + d) for every window of w seconds, of whose A(w) arrivals the last may wait d.
+Short windows see bursts and steps, long ones what wears on. No window counts for less than the service
+time: what arrives within that is in flight side by side, and a slot for each is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from trimtab.autoscaler.horizontal.tuning import Tuning
+
+SHORT_WINDOWS_S = (1, 2, 3, 5, 10)
+
+
+class SlowRate(NamedTuple):
+    """Exponentially weighted sums behind the slow mean of arrivals."""
+
+    arrivals: float = 0.0
+    seconds: float = 0.0
+
+    def per_s(self, tuning: Tuning) -> float:
+        """Arrivals per second; the first `up_window_s` after a start count as if partly empty."""
+        return self.arrivals / max(self.seconds, tuning.up_window_s)
+
+    def plus(self, arrivals: float, seconds: float, service_time_s: float, tuning: Tuning) -> SlowRate:
+        """The sums after `seconds` more with `arrivals` in them."""
+        window_s = max(tuning.slow_window_s, service_time_s)
+        kept = max(0.0, 1.0 - seconds / window_s)
+        return SlowRate(self.arrivals * kept + arrivals, self.seconds * kept + seconds)
+
+
+def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, tuning: Tuning) -> float:
+    """Requests per second to be served. `asked`: arrivals in each of the last seconds, oldest first."""
+    wait_s = max(tuning.wait_min_s, tuning.wait_share * service_time_s)
+    known = len(asked)
+    sums = list(accumulate(asked, initial=0.0))
+    rate = slow.per_s(tuning)
+    for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
+        if width > min(known, tuning.up_window_s):
+            break
+        first = max(width, known - tuning.short_window_s + 1)
+        largest = max([sums[end] - sums[end - width] for end in range(first, known + 1)])
+        rate = max(rate, largest / max(width + wait_s, service_time_s))
+    return rate
