@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from trimtab.control.records import Outcome
-from trimtab.control.scaling import DECIDE_EACH_S
+from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
+from trimtab.core.signals import RevisionSignal
 
 IRIS = EndpointName("default", "iris")
 Spec = Callable[..., Any]
@@ -46,6 +47,26 @@ async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any,
     labels = {"axis": "pods", "rule": rule}
     counted = plane.metrics.registry.get_sample_value("trimtab_decisions_total", labels)
     assert counted == sum(decision.rule == rule for decision in told)
+
+
+async def test_a_jump_is_decided_on_before_the_next_decision_is_due(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    plane.load[IRIS] = 0.5
+    await plane.seconds(30)
+    known = len(decisions(plane))
+    await plane.until(lambda: len(decisions(plane)) > known)
+    last_s = decisions(plane)[0].at_s
+    (key,) = plane.envoy.assignments
+    for _ in range(int(DECIDE_EACH_S) - 1):
+        plane.clock.advance(1.0)
+        jump = RevisionSignal(key, "envoy", plane.clock.now_s(), 1.0, 200, 10, 0, 0, 1, 190, 1.0)
+        plane.observations.add((jump,), (), ())
+        await plane.look(2)
+    told = decisions(plane)
+    new = [last_s, *reversed([decision.at_s for decision in told if decision.at_s > last_s])]
+    assert new[1] - last_s == URGENT_AFTER_S
+    assert all(later - sooner >= URGENT_AFTER_S for sooner, later in pairwise(new)), "not each time it looks"
+    assert wanted(plane) >= 10
 
 
 async def test_a_changed_spec_is_decided_at_once(plane: Any, spec: Spec) -> None:

@@ -59,6 +59,11 @@ class Observations:
         for pod in pods:
             self._pods[pod.address, pod.envoy] = pod
 
+    def waiting(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
+        """What the next `take` will give."""
+        seen = self._revisions.get(revision)
+        return tuple(seen.waiting) if seen else ()
+
     def take(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
         """The signals that came since the last call."""
         seen = self._revisions.get(revision)

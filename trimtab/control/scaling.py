@@ -1,4 +1,4 @@
-"""Calls the autoscaler for each endpoint, every DECIDE_EACH_S and at once after a change of its spec."""
+"""Calls the autoscaler for each endpoint: every DECIDE_EACH_S, sooner if load jumps or the spec changes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range
+from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range, urgent
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 from trimtab.control.decisions import Logged, decision_message, limit_message
@@ -30,6 +30,9 @@ from trimtab.fleet.protocol import Room
 log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
+
+URGENT_AFTER_S = 2.0
+"""Least time between two decisions when load jumps (s): the first of them has then met its second signal."""
 
 RoomFor = Callable[[Revision], Room]
 
@@ -81,7 +84,7 @@ class Scaling:
         """The serving revision with the pods and the limit it should have: anew when due, else as it was."""
         now_s = self._clock.now_s()
         axis = self._axis(record, serving, now_s)
-        if now_s < axis.next_at_s:
+        if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
             return replace(serving, pods_wanted=max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
         axis.start_time_s = _slowest_start_s(pods) or axis.start_time_s
@@ -162,6 +165,22 @@ class Scaling:
             axis = self._axes[record.name] = _Axis(number, state, now_s + DECIDE_EACH_S)
         return axis
 
+    def _urgent(
+        self,
+        axis: _Axis,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        now_s: float,
+    ) -> bool:
+        """Whether what Envoy told since the last decision should not wait for the next one."""
+        if now_s < axis.next_at_s - DECIDE_EACH_S + URGENT_AFTER_S:
+            return False
+        waiting = self._observations.waiting(serving.revision.key)
+        return bool(waiting) and urgent(
+            axis.state, self._signals(record, serving, pods, waiting, axis.start_time_s), self._tuning
+        )
+
     def _limited(
         self,
         record: EndpointRecord,
@@ -240,5 +259,11 @@ def _tuned(down_window_s: float | None) -> Tuning:
     """The constants, with windows no longer than `down_window_s` if one is given."""
     if down_window_s is None:
         return DEFAULT
-    slow_window_s = min(DEFAULT.slow_window_s, down_window_s)
-    return replace(DEFAULT, down_window_s=down_window_s, slow_window_s=slow_window_s)
+    return replace(
+        DEFAULT,
+        down_window_s=down_window_s,
+        down_starts=0.0,
+        slow_window_s=min(DEFAULT.slow_window_s, down_window_s),
+        surge_recent_s=min(DEFAULT.surge_recent_s, down_window_s),
+        surge_window_s=min(DEFAULT.surge_window_s, down_window_s),
+    )
