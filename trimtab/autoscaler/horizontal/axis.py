@@ -18,6 +18,7 @@ from typing import NamedTuple
 from trimtab.autoscaler.horizontal import gain, reasons, service_time, surges
 from trimtab.autoscaler.horizontal.demand import Demand, Given, measure
 from trimtab.autoscaler.horizontal.state import (
+    Lull,
     Signals,
     State,
     down_window_s,
@@ -145,6 +146,8 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
     observed_s = state.observed_s + elapsed_s if complete else state.observed_s
     lasting = min(wanted, max(demand.lasting, state.inherited))
     peaks = push_peak(state.peaks, observed_s, lasting, down_window_s(signals, tuning))
+    largest = peaks[0][1]
+    learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
     idle = not (any(new) or any(in_flight) or any(queued))
     is_full = gain.full(in_flight, queued, fleet.ready)
     after = State(
@@ -157,12 +160,21 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
         observed_s=observed_s,
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
-        surges=surges.learn(state.surges, lasting, peaks[0][1], observed_s, fleet.start_time_s, tuning),
+        surges=learned,
+        spare=surges.spare(learned, largest, observed_s, tuning),
+        lull=_lull(state, lasting / largest if largest else 1.0, observed_s, tuning),
         gain=gain.compare(state.gain, signals.ready_pods, view.evidence, tuning)
         if is_full
         else gain.NOTHING_KNOWN,
     )
     return _Seen(after, demand, view.evidence)
+
+
+def _lull(state: State, share: float, observed_s: float, tuning: Tuning) -> Lull | None:
+    """The lull that goes on or begins, at this share of the down window's largest demand."""
+    if share >= tuning.lull_share:
+        return None
+    return state.lull or Lull(observed_s, state.peaks[0][1] + state.spare if state.peaks else 0.0)
 
 
 def _elapsed_s(state: State, view: View, known: int) -> float:
@@ -193,9 +205,8 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
     up = load
     candidates: tuple[Candidate, ...] = (load,)
     largest = state.peaks[0][1]
-    kept = surges.spare(state.surges, largest, state.observed_s, tuning)
-    if kept and (ready := pods_for(largest + kept, target)) > now:
-        up = Candidate("surges", ready, reasons.surges(ready, largest, kept))
+    if state.spare and (ready := pods_for(largest + state.spare, target)) > now:
+        up = Candidate("surges", ready, reasons.surges(ready, largest, state.spare))
         candidates = (load, up)
     if up.pods > held and state.gain.is_missing(tuning):
         none = Candidate("no gain", held, reasons.no_gain(state.gain))
@@ -234,6 +245,9 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
         if pods < held:
             break
         left_s = max(left_s, window_s - (state.observed_s - at_s))
+    if state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
+        keep = max(keep, min(held, pods_for(state.lull.slots, target)))
+        left_s = max(left_s, lull_left_s)
     return keep, max(0.0, left_s)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.arrivals import SlowRate
 from trimtab.autoscaler.horizontal.demand import Slots
@@ -19,6 +20,13 @@ from trimtab.core.spec import ConcurrencyRange
 _RANGE = ConcurrencyRange()
 _NO_ARRIVALS = SlowRate()
 _NO_SURGES = Surges()
+
+
+class Lull(NamedTuple):
+    """Load has dropped, and may come back."""
+
+    begin_s: float  # observed seconds
+    slots: float  # held when it began
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,8 @@ class State:
     stalled_s: float = 0.0  # requests have been in flight for so long and none completed
     idle_s: float = 0.0  # no request has arrived, waited or been in flight for so long
     surges: Surges = _NO_SURGES
+    spare: float = 0.0  # slots kept for the next surge, beside the largest of the down window
+    lull: Lull | None = None
     gain: Gain = NOTHING_KNOWN
     inherited: float = 0.0  # demand taken over from another revision, until the next decision
 

@@ -49,10 +49,10 @@ class Tuning:
     """The queue that goes with it, in what the ready pods can hold: a few waiting requests are chance."""
 
     # -- demand ---------------------------------------------------------------------------------
-    headroom: float = 0.5
-    """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean,
-    and with load + 0.5 √load slots about half of the requests wait, for a part of a service time
-    (Halfin and Whitt, 1981); the largest of 300 s adds about as much again."""
+    headroom: float = 0.25
+    """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean. Beside
+    it the largest load of the down window is held, seconds that brought more by chance included: both together
+    come to 1.2 √load at 80 requests in flight, with which few wait (Halfin and Whitt, 1981)."""
 
     drain_s: float = 5.0
     """Time in which a backlog should be gone (s): one decision."""
@@ -94,8 +94,8 @@ class Tuning:
     some decisions to gather."""
 
     surge_noise: float = 0.5
-    """Rise over the largest load of the down window beyond which it is a surge, in √load: as much as the
-    headroom is for chance, which that largest load holds already."""
+    """Rise over the largest load of the down window beyond which it is a surge, in √load: that largest load
+    holds already what chance brings in five minutes, and seldom is more than this above it."""
 
     surge_ratio_max: float = 5.0
     """A rise to this many times the load and more was no surge but a jump: spare pods for the next one would
@@ -163,6 +163,10 @@ class Tuning:
     down_starts: float = 5.0
     """The same in start times, if that is more: a pod that takes two minutes to start is kept idle for ten.
     Keeping it that long costs a few times what starting it again does, and nobody waits for it."""
+
+    lull_share: float = 0.25
+    """Share of the window's largest demand below which load has dropped and may come back. From then on all
+    that was held stays for one down window, or what expires in it would be removed in the midst of a drop."""
 
     down_slack_pods: float = 0.2
     """A pod is removed only if demand falls this far below what the rest can carry (pods): tolerance
