@@ -147,6 +147,7 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
     lasting = min(wanted, max(demand.lasting, state.inherited))
     peaks = push_peak(state.peaks, observed_s, lasting, down_window_s(signals, tuning))
     largest = peaks[0][1]
+    new_load = sum(new) / seconds * mean_s if seconds else lasting
     learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
     idle = not (any(new) or any(in_flight) or any(queued))
     is_full = gain.full(in_flight, queued, fleet.ready)
@@ -162,7 +163,7 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
         spare=surges.spare(learned, largest, observed_s, tuning),
-        lull=_lull(state, lasting / largest if largest else 1.0, observed_s, tuning),
+        lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         gain=gain.compare(state.gain, signals.ready_pods, view.evidence, tuning)
         if is_full
         else gain.NOTHING_KNOWN,
@@ -170,9 +171,9 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
     return _Seen(after, demand, view.evidence)
 
 
-def _lull(state: State, share: float, observed_s: float, tuning: Tuning) -> Lull | None:
-    """The lull that goes on or begins, at this share of the down window's largest demand."""
-    if share >= tuning.lull_share:
+def _lull(state: State, load: float, largest: float, observed_s: float, tuning: Tuning) -> Lull | None:
+    """The lull that goes on or begins, with this load now and this largest demand of the down window."""
+    if load >= tuning.lull_share * largest:
         return None
     return state.lull or Lull(observed_s, state.peaks[0][1] + state.spare if state.peaks else 0.0)
 

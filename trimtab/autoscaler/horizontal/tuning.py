@@ -49,10 +49,10 @@ class Tuning:
     """The queue that goes with it, in what the ready pods can hold: a few waiting requests are chance."""
 
     # -- demand ---------------------------------------------------------------------------------
-    headroom: float = 0.25
+    headroom: float = 0.2
     """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean. Beside
-    it the largest load of the down window is held, seconds that brought more by chance included: both together
-    come to 1.2 √load at 80 requests in flight, with which few wait (Halfin and Whitt, 1981)."""
+    it the largest load of the down window is held, seconds that brought more by chance included: both
+    together come to 1.1 √load at 80 in flight, with which few wait (Halfin and Whitt, 1981)."""
 
     drain_s: float = 5.0
     """Time in which a backlog should be gone (s): one decision."""
