@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from bench.truth_machine import DOWN_WINDOW_S, LOOK_EACH_S, NAME, RANGE, Decided, Floats, Scenario, Seen
 from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, overdue_pods
-from trimtab.autoscaler.horizontal.tuning import DEFAULT
+from trimtab.autoscaler.horizontal.tuning import shortened
 from trimtab.autoscaler.simulator.load import Load, offered_per_second
 from trimtab.autoscaler.simulator.models import Model
 from trimtab.autoscaler.simulator.policies.base import TICK_S, PodTick, Setting, Tick, Wish
@@ -106,19 +105,13 @@ def simulated(given: Scenario, seen: Seen, seed: int) -> Figures:
         kind=model.kind,
         offered=tuple(offered_per_second(load, model).tolist()),
     )
-    policy = Replayed([each._replace(at_s=each.at_s + shift_s) for each in seen.decided], _tuning())
+    decided = [each._replace(at_s=each.at_s + shift_s) for each in seen.decided]
+    policy = Replayed(decided, shortened(DOWN_WINDOW_S))
     score = run(policy, NAME, setting, load, model, seed=seed).score
     return Figures(
         by_look([(at_s - shift_s, pods) for at_s, pods in policy.ready], given),
         score.late_share,
         score.p99_s or np.inf,
-    )
-
-
-def _tuning() -> Tuning:
-    """The constants that the platform has, its window being shortened."""
-    return replace(
-        DEFAULT, down_window_s=DOWN_WINDOW_S, slow_window_s=min(DEFAULT.slow_window_s, DOWN_WINDOW_S)
     )
 
 

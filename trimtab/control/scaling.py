@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range, urgent
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
-from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.horizontal.tuning import DEFAULT, shortened
 from trimtab.control.decisions import Logged, decision_message, limit_message
 from trimtab.control.limits import Limits, PodSignals
 from trimtab.control.metrics import Metrics
@@ -71,7 +71,7 @@ class Scaling:
         self._store = store
         self._clock = clock
         self._metrics = metrics
-        self._tuning = _tuned(down_window_s)
+        self._tuning = DEFAULT if down_window_s is None else shortened(down_window_s)
         self._axes: dict[EndpointName, _Axis] = {}
         self._limits = Limits(store.learned, pod_signals, clock)
         self._sharing = Sharing()
@@ -253,17 +253,3 @@ def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:
     """Of the pods that are there; a clock that was set back meanwhile makes none below 0."""
     took_s = [pod.ready_at_s - pod.started_at_s for pod in pods if pod.ready_at_s is not None]
     return max(0.0, *took_s) if took_s else None
-
-
-def _tuned(down_window_s: float | None) -> Tuning:
-    """The constants, with windows no longer than `down_window_s` if one is given."""
-    if down_window_s is None:
-        return DEFAULT
-    return replace(
-        DEFAULT,
-        down_window_s=down_window_s,
-        down_starts=0.0,
-        slow_window_s=min(DEFAULT.slow_window_s, down_window_s),
-        surge_recent_s=min(DEFAULT.surge_recent_s, down_window_s),
-        surge_window_s=min(DEFAULT.surge_window_s, down_window_s),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -194,3 +194,15 @@ class Tuning:
 
 
 DEFAULT = Tuning()
+
+
+def shortened(down_window_s: float) -> Tuning:
+    """The constants with no memory beyond `down_window_s` (s): for demonstrations and tests of real programs."""
+    return replace(
+        DEFAULT,
+        down_window_s=down_window_s,
+        down_starts=0.0,
+        slow_window_s=min(DEFAULT.slow_window_s, down_window_s),
+        surge_recent_s=min(DEFAULT.surge_recent_s, down_window_s),
+        surge_window_s=min(DEFAULT.surge_window_s, down_window_s),
+    )
