@@ -42,9 +42,9 @@ class Tolerance:
     """Ready pods, the mean over time of what they differ by: one that comes a decision later for all of
     the time. Of many pods a tenth: see `pods_share`."""
 
-    pods_share: float = 0.1
-    """The same as a share of the most pods: sums of Envoy's second that the noise of a Poisson load moves
-    by that much (48 a second are known to 14 % from one second, to 7 % from four)."""
+    pods_share: float = 0.15
+    """The same as a share of the most pods: the largest second of Envoy's decides, and the same arrivals fall
+    into other seconds on the machine. 48 a second are known to 14 % from one second."""
 
     covered_s: float = 6.0
     """Until there are pods for all of the step: a decision later (5 s) if the noise of a second hides a

@@ -49,7 +49,7 @@ def test_a_machine_that_is_the_simulator_agrees_with_it() -> None:
     ("what", "changed"),
     [
         ("late_share", lambda seen: replace(seen, latencies_s=seen.latencies_s + 3.0)),
-        ("pods", lambda seen: replace(seen, ready=[(at_s, pods + 2) for at_s, pods in seen.ready])),
+        ("pods", lambda seen: replace(seen, ready=[(at_s, pods + 4) for at_s, pods in seen.ready])),
         ("covered_s", lambda seen: replace(seen, ready=[(at_s + 10.0, pods) for at_s, pods in seen.ready])),
     ],
 )
