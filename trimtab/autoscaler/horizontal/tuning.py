@@ -78,9 +78,9 @@ class Tuning:
     by the next decision if it was real. A client that retries each second cannot multiply it."""
 
     # -- surges ---------------------------------------------------------------------------------
-    surge_factor: float = 1.25
-    """Spare slots relative to the surges seen: the next one is as likely larger as smaller than what was
-    seen of late, and a quarter more covers half of those that are larger."""
+    surge_factor: float = 1.4
+    """Spare slots relative to the surges seen: the next one is as likely larger as smaller than the largest
+    of late, and of those that are larger most are so by less than this."""
 
     surge_recent_s: float = 600.0
     """A single surge makes others likely for so long (s): crowds and batches come in clusters, and ten
@@ -101,8 +101,8 @@ class Tuning:
     """A rise to this many times the load and more was no surge but a jump: spare pods for the next one would
     cost a multiple of the load itself, for as long as nothing happens."""
 
-    surge_spare_max: float = 2.0
-    """Most spare slots for surges, in loads: at three times the cost of the load nobody wants more."""
+    surge_spare_max: float = 3.0
+    """Most spare slots for surges, in loads: at four times the cost of the load nobody wants more."""
 
     surge_lead_max_s: float = 120.0
     """Longest start time over which a surge is looked at (s): beyond it a rise is a trend."""
