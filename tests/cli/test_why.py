@@ -275,13 +275,13 @@ def test_a_time_that_is_still_to_come_is_refused(run: Run, control: Any, replay:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--replay", "--set", "doubt"],
-        ["--replay", "--set", "doubt=two"],
-        ["--replay", "--set", "doubt=nan"],
-        ["--replay", "--set", "doubt=-1"],
+        ["--replay", "--set", "headroom"],
+        ["--replay", "--set", "headroom=two"],
+        ["--replay", "--set", "headroom=nan"],
+        ["--replay", "--set", "headroom=-1"],
         ["--replay", "--set", "up_window_s=2.5"],
         ["--replay", "--since", "-5m", "--at", "-10m"],
-        ["--set", "doubt=1"],
+        ["--set", "headroom=1"],
         ["--since", "-5m"],
     ],
 )

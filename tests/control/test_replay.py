@@ -155,7 +155,7 @@ async def test_what_another_version_wrote_is_counted_and_passed_over(past: Any) 
     told = replay_message(found, log[2].message.at_s)
     assert told.decisions_unreadable == at[1] - 2, "what only leads up to the time asked for is not counted"
     old = [replace(entry, checkpoint=entry.checkpoint and b"00000000") for entry in log]
-    told = replay_message(replay(old, {"doubt": 1.0}), 0.0)
+    told = replay_message(replay(old, {"headroom": 1.0}), 0.0)
     assert (told.decisions, told.decisions_unreadable) == (0, len(log))
 
 
@@ -180,8 +180,8 @@ def test_the_layout_follows_each_type_within() -> None:
     [
         ({"up_window": 10.0}, "`up_window` is not a constant"),
         ({"up_window_s": 2.5}, "up_window_s is 2.5"),
-        ({"doubt": -1.0}, "doubt is -1"),
-        ({"doubt": float("nan")}, "doubt is nan"),
+        ({"headroom": -1.0}, "headroom is -1"),
+        ({"headroom": float("nan")}, "headroom is nan"),
         ({"growth": float("inf")}, "growth is inf"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_constant_that_makes_no_sense_is_refused_in_words(changed: dict[str, f
     with pytest.raises(InvalidInput, match=says) as caught:
         checked(changed)
     assert caught.value.hint
-    assert checked({"up_window_s": 10.0, "doubt": 0.0}) == {"up_window_s": 10, "doubt": 0.0}
+    assert checked({"up_window_s": 10.0, "headroom": 0.0}) == {"up_window_s": 10, "headroom": 0.0}
     assert isinstance(checked({"up_window_s": 10.0})["up_window_s"], int)
 
 

@@ -12,7 +12,7 @@ from trimtab.core.signals import RevisionSignal
 COUNTS = ("arrivals", "completions", "rejected", "in_flight", "queued")
 WILD = (nan, inf, -inf, -1, -1e6, 1e9, 1e18)
 WILD_TIMES_S = (nan, inf, -inf, 2.0, 60.0, 1e6, 1e9, -31.0, -1e3, -1e9)  # beside the true one
-WILD_PERIODS_S = (nan, inf, 0.0, -1.0, 0.3, 60.0, 1e9)
+WILD_PERIODS_S = (nan, inf, 0.0, -1.0, 1e-320, 1e-9, 0.3, 60.0, 1e9)
 JUMP_MAX = 30.0  # times what was counted, and a hundred: what passes for a true second of another load
 BATCH_MAX = 600  # signals that wait for a decision, as in the control plane
 LATEST_S = 45  # that a signal may come late

@@ -31,7 +31,7 @@ KINDS = (
 )
 ON_SIGNALS = ("lost", "repeated", "late", "bunched", "shuffled", "wild", "jump")
 FAULTY_S = (600, 1200)
-CLEAN_S = 660  # the down window, the slow mean and what decays with it, and a dozen steps down
+CLEAN_S = 960  # the down window, that of a lull which begins at its end, and what decays with them
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,10 @@ class Violated(AssertionError):
         self.invariant = invariant
 
 
+TUNING = Tuning(surge_recent_s=120.0, surge_window_s=120.0)
+"""The constants, with a memory for surges that ends before a seed does: what is held for them has to go."""
+
+
 class Simulation:
     """A world and its controller. `decide` may be replaced by one with a bug in it."""
 
@@ -56,7 +60,7 @@ class Simulation:
         self.paused_until_s = 0
         self.next_s = 5
         self._decide = decide
-        self._tuning = Tuning()
+        self._tuning = TUNING
         self._truth = Truth(self._tuning)
         self._known_since_s = 0  # when the controller began to watch this revision
         self._accepted = 0.0  # demand of the last decision
@@ -118,7 +122,7 @@ class Simulation:
             self._check(moment, NOW_AND_THEN)
             self._check_same(moment)
         if decision.rule == "load" and decision.pods > self.told:
-            self._truth.rose(world.now_s, decision.pods, world.settings.target)
+            self._truth.rose(world.now_s, min(decision.pods, _lasting(decision)), world.settings.target)
         self._accepted = dict(decision.inputs).get("demand") or self._accepted
         self._took_over = None
         self.state, self.told = after, decision.pods
@@ -200,3 +204,10 @@ Last decisions:
 {chr(10).join(lines)}
 Again: TRIMTAB_FAULT_SEEDS=1 TRIMTAB_FAULT_FIRST={seed} make test ARGS=tests/autoscaler/faults"""
         raise Violated(invariant, text)
+
+
+def _lasting(decision: Decision) -> int:
+    """Pods that the load asked for, without those that only work a backlog off."""
+    inputs = dict(decision.inputs)
+    load, headroom = inputs.get("load") or 0.0, inputs.get("headroom") or 0.0
+    return ceil((load + headroom) / (inputs.get("target_concurrency") or 1.0) - 1e-9)

@@ -141,11 +141,13 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
     stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
     fleet = slots(signals, tuning)
     demand = measure(Given(asked, in_flight, queued, mean_s, stalled_s, fleet), slow, tuning)
-    wanted = min(max(demand.total, state.inherited), tuning.growth * max(state.demand, fleet.expected))
+    most = tuning.growth * max(state.demand, fleet.expected)
+    wanted = min(max(demand.total, state.inherited), most)
     complete = now_s - min([history.newest_s for history in view.envoys]) <= tuning.fresh_s
     observed_s = state.observed_s + elapsed_s if complete else state.observed_s
     lasting = min(wanted, max(demand.lasting, state.inherited))
-    peaks = push_peak(state.peaks, observed_s, lasting, down_window_s(signals, tuning))
+    window_s = down_window_s(signals, tuning)
+    peaks = push_peak(state.peaks, observed_s, lasting, window_s)
     largest = peaks[0][1]
     new_load = sum(new) / seconds * mean_s if seconds else lasting
     learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
@@ -162,7 +164,7 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
-        spare=surges.spare(learned, largest, observed_s, tuning),
+        spare=min(surges.spare(learned, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         gain=gain.compare(state.gain, signals.ready_pods, view.evidence, tuning)
         if is_full

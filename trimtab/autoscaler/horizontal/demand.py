@@ -103,7 +103,7 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
 def _to_come(given: Given, load: float, tuning: Tuning) -> float:
     """Work that will queue until pods asked for now are ready (s of a slot), if the rise lasts."""
     slots = given.slots
-    if load <= slots.ready:
+    if load <= slots.ready or not given.queued[-1]:
         return 0.0
     risen_s = 0.0
     for asked in reversed(given.asked):

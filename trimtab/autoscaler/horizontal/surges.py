@@ -53,11 +53,10 @@ def learn(
     if at_s <= tuning.slow_window_s or prepared[0].at_s > at_s - lead_s:  # what is usual is not known yet
         return Surges(surges.seen, prepared)
     before = prepared[0].slots
-    size = (asked - before) / sqrt(max(1.0, before))
-    if size <= tuning.surge_noise:
+    rise, root = asked - before, sqrt(max(1.0, before))
+    if rise <= max(tuning.surge_least, tuning.surge_noise * root):
         return Surges(surges.seen, prepared)
-    if asked >= tuning.surge_ratio_max * before:
-        size = inf
+    size = inf if asked >= tuning.surge_ratio_max * before else rise / root
     return Surges(_with(surges.seen, Surge(at_s, size), lead_s, tuning), prepared)
 
 

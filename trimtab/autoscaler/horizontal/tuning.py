@@ -28,6 +28,13 @@ class Tuning:
     wait_min_s: float = 0.03
     """The same for short service times (s): a third of the 100 ms below which nobody calls a request late."""
 
+    doubt: float = 2.0
+    """Standard errors taken off what came in a window: N requests are known to ±√N. A few requests that meet
+    by chance prove nothing, and would keep a second pod for an endpoint that seldom needs its first."""
+
+    doubt_max: float = 4.0
+    """Most requests taken off so: of a hundred in a second each may wait for a pod."""
+
     slow_window_s: float = 60.0
     """Time constant of the slow mean of arrivals (s), or the service time where that is longer: the
     base under the windows. At 0.3 requests/s it is known to ±0.05."""
@@ -92,6 +99,9 @@ class Tuning:
     surge_apart_s: float = 30.0
     """Rises that follow each other within a start time and this much more are one surge (s): a crowd needs
     some decisions to gather."""
+
+    surge_least: float = 2.0
+    """Least rise that is a surge (slots): fewer requests that meet are chance, however small the load."""
 
     surge_noise: float = 0.5
     """Rise over the largest load of the down window beyond which it is a surge, in √load: that largest load

@@ -8,12 +8,11 @@ slow, stuck or failing is left out, and named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf, isfinite, log, sqrt
-from statistics import median
+from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.metrics import Metrics, of_pods
+from trimtab.autoscaler.vertical.pods import Periods, add, dispersion, odd_pods
 from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.signals import PodSignal, RevisionSignal
@@ -42,36 +41,13 @@ class Window(NamedTuple):
         return self.held >= tuning.binds_share
 
 
-@dataclass(slots=True)
-class _Pod:
-    """Sums over the periods of one pod."""
-
-    name: str
-    pods: float = 1.0  # for how many it speaks
-    known_s: float = 0.0  # where in-flight is known
-    in_flight_s: float = 0.0
-    all_done: float = 0.0
-    done_in_flight_s: float = 0.0
-    held_s: float = 0.0
-    held_in_flight_s: float = 0.0
-    failed: float = 0.0
-    answered: float = 0.0
-    done: list[float] = field(default_factory=list)  # successes in each held period
-    metrics: list[PodSignal] = field(default_factory=list)
-
-    def time_s(self) -> float:
-        """Time per request while the limit was held; inf if nothing completed."""
-        done = sum(self.done)
-        return self.held_in_flight_s / done if done >= 1.0 else inf
-
-
 def observe(state: LimitState, signals: LimitSignals, now_s: float, tuning: LimitTuning) -> Window:
     """What came since the last decision. Duplicates and wild values are passed over. Raises nothing."""
     since_s = -inf if state.decided_s is None else state.decided_s
     settled_s = -inf if state.settled_s is None else state.settled_s
     if state.decided_s is None and not state.levels:
         settled_s = _first(signals, now_s) + tuning.first_s
-    by_pod: dict[str, _Pod] = {}
+    by_pod: dict[str, Periods] = {}
     seen: set[tuple[str, float]] = set()
     unsettled = False
     for signal in signals.pod_signals:
@@ -86,15 +62,15 @@ def observe(state: LimitState, signals: LimitSignals, now_s: float, tuning: Limi
             continue
         pod = by_pod.get(signal.pod)
         if pod is None:
-            pod = by_pod[signal.pod] = _Pod(signal.pod)
-        _add(pod, signal, signals.limit, tuning)
+            pod = by_pod[signal.pod] = Periods(signal.pod)
+        add(pod, signal, signals.limit, tuning)
     if not any(pod.done_in_flight_s for pod in by_pod.values()):
         envoys, behind = _of_envoys(signals, since_s, settled_s, now_s)
         unsettled = unsettled or behind
         if envoys:
-            pod = _Pod("all pods", pods=float(signals.ready_pods))
+            pod = Periods("all pods", pods=float(signals.ready_pods))
             for signal in envoys:
-                _add(pod, signal, signals.limit, tuning)
+                add(pod, signal, signals.limit, tuning)
             by_pod = by_pod if any(each.known_s for each in by_pod.values()) else {}
             return _window([pod], list(by_pod.values()), signals, unsettled, tuning)
     pods = list(by_pod.values())
@@ -106,37 +82,6 @@ def _first(signals: LimitSignals, now_s: float) -> float:
     times = [s.at_s - s.period_s for s in signals.pod_signals if s.period_s > 0]
     times += [s.at_s - s.period_s for s in signals.revision_signals if s.period_s > 0]
     return min([at_s for at_s in times if now_s - _PERIOD_MAX_S <= at_s <= now_s], default=now_s)
-
-
-def _known(value: float | None, most: float = 1e9) -> float | None:
-    return value if value is not None and 0.0 <= value <= most else None  # NaN compares false
-
-
-def _add(pod: _Pod, signal: PodSignal, limit: int, tuning: LimitTuning) -> None:
-    """Add one settled period."""
-    pod.metrics.append(signal)
-    period_s = signal.period_s
-    done = _known(signal.completions)
-    in_flight = _known(signal.in_flight)
-    if in_flight is None and (spent_s := _known(signal.request_time_s)) is not None:
-        in_flight = spent_s / period_s  # Little's law
-    if (
-        in_flight is None or in_flight > 2 * limit + 2
-    ):  # more than the limit lets in: wild, or another limit's
-        return
-    pod.known_s += period_s
-    pod.in_flight_s += in_flight * period_s
-    if done is None:
-        return
-    failed = min(_known(signal.failed) or 0.0, done)
-    pod.answered += done
-    pod.failed += failed
-    pod.all_done += done - failed
-    pod.done_in_flight_s += in_flight * period_s
-    if in_flight >= tuning.held_share * limit:
-        pod.held_s += period_s
-        pod.held_in_flight_s += in_flight * period_s
-        pod.done.append(done - failed)
 
 
 def _of_envoys(
@@ -183,14 +128,14 @@ def _of_envoys(
 
 
 def _window(
-    rated: list[_Pod], measured: list[_Pod], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
+    rated: list[Periods], measured: list[Periods], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
 ) -> Window:
     """Pods taken together: `rated` tell throughput, `measured` the rest."""
-    left_out = _odd_pods(rated, tuning)
+    left_out = odd_pods(rated, tuning)
     names = {name for name, _ in left_out}
     rated = [pod for pod in rated if pod.name not in names]
     measured = [pod for pod in measured if pod.name not in names]
-    squares, degrees = _dispersion(rated)
+    squares, degrees = dispersion(rated)
     loaded = measured if any(pod.known_s for pod in measured) else rated
     known_s = sum(pod.known_s for pod in loaded)
     done = sum(pod.all_done for pod in rated)
@@ -210,61 +155,11 @@ def _window(
     )
 
 
-def _level(pods: Sequence[_Pod], limit: int) -> Level | None:
+def _level(pods: Sequence[Periods], limit: int) -> Level | None:
     done = sum(sum(pod.done) * pod.pods for pod in pods)
     held_s = sum(pod.held_s * pod.pods for pod in pods)
     in_flight_s = sum(pod.held_in_flight_s * pod.pods for pod in pods)
     return Level(limit, in_flight_s, done, held_s, 1.0) if done >= 1.0 and in_flight_s >= 1e-3 else None
-
-
-def _dispersion(pods: Sequence[_Pod]) -> tuple[float, int]:
-    """Sum of squared deviations of completions over their mean, and its degrees of freedom."""
-    squares, degrees = 0.0, 0
-    for pod in pods:
-        total = sum(pod.done)
-        if len(pod.done) > 1 and total >= 1.0:
-            mean = total / len(pod.done)
-            squares += sum([(done - mean) ** 2 for done in pod.done]) / mean * pod.pods
-            degrees += len(pod.done) - 1
-    return squares, degrees
-
-
-def _odd_pods(pods: Sequence[_Pod], tuning: LimitTuning) -> tuple[tuple[str, str], ...]:
-    """Pods that fail, or whose time is unlike the others'; never half of them, but one of two."""
-    if len(pods) < 2:
-        return ()
-    shares = {pod.name: pod.failed / pod.answered if pod.answered else 0.0 for pod in pods}
-    usual = median(shares.values()) if len(pods) > 2 else min(shares.values())
-    odd = {
-        name: f"fails {share:.0%} of its requests"
-        for name, share in shares.items()
-        if share >= tuning.failing_share and share > 2 * usual
-    }
-    held = [pod for pod in pods if pod.held_s and pod.name not in odd]
-    if len(held) > 1:
-        times = [pod.time_s() for pod in held]
-        typical = median(times) if len(held) > 2 else min(times)
-        for pod, time_s in zip(held, times, strict=True):
-            if why := _odd_time(pod, time_s, typical, tuning):
-                odd[pod.name] = why
-    most = max(1, (len(pods) - 1) // 2)
-    return tuple(odd.items()) if len(odd) <= most else ()
-
-
-def _odd_time(pod: _Pod, time_s: float, typical_s: float, tuning: LimitTuning) -> str:
-    """Why a pod's time per request is unlike the typical one; empty if chance explains it."""
-    if not isfinite(typical_s) or not typical_s:
-        return ""
-    if not isfinite(time_s):
-        return "answers nothing" if pod.held_in_flight_s > 10 * typical_s else ""
-    off = log(time_s / typical_s)
-    squares, degrees = _dispersion([pod])
-    spread = max(tuning.dispersion, squares / degrees if degrees else 0.0)
-    if abs(off) <= max(tuning.odd_pod, 4.0 * sqrt(spread / sum(pod.done))):
-        return ""
-    if off > 0:
-        return f"takes {time_s / typical_s:.3g} times as long as the others"
-    return f"takes {time_s / typical_s:.2g} of the others' time"
 
 
 def _queued(revision_signals: Sequence[RevisionSignal]) -> float | None:

@@ -7,7 +7,7 @@ A script has one command a line; a new case is a new file:
     silence 30                                                      seconds without a signal
 
 Decisions fall each 5 s; the trace shows each one whose pods or whose rule differ from the last
-shown. `TRIMTAB_UPDATE_GOLDEN=1 pytest tests/autoscaler/test_scripts.py` writes the traces anew.
+shown. `TRIMTAB_UPDATE_GOLDEN=1 pytest tests/autoscaler/horizontal/test_scripts.py` writes the traces anew.
 """
 
 from __future__ import annotations

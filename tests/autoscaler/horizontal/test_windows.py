@@ -17,7 +17,6 @@ from trimtab.autoscaler.horizontal.windows import (
     View,
     absorb,
     by_second,
-    largest_mean,
     push_peak,
     share_left,
 )
@@ -27,7 +26,7 @@ Make = Callable[..., RevisionSignal]
 
 
 def seen(*signals: RevisionSignal, now_s: float = 110.0, before: View | None = None) -> View:
-    return absorb(before.envoys if before else (), signals, 0.1, now_s, DEFAULT)
+    return absorb(before.envoys if before else (), signals, now_s, DEFAULT, service_time_s=0.1)
 
 
 def asked(view: View, seconds: int = 20) -> list[float]:
@@ -149,11 +148,9 @@ def test_history_is_bounded(signal: Make) -> None:
     assert len(view.envoys[0].samples) <= DEFAULT.up_window_s + 3
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=30), st.integers(1, 8))
-def test_the_largest_mean_is_what_a_slow_search_finds(values: list[int], width: int) -> None:
-    starts = range(max(1, len(values) - width + 1))
-    expected = max(sum(values[i : i + width]) for i in starts)
-    assert largest_mean(values, width) == (expected, min(width, len(values)))
+def test_no_second_counts_for_more_than_is_believed(signal: Make) -> None:
+    view = absorb((), (signal(109.0, arrivals=10**6),), 110.0, DEFAULT, asked_max_per_s=50.0)
+    assert asked(view) == [50.0]
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9)), max_size=60))

@@ -1,0 +1,77 @@
+"""What is remembered of surges, and what is kept spare for them."""
+
+from __future__ import annotations
+
+from math import inf, sqrt
+
+import pytest
+
+from trimtab.autoscaler.horizontal.surges import Surge, Surges, learn, spare
+from trimtab.autoscaler.horizontal.tuning import DEFAULT
+
+START_S = 10.0
+
+
+def lived(loads: list[tuple[float, float]], until_s: float, begin_s: float = 0.0) -> Surges:
+    """Surges after a load in steps of (from when, slots), decided each 5 s, held for 300 s."""
+    surges, seen = Surges(), []
+    at_s = begin_s
+    while at_s <= until_s:
+        asked = [slots for since_s, slots in loads if since_s <= at_s][-1]
+        seen.append((at_s, asked))
+        held = max(slots for then_s, slots in seen if then_s > at_s - 300.0)
+        surges = learn(surges, asked, held, at_s, START_S, DEFAULT)
+        at_s += 5.0
+    return surges
+
+
+def test_a_steady_load_has_no_surges_and_keeps_nothing() -> None:
+    surges = lived([(0.0, 20.0)], 2_000.0)
+    assert surges.seen == ()
+    assert spare(surges, 20.0, 2_000.0, DEFAULT) == 0.0
+
+
+def test_a_rise_within_chance_is_no_surge() -> None:
+    assert lived([(0.0, 25.0), (600.0, 27.0)], 700.0).seen == ()
+
+
+def test_a_surge_is_as_large_as_it_rose_over_what_was_held() -> None:
+    (surge,) = lived([(0.0, 16.0), (600.0, 36.0), (630.0, 4.0)], 700.0).seen
+    assert surge.size == pytest.approx((36.0 - 16.0) / sqrt(16.0))
+
+
+def test_one_surge_is_prepared_for_only_for_a_while_and_two_for_longer() -> None:
+    once = lived([(0.0, 16.0), (600.0, 36.0), (630.0, 16.0)], 1_000.0)
+    twice = lived([(0.0, 16.0), (600.0, 36.0), (630.0, 16.0), (1_000.0, 56.0), (1_030.0, 16.0)], 1_100.0)
+    slots = DEFAULT.surge_factor * 5.0 * sqrt(36.0)
+    assert spare(once, 36.0, 1_000.0, DEFAULT) == pytest.approx(slots)
+    assert spare(once, 36.0, 600.0 + DEFAULT.surge_recent_s + 100.0, DEFAULT) == 0.0
+    later_s = 1_000.0 + DEFAULT.surge_recent_s + 100.0
+    assert later_s < 600.0 + DEFAULT.surge_window_s
+    assert spare(twice, 36.0, later_s, DEFAULT) > 0.0
+    assert spare(twice, 36.0, 1_030.0 + DEFAULT.surge_window_s, DEFAULT) == 0.0
+
+
+def test_a_jump_to_another_level_is_no_surge() -> None:
+    surges = lived([(0.0, 8.0), (600.0, 24.0), (605.0, 80.0)], 1_200.0)
+    assert [surge.size for surge in surges.seen] == [inf]
+    assert spare(surges, 80.0, 700.0, DEFAULT) == 0.0
+
+
+def test_what_is_kept_is_bounded_by_the_load() -> None:
+    surges = Surges((Surge(0.0, 100.0),))
+    assert spare(surges, 4.0, 10.0, DEFAULT) == DEFAULT.surge_spare_max * 4.0
+
+
+def test_the_first_minute_knows_nothing_of_what_is_usual() -> None:
+    assert lived([(0.0, 1.0), (30.0, 3.0)], 200.0).seen == ()
+
+
+def test_only_so_many_are_remembered() -> None:
+    loads = [(0.0, 16.0)]
+    for number in range(100):
+        begin_s = 400.0 * (number + 1)
+        loads += [(begin_s, 36.0), (begin_s + 20.0, 16.0)]
+    surges = lived(loads, 40_000.0)
+    assert all(surge.at_s > 40_000.0 - DEFAULT.surge_window_s - 400.0 for surge in surges.seen)
+    assert len(surges.prepared) < 20
