@@ -19,18 +19,18 @@ def test_an_even_load_needs_its_rate() -> None:
 
 def test_a_step_is_seen_in_its_first_second() -> None:
     rate = needed_rate([10.0] * 19 + [100.0], 0.1, SlowRate(600.0, 60.0), DEFAULT)
-    assert rate == pytest.approx(100.0 / 1.03)
+    assert rate == pytest.approx(96.0 / 1.03)  # four less: what chance may be
 
 
 def test_what_arrives_within_a_service_time_needs_a_slot_each_and_no_more() -> None:
-    """30 requests of 10 s in one second: 30 slots, not 300."""
-    rate = needed_rate([0.0] * 19 + [30.0], 10.0, NONE, DEFAULT)
-    assert rate * 10.0 == pytest.approx(30.0)
+    """304 requests of 10 s in one second: 300 slots, not 3,000."""
+    rate = needed_rate([0.0] * 19 + [304.0], 10.0, NONE, DEFAULT)
+    assert rate * 10.0 == pytest.approx(300.0)
 
 
 def test_a_burst_counts_for_one_decision_in_short_windows() -> None:
-    burst_now = needed_rate([0.0] * 15 + [50.0] + [0.0] * 4, 0.1, NONE, DEFAULT)
-    burst_then = needed_rate([0.0] * 14 + [50.0] + [0.0] * 5, 0.1, NONE, DEFAULT)
+    burst_now = needed_rate([0.0] * 15 + [54.0] + [0.0] * 4, 0.1, NONE, DEFAULT)
+    burst_then = needed_rate([0.0] * 14 + [54.0] + [0.0] * 5, 0.1, NONE, DEFAULT)
     assert burst_now == pytest.approx(50.0 / 1.03)
     assert burst_then < burst_now / 1.5
 
@@ -40,17 +40,17 @@ def test_without_arrivals_the_slow_mean_remains() -> None:
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=5), st.floats(0.01, 0.5))
-def test_served_at_that_rate_the_last_of_each_window_waits_no_longer_than_planned(
+def test_at_that_rate_no_second_nor_all_of_them_make_anybody_wait_longer_than_planned(
     asked: list[int], service_time_s: float
 ) -> None:
-    """A fluid queue in which each second's arrivals come at its end: all windows are among those looked at."""
+    """But for the few requests that may be chance: what comes in w seconds is served in w and the wait."""
     rate = needed_rate([float(count) for count in asked], service_time_s, NONE, DEFAULT)
     wait_s = max(DEFAULT.wait_min_s, DEFAULT.wait_share * service_time_s)
-    queued = 0.0
-    for count in asked:
-        queued = max(0.0, queued - rate) + count
-        if rate:
-            # The last of a window of w seconds may need the w seconds and the wait: here w = 1 at least.
-            assert queued / rate <= len(asked) + wait_s + 1e-6
-    busiest = max(asked)
+    busiest = max(asked) - DEFAULT.doubt_max
     assert busiest <= rate * (1.0 + wait_s) + 1e-6
+    if len(asked) == 5:
+        assert sum(asked) - DEFAULT.doubt_max <= rate * (5.0 + wait_s) + 1e-6
+
+
+def test_few_requests_that_meet_prove_nothing() -> None:
+    assert needed_rate([0.0] * 19 + [4.0], 0.2, NONE, DEFAULT) == 0.0

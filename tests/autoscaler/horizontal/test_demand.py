@@ -56,16 +56,17 @@ def test_a_queue_of_unknown_service_time_says_nothing() -> None:
 
 def test_a_rise_that_has_lasted_for_long_will_queue_until_pods_are_ready() -> None:
     """100/s of 0.1 s on one slot: nine of ten wait. After 5 s of it, ten seconds of it will come."""
-    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, slots=ONE_POD)
+    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, queued=(0.0,) * 4 + (0.1,), slots=ONE_POD)
     demand = measure(risen, SlowRate(300.0, 60.0), DEFAULT)
-    assert demand.backlog == pytest.approx((demand.load - 1.0) * 10.0 / 5.0)
-    one_second = AT_REST._replace(asked=(5.0,) * 19 + (100.0,), slots=ONE_POD)
+    assert demand.backlog == pytest.approx((demand.load - 1.0) * 10.0 / 5.0, abs=0.01)
+    one_second = risen._replace(asked=(5.0,) * 19 + (100.0,))
     short = measure(one_second, SlowRate(300.0, 60.0), DEFAULT)
-    assert short.backlog == pytest.approx((short.load - 1.0) * 6.0 / 5.0)
+    assert short.backlog == pytest.approx((short.load - 1.0) * 6.0 / 5.0, abs=0.01)
+    assert measure(risen._replace(queued=(0.0,) * 5), SlowRate(300.0, 60.0), DEFAULT).backlog == 0.0
 
 
 def test_pods_that_are_coming_bring_that_backlog_down() -> None:
-    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, slots=ONE_POD)
+    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, queued=(0.0,) * 4 + (0.1,), slots=ONE_POD)
     coming = risen._replace(slots=ONE_POD._replace(expected=11.0, coming_s=(2.0,) * 10))
     slow = SlowRate(300.0, 60.0)
     without, with_them = measure(risen, slow, DEFAULT), measure(coming, slow, DEFAULT)

@@ -249,7 +249,7 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
             break
         left_s = max(left_s, window_s - (state.observed_s - at_s))
     if state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
-        keep = max(keep, min(held, pods_for(state.lull.slots, target)))
+        keep = max(keep, min(held, pods_for(state.lull.slots + tuning.down_slack_pods * target, target)))
         left_s = max(left_s, lull_left_s)
     return keep, max(0.0, left_s)
 

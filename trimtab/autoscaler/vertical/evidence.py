@@ -12,7 +12,7 @@ from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.metrics import Metrics, of_pods
-from trimtab.autoscaler.vertical.pods import Periods, add, dispersion, odd_pods
+from trimtab.autoscaler.vertical.pods import Periods, add, dispersion, in_step, odd_pods
 from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.signals import PodSignal, RevisionSignal
@@ -128,13 +128,14 @@ def _of_envoys(
 
 
 def _window(
-    rated: list[Periods], measured: list[Periods], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
+    rated: Sequence[Periods], measured: list[Periods], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
 ) -> Window:
     """Pods taken together: `rated` tell throughput, `measured` the rest."""
     left_out = odd_pods(rated, tuning)
     names = {name for name, _ in left_out}
     rated = [pod for pod in rated if pod.name not in names]
     measured = [pod for pod in measured if pod.name not in names]
+    rated = in_step(rated, signals.limit, tuning)
     squares, degrees = dispersion(rated)
     loaded = measured if any(pod.known_s for pod in measured) else rated
     known_s = sum(pod.known_s for pod in loaded)

@@ -168,26 +168,6 @@ def _step(goal: int, limit: int, tuning: LimitTuning) -> int:
     return max(ceil(limit / tuning.step_down), min(goal, int(limit * tuning.step_up)))
 
 
-def reconsider(state: LimitState, limit: int, bounds: Bounds, tuning: LimitTuning) -> LimitCandidate | None:
-    """Another limit, if what was seen since at rest says that exploring was misled by chance; else None.
-
-    Throughput at rest is known from many windows, that of the other limits from one or two each. With
-    98/s at 4 in exploring, 80/s at 4 in an hour of rest, and 100/s at 6 and 8, the knee is no longer 4.
-    """
-    known = level_at(state.levels, limit)
-    if known is None or known.windows < tuning.memory_windows - 1 or len(state.levels) < 2:
-        return None
-    curve = fit(state.levels, state, tuning)
-    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
-    if abs(log(goal / limit)) <= tuning.worth:
-        return None
-    other = min(state.levels, key=lambda each: abs(log(each.limit / goal)))
-    doubt = sqrt(error(known, state, tuning) ** 2 + error(other, state, tuning) ** 2)
-    if goal > limit and log(curve.rate(goal) / known.rate) <= max(tuning.worth_gain, doubt):
-        return None
-    return LimitCandidate("another look", _step(goal, limit, tuning), reasons.misled(goal, known))
-
-
 def _below(state: LimitState, level: Level, curve: Fit, bounds: Bounds, tuning: LimitTuning) -> int | None:
     """A limit under the lowest one tried, if throughput may be no less there than at best; else None."""
     lowest = state.levels[0]

@@ -111,12 +111,6 @@ def odd(seen: Level, known: Level) -> str:
     return f"{rate(seen)} instead of {known.rate:.3g}/s is set aside; only what lasts counts"
 
 
-def misled(goal: int, known: Level) -> str:
-    return (
-        f"after long enough at rest ({rate(known)}) the curve through all limits tried has its knee at {goal}"
-    )
-
-
 def wider(held_at: int, ceiling: int) -> str:
     return f"the range held the limit at {held_at} and reaches {ceiling} now; exploring on"
 

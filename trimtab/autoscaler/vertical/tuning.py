@@ -39,6 +39,10 @@ class LimitTuning:
     dispersion_weight: float = 40.0
     """Periods over which the dispersion is remembered: six of each of seven pods."""
 
+    in_step: float = 0.25
+    """Share of the squares of deviations that is left once the age of what is in flight is counted, below
+    which completions come in step: of equal requests nothing is left, of independent ones all."""
+
     model_error: float = 0.005
     """Relative error of each throughput beside chance: periods cut at both ends, drifting costs."""
 
@@ -154,15 +158,6 @@ class LimitTuning:
 
     rest_s: float = 900.0
     """Rest after exploring, in which no change of the profile is looked for (s)."""
-
-    reconsider_s: float = 3600.0
-    """Rest after which all that was seen is looked at again (s): one change an hour is not unrest."""
-
-    worth: float = 0.2
-    """Difference between two limits (logarithm) that is worth leaving rest for: a fifth of latency."""
-
-    worth_gain: float = 0.05
-    """The same of throughput, for a higher limit: what the limit is to reach at all, within 5 %."""
 
     apply_s: float = 60.0
     """Time in which a limit must come into force (s); after it, what is in force is what counts."""
