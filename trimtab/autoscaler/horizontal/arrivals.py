@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 from math import sqrt
+from operator import sub
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.tuning import Tuning
@@ -45,7 +46,7 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
         if width > min(known, tuning.up_window_s):
             break
         first = max(width, known - tuning.short_window_s + 1)
-        largest = max([sums[end] - sums[end - width] for end in range(first, known + 1)])
+        largest = max(map(sub, sums[first:], sums[first - width :]))
         certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
         rate = max(rate, certain / max(width + wait_s, service_time_s))
     return rate

@@ -71,6 +71,8 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
 
 def spare(surges: Surges, held: float, at_s: float, tuning: Tuning) -> float:
     """Slots to keep beside the `held` ones for the next surge."""
+    if not surges.seen:
+        return 0.0
     sizes = []
     recent = 0.0
     for surge in surges.seen:
