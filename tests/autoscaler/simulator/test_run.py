@@ -238,7 +238,7 @@ def test_a_run_from_zero_begins_without_a_pod_and_nobody_is_lost(policy: str) ->
     assert told.score.p99_s > 0.5 * COLD_START_S, "the first ones waited for a start"
 
 
-@pytest.mark.parametrize("policy", ["kpa", "keda", "clairvoyant"])
+@pytest.mark.parametrize("policy", ["ours", "kpa", "keda", "clairvoyant"])
 def test_who_goes_to_zero_does_so_and_comes_back(policy: str) -> None:
     watcher, _ = watch(policy, idle_between(), ConcurrencyRange(0, 400))
     ready = [tick.ready for tick in watcher.ticks if 130.0 < tick.at_s < 860.0]

@@ -64,7 +64,7 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     `now_s` is monotonic and only tells how old signals are. Deterministic; raises nothing.
     """
     before = _present(state, signals)
-    held = max(before, pods_for(state.inherited, signals.target_concurrency))
+    held = max(before, pods_for(state.inherited, signals.target_concurrency) if state.inherited else 0)
     view = _absorbed(state, signals, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
@@ -199,7 +199,8 @@ def _without_signals(held: int, before: int, silent_s: float) -> _Choice:
 def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     """Up to what demand needs and surges may need, down to what the window needs, or neither."""
     state, target = seen.state, signals.target_concurrency
-    if state.idle_s >= down_window_s(signals, tuning) and not signals.concurrency.min:
+    gone = state.idle_s >= down_window_s(signals, tuning) or (state.idle_s and not held)
+    if gone and not signals.concurrency.min:
         idle = Candidate("idle", 0, reasons.idle(state.idle_s))
         return _Choice(idle, "", "a request", (idle,))
     capped = state.demand < seen.demand.total

@@ -90,6 +90,10 @@ def lower(levels: Sequence[Level], lower: int) -> str:
     return f"{lower} was not tried and may give as much as the best so far ({rate(best)})"
 
 
+def again(other: Level, level: Level) -> str:
+    return f"chance may have told them apart ({rate(other)}, {rate(level)}); {other.limit} is looked at again"
+
+
 def found(goal: int, levels: Sequence[Level], tuning: LimitTuning, saturated: str) -> str:
     """Why the knee is where it is: what its neighbours gave, and what more in flight costs."""
     near = min(levels, key=lambda each: abs(each.limit - goal))

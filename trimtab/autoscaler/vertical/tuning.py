@@ -93,6 +93,10 @@ class LimitTuning:
     """Relative error of throughput at the knee with which exploring ends early: less than half of what
     the limit may be off."""
 
+    again: float = 1.6
+    """Relative error of a limit beside the knee, over that of the knee, from which it is seen again rather
+    than the knee: that the knee was seen for about twice as long."""
+
     unlikely: float = 4.0
     """How much worse than the best curve (Akaike) one must be to be left out: a seventh of its weight."""
 
