@@ -44,6 +44,20 @@ def test_a_model_of_a_file_is_learned_too(tmp_path: Path, kind: str, knee: int) 
     assert limit <= 1.35 * knee + 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "knee", "service_time_s"), [("gpu", 300, 2.0), ("gpu", 64, 1.0), ("io", 59, 3.1)]
+)
+def test_requests_of_equal_cost_complete_in_step_and_are_learned_too(
+    kind: str, knee: int, service_time_s: float
+) -> None:
+    """All that began together ends together: a window sees a batch more or less, which is not throughput."""
+    model = replace(MODELS[kind], knee=knee, service_time_s=service_time_s, service_time_cv=0.0)
+    rehearsed = rehearse(model, 1)
+    assert throughput(model, rehearsed.learned.limit) > 0.95
+    assert rehearsed.learned.limit <= 1.05 * knee
+    assert len(set(rehearsed.limits[FOUND_WITHIN:])) == 1
+
+
 def test_it_begins_as_a_pod_of_which_nothing_is_known() -> None:
     limits = rehearse(MODELS["io"], 1).limits
     assert limits[0] <= 2 * FIRST_LIMIT

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, explore
+from trimtab.autoscaler.vertical.explore import Bounds, explore, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import watch
@@ -99,7 +99,7 @@ def _in_force(
     if (
         state.decided_s is not None and now_s < state.decided_s
     ):  # another machine's clock: only times are wrong
-        state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None)
+        state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None, looked_s=None)
     if not state.limit:
         return replace(state, limit=max(1, signals.limit)), False
     if state.limit == signals.limit:
@@ -166,7 +166,7 @@ def _explore(
     after = step.state
     if step.done:
         held_at = bounds.ceiling if step.choice.limit >= signals.ceiling else 0
-        after = replace(after, phase=RESTING, rested_s=now_s, held_at=held_at)
+        after = replace(after, phase=RESTING, rested_s=now_s, looked_s=now_s, held_at=held_at)
         after = replace(after, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
 
@@ -191,6 +191,13 @@ def _rest(
     if factor is not None:
         changed = LimitCandidate("change", seen.limit, reasons.changed(factor, seen))
         return _explore(after, seen, signals, window, now_s, tuning)._replace(others=(changed,))
+    if after.looked_s is None:
+        after = replace(after, looked_s=now_s)
+    elif now_s - after.looked_s >= tuning.reconsider_s:
+        better = reconsider(after, seen.limit, _bounds_within(after, signals, window), tuning)
+        after = replace(after, looked_s=now_s)
+        if better is not None:
+            return _Choice(replace(after, rested_s=now_s, residuals=()), better)
     aside = known is not None and (not after.levels or level_at(after.levels, seen.limit) == known)
     why = reasons.odd(seen, known) if aside and known is not None else reasons.rests(known)
     change = f"throughput a third away from {known.rate:.3g}/s for minutes" if known else ""

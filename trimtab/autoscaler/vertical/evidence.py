@@ -128,7 +128,11 @@ def _of_envoys(
 
 
 def _window(
-    rated: Sequence[Periods], measured: list[Periods], signals: LimitSignals, unsettled: bool, tuning: LimitTuning
+    rated: Sequence[Periods],
+    measured: list[Periods],
+    signals: LimitSignals,
+    unsettled: bool,
+    tuning: LimitTuning,
 ) -> Window:
     """Pods taken together: `rated` tell throughput, `measured` the rest."""
     left_out = odd_pods(rated, tuning)

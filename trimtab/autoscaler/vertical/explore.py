@@ -141,10 +141,6 @@ def _settle(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning
         return Step(state, LimitCandidate("probe", limit, reasons.lower(state.levels, lower)))
     why = reasons.found(goal, state.levels, tuning, bounds.saturated)
     if abs(log(goal / level.limit)) <= tuning.near:
-        again = None if late else _seen_least(state, level, bounds, tuning)
-        if again is not None:
-            limit = _step(again.limit, level.limit, tuning)
-            return Step(state, LimitCandidate("probe", limit, reasons.again(again, level)))
         done = late or error(level, state, tuning) <= tuning.sure
         return Step(state, LimitCandidate("knee", level.limit, why), done=done)
     limit = _step(goal, level.limit, tuning)
@@ -167,28 +163,33 @@ def _maybe_lower(curve: Fit, goal: int, state: LimitState, tuning: LimitTuning) 
     return None
 
 
-def _seen_least(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Level | None:
-    """A limit beside this one that is known worse than it, and better than it unless by chance; else None.
-
-    One window of few requests may be off by a fifth. With 1.7/s at 1, once, and 2/s at 2 in three windows, it
-    is of more use to see 1 again than 2.
-    """
-    mine = error(level, state, tuning)
-    for each in sorted(state.levels, key=lambda each: abs(log(each.limit / level.limit))):
-        other = error(each, state, tuning)
-        apart = abs(log(each.limit / level.limit))
-        if not tuning.near < apart <= log(tuning.step_up) + tuning.near or other < tuning.again * mine:
-            continue
-        lacks = log(each.rate / level.rate) + 2.0 * sqrt(mine**2 + other**2)
-        wanted = log(tuning.aim) if each.limit < level.limit else log(1.0 + tuning.gain_min)
-        if bounds.floor <= each.limit <= bounds.ceiling and lacks >= wanted:
-            return each
-    return None
-
-
 def _step(goal: int, limit: int, tuning: LimitTuning) -> int:
     """Towards the goal, as far as one decision may go."""
     return max(ceil(limit / tuning.step_down), min(goal, int(limit * tuning.step_up)))
+
+
+def reconsider(state: LimitState, limit: int, bounds: Bounds, tuning: LimitTuning) -> LimitCandidate | None:
+    """Another limit, if what was seen since at rest says that exploring was misled by chance; else None.
+
+    Throughput at rest is known from many windows, that of the other limits from one or two each. With
+    98/s at 4 in exploring, 65/s at 4 in an hour of rest, and 100/s at 6 and 8, the knee is no longer 4.
+    Upwards it takes as much as a changed profile does: periods in which pods in service held their limit
+    are rather those with long requests, and a limit above the knee costs latency.
+    """
+    known = level_at(state.levels, limit)
+    if known is None or known.windows < tuning.memory_windows - 1 or len(state.levels) < 2:
+        return None
+    curve = fit(state.levels, state, tuning)
+    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
+    if abs(log(goal / limit)) <= tuning.worth:
+        return None
+    other = min(state.levels, key=lambda each: abs(log(each.limit / goal)))
+    doubt = sqrt(error(known, state, tuning) ** 2 + error(other, state, tuning) ** 2)
+    if goal > limit and log(curve.rate(goal) / known.rate) <= max(
+        tuning.changed, tuning.changed_errors * doubt
+    ):
+        return None
+    return LimitCandidate("another look", _step(goal, limit, tuning), reasons.misled(goal, known))
 
 
 def _below(state: LimitState, level: Level, curve: Fit, bounds: Bounds, tuning: LimitTuning) -> int | None:

@@ -47,19 +47,19 @@ def in_step(pods: Sequence[Periods], limit: int, tuning: LimitTuning) -> Sequenc
     which began together, a period of 5 s sees 600 or 900 complete, and 450 s more or 300 s less of age:
     750 of 2 s each. Where costs differ the age of a request tells little of when it ends, and is not asked.
     """
-    counted = [_with_begun(pod, limit) for pod in pods]
+    aged_s = [each for pod in pods for each in pod.aged_s if each is not None]
+    done = sum(sum(pod.done) for pod in pods)
+    spent_s = sum(pod.held_in_flight_s for pod in pods) - sum(aged_s)
+    if done < 1.0 or spent_s <= 0.0 or len(aged_s) < sum(len(pod.done) for pod in pods):
+        return pods
+    counted = [_with_begun(pod, spent_s / done, limit) for pod in pods]
     squares, _ = dispersion(pods)
     return counted if dispersion(counted)[0] < tuning.in_step * squares else pods
 
 
-def _with_begun(pod: Periods, limit: int) -> Periods:
+def _with_begun(pod: Periods, time_s: float, limit: int) -> Periods:
     """The same with each period's change of age told as completions; no more than `limit` are under way."""
-    done = sum(pod.done)
-    known_s = [aged_s for aged_s in pod.aged_s if aged_s is not None]
-    spent_s = pod.held_in_flight_s - sum(known_s)
-    if done < 1.0 or spent_s <= 0.0 or len(known_s) < len(pod.done):
-        return pod
-    begun = [max(-limit, min(aged_s * done / spent_s, limit)) for aged_s in known_s]
+    begun = [max(-limit, min((aged_s or 0.0) / time_s, limit)) for aged_s in pod.aged_s]
     return replace(pod, done=[each + more for each, more in zip(pod.done, begun, strict=True)])
 
 

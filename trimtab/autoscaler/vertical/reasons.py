@@ -90,10 +90,6 @@ def lower(levels: Sequence[Level], lower: int) -> str:
     return f"{lower} was not tried and may give as much as the best so far ({rate(best)})"
 
 
-def again(other: Level, level: Level) -> str:
-    return f"chance may have told them apart ({rate(other)}, {rate(level)}); {other.limit} is looked at again"
-
-
 def found(goal: int, levels: Sequence[Level], tuning: LimitTuning, saturated: str) -> str:
     """Why the knee is where it is: what its neighbours gave, and what more in flight costs."""
     near = min(levels, key=lambda each: abs(each.limit - goal))
@@ -113,6 +109,12 @@ def rests(level: Level | None) -> str:
 
 def odd(seen: Level, known: Level) -> str:
     return f"{rate(seen)} instead of {known.rate:.3g}/s is set aside; only what lasts counts"
+
+
+def misled(goal: int, known: Level) -> str:
+    return (
+        f"after long enough at rest ({rate(known)}) the curve through all limits tried has its knee at {goal}"
+    )
 
 
 def wider(held_at: int, ceiling: int) -> str:

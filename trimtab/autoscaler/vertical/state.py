@@ -88,6 +88,7 @@ class LimitState:
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here
     rested_s: float | None = None  # the last exploration ended
+    looked_s: float | None = None  # the limit was last put in question
     held_at: int = 0  # the ceiling that held the limit down; 0: none did
 
 

@@ -39,7 +39,7 @@ class LimitTuning:
     dispersion_weight: float = 40.0
     """Periods over which the dispersion is remembered: six of each of seven pods."""
 
-    in_step: float = 0.25
+    in_step: float = 0.1
     """Share of the squares of deviations that is left once the age of what is in flight is counted, below
     which completions come in step: of equal requests nothing is left, of independent ones all."""
 
@@ -92,10 +92,6 @@ class LimitTuning:
     sure: float = 0.02
     """Relative error of throughput at the knee with which exploring ends early: less than half of what
     the limit may be off."""
-
-    again: float = 1.6
-    """Relative error of a limit beside the knee, over that of the knee, from which it is seen again rather
-    than the knee: that the knee was seen for about twice as long."""
 
     unlikely: float = 4.0
     """How much worse than the best curve (Akaike) one must be to be left out: a seventh of its weight."""
@@ -162,6 +158,12 @@ class LimitTuning:
 
     rest_s: float = 900.0
     """Rest after exploring, in which no change of the profile is looked for (s)."""
+
+    reconsider_s: float = 3600.0
+    """Rest after which all that was seen is looked at again (s): one change an hour is not unrest."""
+
+    worth: float = 0.2
+    """Difference between two limits (logarithm) that is worth leaving rest for: a fifth of latency."""
 
     apply_s: float = 60.0
     """Time in which a limit must come into force (s); after it, what is in force is what counts."""
