@@ -99,7 +99,7 @@ class Scaling:
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
         if axis.capped_by and (room.pods or 0) < 0:  # what others get of it is no longer its own to hold
-            axis.state = replace(axis.state, pods=decision.pods)
+            axis.state = axis.state._replace(pods=decision.pods)
             axis.checkpoint_at_s = None
         return replace(serving, pods_wanted=decision.pods)
 
@@ -161,7 +161,7 @@ class Scaling:
             state = State(pods=serving.pods_wanted or None)
             axis = self._axes[record.name] = _Axis(number, state, now_s)
         elif axis.revision != number:  # it took over the traffic, and with it what the traffic needs
-            state = replace(inherit(axis.state), pods=serving.pods_wanted or None)
+            state = inherit(axis.state)._replace(pods=serving.pods_wanted or None)
             axis = self._axes[record.name] = _Axis(number, state, now_s + DECIDE_EACH_S)
         return axis
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.core.revision import RevisionKey
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One number of pods that a rule asked for, and why in plain words."""
 
     rule: str
@@ -16,8 +15,7 @@ class Candidate:
     why: str
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     """How many pods a revision should have, and how that came about.
 
     `inputs` are named numbers with their unit last in the name (`arrivals_per_s`, `service_time_s`);
@@ -37,8 +35,7 @@ class Decision:
     candidates: tuple[Candidate, ...] = ()
 
 
-@dataclass(frozen=True)
-class LimitCandidate:
+class LimitCandidate(NamedTuple):
     """One limit that a rule asked for, and why in plain words."""
 
     rule: str
@@ -46,8 +43,7 @@ class LimitCandidate:
     why: str
 
 
-@dataclass(frozen=True)
-class LimitDecision:
+class LimitDecision(NamedTuple):
     """How many requests one pod of a revision may hold in flight, and how that came about.
 
     The fields are those of `Decision`, with limits in place of pods.

@@ -7,10 +7,9 @@ what the faults let through.
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, isfinite
 
 from trimtab.autoscaler.horizontal import Signals, State, Tuning, pods_range
@@ -183,7 +182,7 @@ def memory_bounded(moment: Moment, tuning: Tuning) -> str:
         return f"{len(after.peaks)} peaks remembered for a window of {tuning.down_window_s:g} s"
     if (size := len(pickle.dumps(after))) > STATE_BYTES_MAX:
         return f"a state of {size} bytes"
-    if (size := len(json.dumps(asdict(moment.decision)))) > DECISION_BYTES_MAX:
+    if (size := len(repr(moment.decision))) > DECISION_BYTES_MAX:
         return f"a decision of {size} bytes"
     return ""
 

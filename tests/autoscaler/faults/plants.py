@@ -38,21 +38,21 @@ def _zero(signals: Signals, envoy: str, at_s: float) -> RevisionSignal:
 
 def window_cleared_at_restart(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """An empty window is taken for a window in which nothing was needed: pods leave right after a restart."""
-    full = replace(state, observed_s=max(state.observed_s, tuning.down_window_s))
+    full = state._replace(observed_s=max(state.observed_s, tuning.down_window_s))
     return decide(full, signals, now_s, tuning)
 
 
 def growth_from_the_range(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """Growth is capped relative to the end of the range rather than to what is there."""
     most = max(float(pods_range(signals)[1] * signals.target_concurrency), state.demand)
-    return decide(replace(state, demand=most), signals, now_s, tuning)
+    return decide(state._replace(demand=most), signals, now_s, tuning)
 
 
 def machine_before_range(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """The floor has the last word, so that more pods are asked for than the machine holds."""
     after, decision = decide(state, signals, now_s, tuning)
     floor = pods_range(signals)[0]
-    return after, replace(decision, pods=max(decision.pods, floor))
+    return after, decision._replace(pods=max(decision.pods, floor))
 
 
 def repeated_counts_twice(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
@@ -78,7 +78,7 @@ def late_is_now(state: State, signals: Signals, now_s: float, tuning: Tuning) ->
 
 def window_without_memory(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """The down window holds the last demand rather than the largest."""
-    return decide(replace(state, peaks=state.peaks[-1:]), signals, now_s, tuning)
+    return decide(state._replace(peaks=state.peaks[-1:]), signals, now_s, tuning)
 
 
 def all_leave_at_once(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
@@ -97,7 +97,7 @@ def pause_is_observed(state: State, signals: Signals, now_s: float, tuning: Tuni
     """Time in which nobody reported lets the down window pass: a pause of the controller empties it."""
     newest_s = max([history.newest_s for history in state.envoys], default=now_s)
     passed_s = max(0.0, now_s - newest_s - tuning.fresh_s)
-    return decide(replace(state, observed_s=state.observed_s + passed_s), signals, now_s, tuning)
+    return decide(state._replace(observed_s=state.observed_s + passed_s), signals, now_s, tuning)
 
 
 PLANTS = {

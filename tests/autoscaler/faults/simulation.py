@@ -100,7 +100,7 @@ class Simulation:
         held = float(self.told * world.settings.target)
         world.set(target=target, revision=world.settings.revision + 1)
         self.told = max(self.told, bounds(world.signals())[0])
-        self.state = replace(inherit(self.state), pods=self.told)
+        self.state = inherit(self.state)._replace(pods=self.told)
         self._took_over = min(self._truth.asked(world.now_s), held)
         world.channel.forget(world.now_s)
         self._known_since_s, self.next_s = world.now_s, world.now_s + int(DECIDE_EACH_S)

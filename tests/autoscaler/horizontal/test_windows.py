@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 from trimtab.autoscaler.horizontal.windows import (
-    ASKED,
-    IN_FLIGHT,
     View,
     absorb,
     by_second,
@@ -30,7 +28,7 @@ def seen(*signals: RevisionSignal, now_s: float = 110.0, before: View | None = N
 
 
 def asked(view: View, seconds: int = 20) -> list[float]:
-    return by_second(view, seconds, ASKED, DEFAULT)
+    return list(by_second(view, seconds, DEFAULT).asked)
 
 
 def test_no_signal_is_nothing_known() -> None:
@@ -138,7 +136,7 @@ def test_quiet_seconds_are_those_whose_requests_met_no_queue(signal: Make) -> No
 
 def test_gauges_are_read_by_second_too(signal: Make) -> None:
     view = seen(*[signal(100.0 + i, in_flight=i) for i in range(6)])
-    assert by_second(view, 5, IN_FLIGHT, DEFAULT) == [1, 2, 3, 4, 5]
+    assert by_second(view, 5, DEFAULT).in_flight == (1, 2, 3, 4, 5)
 
 
 def test_history_is_bounded(signal: Make) -> None:

@@ -39,14 +39,19 @@ class SlowRate(NamedTuple):
 def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, tuning: Tuning) -> float:
     """Requests per second to be served. `asked`: arrivals in each of the last seconds, oldest first."""
     wait_s = max(tuning.wait_min_s, tuning.wait_share * service_time_s)
-    known = len(asked)
+    known = min(len(asked), tuning.up_window_s)
     sums = list(accumulate(asked, initial=0.0))
+    end = len(asked) - tuning.short_window_s + 1  # the oldest end of a window that is looked at
     rate = slow.per_s(tuning)
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
-        if width > min(known, tuning.up_window_s):
+        if width > known:
             break
-        first = max(width, known - tuning.short_window_s + 1)
+        first = width if width > end else end
         largest = max(map(sub, sums[first:], sums[first - width :]))
-        certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
-        rate = max(rate, certain / max(width + wait_s, service_time_s))
+        lasts_s = width + wait_s
+        if lasts_s < service_time_s:
+            lasts_s = service_time_s
+        if largest > rate * lasts_s:  # only then the rest can matter
+            certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
+            rate = max(rate, certain / lasts_s)
     return rate

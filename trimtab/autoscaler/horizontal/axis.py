@@ -12,12 +12,12 @@ It reads no clock, keeps nothing outside `State`, and answers the same for the s
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import gain, reasons, service_time, surges
-from trimtab.autoscaler.horizontal.demand import Demand, Given, measure
+from trimtab.autoscaler.horizontal.demand import Demand, Given, Slots, measure
 from trimtab.autoscaler.horizontal.state import (
+    ROUNDING,
     Lull,
     Signals,
     State,
@@ -28,16 +28,7 @@ from trimtab.autoscaler.horizontal.state import (
     slots,
 )
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
-from trimtab.autoscaler.horizontal.windows import (
-    ASKED,
-    IN_FLIGHT,
-    QUEUED,
-    Evidence,
-    View,
-    absorb,
-    by_second,
-    push_peak,
-)
+from trimtab.autoscaler.horizontal.windows import Evidence, View, absorb, by_second, push_peak
 from trimtab.core.decision import Candidate, Decision
 
 
@@ -65,13 +56,14 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     """
     before = _present(state, signals)
     held = max(before, pods_for(state.inherited, signals.target_concurrency) if state.inherited else 0)
-    view = _absorbed(state, signals, now_s, tuning)
+    fleet = slots(signals, tuning)
+    view = _absorbed(state, signals, fleet, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
-        after = replace(state, envoys=view.envoys)
+        after = state._replace(envoys=view.envoys)
         choice, inputs = _without_signals(held, before, silent_s), _fleet_inputs(signals, tuning)
     else:
-        seen = _observe(state, signals, view, now_s, tuning)
+        seen = _observe(state, signals, fleet, view, now_s, tuning)
         after = seen.state
         choice, inputs = _choose(seen, signals, held, tuning), _inputs(seen, signals, tuning)
     wanted, pods, binds, bounds = _bound(choice.won.pods, signals)
@@ -88,7 +80,7 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
         candidates=choice.candidates + bounds,
     )
     # The machine keeps pods from starting, but makes nobody forget those that were there and died.
-    return replace(after, pods=wanted if wanted <= before else max(before, pods)), decision
+    return after._replace(pods=wanted if wanted <= before else max(before, pods)), decision
 
 
 def urgent(state: State, signals: Signals, tuning: Tuning = DEFAULT) -> bool:
@@ -111,37 +103,41 @@ def _present(state: State, signals: Signals) -> int:
     return max(1 if signals.concurrency.min else 0, signals.ready_pods + len(signals.starting_ages_s))
 
 
-def _absorbed(state: State, signals: Signals, now_s: float, tuning: Tuning) -> View:
+def _absorbed(state: State, signals: Signals, fleet: Slots, now_s: float, tuning: Tuning) -> View:
     known = state.service_time
     if known is None:
         return absorb(state.envoys, signals.revision_signals, now_s, tuning)
-    fits = max(state.demand, slots(signals, tuning).expected)
     return absorb(
         state.envoys,
         signals.revision_signals,
         now_s,
         tuning,
         service_time_s=known.mean_s,
-        asked_max_per_s=tuning.growth * fits / max(known.mean_s, tuning.service_min_s),
+        asked_max_per_s=_most(state, fleet, tuning) / max(known.mean_s, tuning.service_min_s),
     )
 
 
-def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: Tuning) -> _Seen:
+def _most(state: State, fleet: Slots, tuning: Tuning) -> float:
+    """The most that demand may be after this decision."""
+    return tuning.growth * max(state.demand, fleet.expected)
+
+
+def _observe(
+    state: State, signals: Signals, fleet: Slots, view: View, now_s: float, tuning: Tuning
+) -> _Seen:
     """Fold one decision's signals into the state, and measure demand."""
-    asked = by_second(view, tuning.up_window_s, ASKED, tuning)
-    in_flight = by_second(view, tuning.short_window_s, IN_FLIGHT, tuning)
-    queued = by_second(view, tuning.short_window_s, QUEUED, tuning)
+    asked, *gauges = by_second(view, tuning.up_window_s, tuning)
+    in_flight, queued = [gauge[-tuning.short_window_s :] for gauge in gauges]
     elapsed_s = _elapsed_s(state, view, len(asked))
     known = service_time.learn(state.service_time, view.evidence, elapsed_s, tuning)
     mean_s = known.mean_s if known else 0.0
     seconds = round(elapsed_s)
-    new = asked[len(asked) - seconds :]
-    slow = state.slow.plus(sum(new), seconds, mean_s, tuning)
+    new = sum(asked[len(asked) - seconds :])
+    slow = state.slow.plus(new, seconds, mean_s, tuning)
     stalled = not view.evidence.completions and min(in_flight) > 0
     stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
-    fleet = slots(signals, tuning)
     demand = measure(Given(asked, in_flight, queued, mean_s, stalled_s, fleet), slow, tuning)
-    most = tuning.growth * max(state.demand, fleet.expected)
+    most = _most(state, fleet, tuning)
     wanted = min(max(demand.total, state.inherited), most)
     complete = now_s - min([history.newest_s for history in view.envoys]) <= tuning.fresh_s
     observed_s = state.observed_s + elapsed_s if complete else state.observed_s
@@ -149,9 +145,9 @@ def _observe(state: State, signals: Signals, view: View, now_s: float, tuning: T
     window_s = down_window_s(signals, tuning)
     peaks = push_peak(state.peaks, observed_s, lasting, window_s)
     largest = peaks[0][1]
-    new_load = sum(new) / seconds * mean_s if seconds else lasting
+    new_load = new / seconds * mean_s if seconds else lasting
     learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
-    idle = not (any(new) or any(in_flight) or any(queued))
+    idle = not (new or any(in_flight) or any(queued))
     is_full = gain.full(in_flight, queued, fleet.ready)
     after = State(
         envoys=view.envoys,
@@ -243,12 +239,12 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
     """Pods that the largest demand of the down window needs, and the seconds until fewer may do."""
     left_s = window_s - state.observed_s
     keep = held if left_s > 0 else 1
+    fewer_do = (held - 1 - tuning.down_slack_pods + ROUNDING) * target
     for at_s, demand in state.peaks:
-        pods = pods_for(demand + tuning.down_slack_pods * target, target)
-        keep = max(keep, min(pods, held))
-        if pods < held:
+        if demand <= fewer_do:
+            keep = max(keep, pods_for(demand + tuning.down_slack_pods * target, target))
             break
-        left_s = max(left_s, window_s - (state.observed_s - at_s))
+        keep, left_s = held, max(left_s, window_s - (state.observed_s - at_s))
     if state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
         keep = max(keep, min(held, pods_for(state.lull.slots + tuning.down_slack_pods * target, target)))
         left_s = max(left_s, lull_left_s)

@@ -52,22 +52,9 @@ class Demand(NamedTuple):
     held: float
     in_flight: float
     queued: float
-    waiting: bool  # more than a pod holds
-
-    @property
-    def total(self) -> float:
-        """Concurrent requests that the pods must be able to hold."""
-        return max(self.load + self.spare, self.held)
-
-    @property
-    def spare(self) -> float:
-        """Slots beside the load: those kept to vary within are also those that drain a backlog."""
-        return max(self.headroom, self.backlog)
-
-    @property
-    def lasting(self) -> float:
-        """What of it is to be held for longer: a backlog is gone soon, and so is what it keeps in flight."""
-        return max(self.load + self.headroom, 0.0 if self.waiting else self.held)
+    spare: float  # beside the load: slots kept to vary within are also those that drain a backlog
+    total: float  # concurrent requests that the pods must be able to hold
+    lasting: float  # what of it is to be held for longer: a backlog, and what it keeps in flight, is gone soon
 
 
 def drain_s(slots: Slots, tuning: Tuning) -> float:
@@ -88,15 +75,21 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     # A queued request needs one slot at most, and less if others follow it there within the drain time.
     backlog = queued * min(1.0, lasts_s / within_s)
     backlog += min(_to_come(given, load, tuning) / within_s, tuning.backlog_max * load)
+    headroom = tuning.headroom * sqrt(load)
+    spare = max(headroom, backlog)
+    held = sum(given.in_flight) / len(given.in_flight)
+    waiting = max(given.queued) >= given.slots.per_pod  # more than a pod holds
     return Demand(
-        arrivals_per_s=rate,
-        load=load,
-        headroom=tuning.headroom * sqrt(load),
-        backlog=backlog,
-        held=sum(given.in_flight) / len(given.in_flight),
-        in_flight=in_flight,
-        queued=queued,
-        waiting=max(given.queued) >= given.slots.per_pod,
+        rate,
+        load,
+        headroom,
+        backlog,
+        held,
+        in_flight,
+        queued,
+        spare,
+        total=max(load + spare, held),
+        lasting=load + headroom if waiting else max(load + headroom, held),
     )
 
 

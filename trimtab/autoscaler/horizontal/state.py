@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ from trimtab.autoscaler.horizontal.windows import EnvoyHistory, Peaks
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange
+
+ROUNDING = 1e-9  # of a pod: what is left of a float's error is none
 
 _RANGE = ConcurrencyRange()
 _NO_ARRIVALS = SlowRate()
@@ -45,8 +47,7 @@ class Signals:
     room_why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What the axis remembers of one revision between decisions. Empty after a restart."""
 
     envoys: tuple[EnvoyHistory, ...] = ()
@@ -73,8 +74,7 @@ def inherit(old: State, new: State | None = None) -> State:
     """
     new = State() if new is None else new
     largest = max(old.peaks[0][1] if old.peaks else 0.0, old.inherited)
-    return replace(
-        new,
+    return new._replace(
         service_time=new.service_time or old.service_time,
         slow=max(new.slow, old.slow, key=lambda slow: slow.arrivals),
         demand=max(new.demand, old.demand),
@@ -85,6 +85,8 @@ def inherit(old: State, new: State | None = None) -> State:
 
 def overdue_pods(signals: Signals, tuning: Tuning = DEFAULT) -> int:
     """How many starting pods are past the time in which a start should have ended: to be replaced."""
+    if not signals.starting_ages_s:
+        return 0
     limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * (signals.start_time_s or 0.0))
     return sum([age_s > limit_s for age_s in signals.starting_ages_s])
 
@@ -99,8 +101,8 @@ def pods_range(signals: Signals) -> tuple[int, int]:
 
 
 def pods_for(demand: float, target: int) -> int:
-    """Pods that hold `demand` concurrent requests; at least 1. The rest of a float's error is no pod."""
-    return max(1, ceil(demand / target - 1e-9))
+    """Pods that hold `demand` concurrent requests; at least 1."""
+    return max(1, ceil(demand / target - ROUNDING))
 
 
 def slots(signals: Signals, tuning: Tuning) -> Slots:

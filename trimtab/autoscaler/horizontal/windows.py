@@ -7,7 +7,8 @@ for which an Envoy reported nothing repeats its last one: a gap is not a lull.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import attrgetter
@@ -27,29 +28,26 @@ _content = attrgetter(
 )
 
 
-class Sample(NamedTuple):
-    """What the windows keep of one signal: a rate per second, and gauges in requests."""
+class Samples(NamedTuple):
+    """What the windows keep of one Envoy's signals, oldest first: a column each, of equal length."""
 
-    at_s: float
-    asked_per_s: float  # arrivals, and rejected ones up to their share
-    in_flight: float
-    queued: float
-
-
-ASKED, IN_FLIGHT, QUEUED = 1, 2, 3  # where they are in a Sample
+    at_s: tuple[float, ...] = ()
+    asked_per_s: tuple[float, ...] = ()  # arrivals, and rejected ones up to their share
+    in_flight: tuple[float, ...] = ()
+    queued: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class EnvoyHistory:
-    """The last samples of one Envoy, oldest first; at least one."""
+class EnvoyHistory(NamedTuple):
+    """The last samples of one Envoy; at least one."""
 
     envoy: str
-    samples: tuple[Sample, ...]
+    samples: Samples = Samples()
+    queued_s: float = -inf  # when requests were last queued there
 
     @property
     def newest_s(self) -> float:
         """When this Envoy was last heard of."""
-        return self.samples[-1].at_s
+        return self.samples.at_s[-1]
 
 
 @dataclass(slots=True)
@@ -65,14 +63,24 @@ class Evidence:
     quiet_completions: float = 0.0  # of seconds whose requests have met no queue
     quiet_request_s: float = 0.0  # time at Envoy of those
 
-    def add(self, signal: RevisionSignal, quiet: bool) -> None:
-        """Count one signal."""
-        self.seconds += signal.period_s
-        self.arrivals += signal.arrivals
-        self.rejected += signal.rejected
-        self.completions += signal.completions
-        self.in_flight_s += signal.in_flight * signal.period_s
-        if quiet:
+    def add(self, signals: Sequence[RevisionSignal], quiet: Sequence[RevisionSignal]) -> None:
+        """Count the new signals of one Envoy, of which the quiet ones met no queue."""
+        span_s = in_flight_s = 0.0
+        arrivals = rejected = completions = 0
+        for signal in signals:
+            period_s = signal.period_s
+            span_s += period_s
+            in_flight_s += signal.in_flight * period_s
+            arrivals += signal.arrivals
+            rejected += signal.rejected
+            completions += signal.completions
+        self.span_s = max(self.span_s, span_s)
+        self.seconds += span_s
+        self.arrivals += arrivals
+        self.rejected += rejected
+        self.completions += completions
+        self.in_flight_s += in_flight_s
+        for signal in quiet:
             self.quiet_completions += signal.completions
             self.quiet_request_s += signal.request_time_s
 
@@ -83,6 +91,17 @@ class View(NamedTuple):
     envoys: tuple[EnvoyHistory, ...]
     newest_s: float  # of any Envoy; minus infinity if none is known
     evidence: Evidence
+
+
+class Seconds(NamedTuple):
+    """The last seconds, oldest first, at least one; all Envoys together."""
+
+    asked: Sequence[float]  # arrivals in each
+    in_flight: Sequence[float]
+    queued: Sequence[float]
+
+
+_Second = tuple[float, float, float]  # one of `Seconds`
 
 
 class _Believed(NamedTuple):
@@ -112,13 +131,11 @@ def absorb(
         if _plausible(signal, now_s):
             arrived.setdefault(signal.envoy, []).append(signal)
     evidence = Evidence()
-    before = {history.envoy: history for history in envoys}
+    known = {history.envoy: history for history in envoys}
+    believed = _Believed(service_time_s, asked_max_per_s)
     for envoy, new in arrived.items():
-        known = before[envoy].samples if envoy in before else ()
-        before[envoy] = EnvoyHistory(
-            envoy, _merge(known, new, evidence, _Believed(service_time_s, asked_max_per_s), tuning)
-        )
-    alive = [history for history in before.values() if now_s - history.newest_s < tuning.forget_s]
+        known[envoy] = _merge(known.get(envoy) or EnvoyHistory(envoy), new, evidence, believed, tuning)
+    alive = [history for history in known.values() if now_s - history.newest_s < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
     newest_s = max([history.newest_s for history in alive], default=-inf)
@@ -132,15 +149,19 @@ def share_left(age_s: float, tuning: Tuning) -> float:
     return max(0.0, (tuning.forget_s - age_s) / (tuning.forget_s - tuning.fresh_s))
 
 
-def by_second(view: View, seconds: int, field: int, tuning: Tuning) -> list[float]:
-    """A field of `Sample` (its index) summed over Envoys, for each of the last seconds, oldest first.
+def by_second(view: View, seconds: int, tuning: Tuning) -> Seconds:
+    """The last so many seconds (at least 1), summed over Envoys; fewer if the oldest sample is younger.
 
-    At least one; fewer than `seconds` if the oldest sample is younger: what was before it is unknown.
+    What was before the first sample is unknown, not zero.
     """
-    oldest_s = min([history.samples[0].at_s for history in view.envoys])
+    if seconds < 1:
+        raise ValueError(f"a window of {seconds} s holds no second")
+    oldest_s = min([history.samples.at_s[0] for history in view.envoys])
     known = min(seconds, int(view.newest_s - oldest_s + 1.5))
-    lines = [_line(history.samples, view.newest_s, known, field, tuning) for history in view.envoys]
-    return lines[0] if len(lines) == 1 else [sum(values) for values in zip(*lines, strict=True)]
+    lines = [_line(history.samples, view.newest_s, known, tuning) for history in view.envoys]
+    if len(lines) == 1:
+        return lines[0]
+    return Seconds(*[tuple(map(sum, zip(*column, strict=True))) for column in zip(*lines, strict=True)])
 
 
 def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks:
@@ -172,50 +193,64 @@ def _plausible(signal: RevisionSignal, now_s: float) -> bool:
 
 
 def _merge(
-    samples: tuple[Sample, ...],
+    history: EnvoyHistory,
     signals: list[RevisionSignal],
     evidence: Evidence,
     believed: _Believed,
     tuning: Tuning,
-) -> tuple[Sample, ...]:
-    """One Envoy's samples with its new signals; what is new is added to `evidence`."""
+) -> EnvoyHistory:
+    """One Envoy's history with its new signals; what is new is added to `evidence`."""
+    envoy, samples, queued_s = history
     keep_s = tuning.up_window_s + 2  # one for the first second's begin, one for jitter
-    new = _unseen(samples, signals, keep_s)
-    last_queued_s = max([sample.at_s for sample in samples if sample.queued], default=-inf)
-    added: list[Sample] = []
-    span_s = 0.0
+    new = _unseen(samples.at_s, signals, keep_s)
+    if not new:
+        return history
+    most_per_s, quiet = believed.asked_max_per_s, []
+    times: list[float] = []
+    askeds: list[float] = []
+    in_flights: list[float] = []
+    queueds: list[float] = []
     for signal in new:
-        asked = signal.arrivals + min(signal.rejected, tuning.rejected_share * max(1, signal.arrivals))
-        asked_per_s = min(asked / signal.period_s, believed.asked_max_per_s)
-        sample = Sample(signal.at_s, asked_per_s, signal.in_flight, signal.queued)
-        if signal.queued:
-            last_queued_s = signal.at_s
-        evidence.add(signal, quiet=signal.at_s - signal.period_s - believed.service_time_s > last_queued_s)
-        span_s += signal.period_s
-        added.append(sample)
-    evidence.span_s = max(evidence.span_s, span_s)
-    merged = (*samples, *added)
-    if added and samples and added[0].at_s < samples[-1].at_s:
-        merged = tuple(sorted(merged))
-    oldest_s = merged[-1].at_s - keep_s
-    first = 0
-    while merged[first].at_s < oldest_s:
-        first += 1
-    return merged[first:]
+        at_s, period_s, queued = signal.at_s, signal.period_s, signal.queued
+        asked: float = signal.arrivals
+        if signal.rejected:
+            asked += min(signal.rejected, tuning.rejected_share * max(1.0, asked))
+        asked /= period_s
+        if queued:
+            queued_s = max(queued_s, at_s)
+        if at_s - period_s - believed.service_time_s > queued_s:
+            quiet.append(signal)
+        times.append(at_s)
+        askeds.append(asked if asked < most_per_s else most_per_s)
+        in_flights.append(signal.in_flight)
+        queueds.append(queued)
+    evidence.add(new, quiet)
+    return EnvoyHistory(envoy, _joined(samples, (times, askeds, in_flights, queueds), keep_s), queued_s)
+
+
+def _joined(samples: Samples, added: Sequence[Sequence[float]], keep_s: float) -> Samples:
+    """The samples with more of them, all in order of their time, those of the last `keep_s` seconds."""
+    if samples.at_s and added[0][0] < samples.at_s[-1]:  # late ones take their place
+        rows = sorted([*zip(*samples, strict=True), *zip(*added, strict=True)])
+        added = list(zip(*[row for row in rows if row[0] >= rows[-1][0] - keep_s], strict=True))
+        samples = Samples()
+    first = bisect_left(samples.at_s, added[0][-1] - keep_s)
+    joined = [(*old[first:], *new) for old, new in zip(samples, added, strict=True)]
+    return Samples(*joined)
 
 
 def _unseen(
-    samples: tuple[Sample, ...], signals: list[RevisionSignal], keep_s: float
+    times_s: tuple[float, ...], signals: list[RevisionSignal], keep_s: float
 ) -> list[RevisionSignal]:
-    """The signals that are not in `samples`, by time; of two with the same time, always the same one."""
-    last_s = samples[-1].at_s if samples else -inf
+    """The signals of other times than these, by time; of two with the same time, always the same one."""
+    last_s = times_s[-1] if times_s else -inf
     for signal in signals:
         if signal.at_s <= last_s:
             break
         last_s = signal.at_s
     else:
         return signals  # in order and new: the usual case
-    known = {sample.at_s for sample in samples}
+    known = set(times_s)
     newest_s = max(last_s, *[signal.at_s for signal in signals])
     chosen = {
         signal.at_s: signal
@@ -225,33 +260,30 @@ def _unseen(
     return list(chosen.values())
 
 
-def _line(
-    samples: tuple[Sample, ...], newest_s: float, known: int, field: int, tuning: Tuning
-) -> list[float]:
-    """One Envoy's values by second: holes repeat the value before, and fade once it is silent."""
-    recent = samples[-known:]
-    aligned = recent[-1][0] == newest_s and abs(newest_s - recent[0][0] - known + 1) < 0.5
-    if aligned and len(recent) == known:
-        return [sample[field] for sample in recent]  # one a second: the usual case
-    values = [0.0] * known
-    carried = 0.0
-    filled = 0
+def _line(samples: Samples, newest_s: float, known: int, tuning: Tuning) -> Seconds:
+    """One Envoy's seconds: holes repeat the one before, and fade once it is silent."""
+    times = samples.at_s[-known:]
+    aligned = times[-1] == newest_s and abs(newest_s - times[0] - known + 1) < 0.5
+    if aligned and len(times) == known:  # one a second: the usual case
+        return Seconds(samples.asked_per_s[-known:], samples.in_flight[-known:], samples.queued[-known:])
+    line: list[_Second] = []
+    carried: _Second = (0.0, 0.0, 0.0)
     last = known - 1
-    for sample in samples:
-        index = last - int(newest_s - sample[0] + 0.5)
-        value = sample[field]
-        if index < 0:
-            carried = value
-            continue
-        while filled < index:
-            values[filled] = carried
-            filled += 1
-        if filled > index:  # two in one second, by jitter: the hole beside them gets their mean too
-            value = (values[index] + value) / 2
-        values[index] = carried = value
-        filled = index + 1
-    silent_since = last - (newest_s - samples[-1].at_s)
-    while filled < known:
-        values[filled] = carried * share_left(filled - silent_since, tuning)
-        filled += 1
-    return values
+    for at_s, *sample in zip(*samples, strict=True):
+        second, index = (sample[0], sample[1], sample[2]), last - int(newest_s - at_s + 0.5)
+        if index >= 0:
+            line += [carried] * (index - len(line))
+            if len(line) > index:  # two in one second, by jitter: the hole beside them gets their mean too
+                carried = line[index] = _mean(line[index], second)
+                continue
+            line.append(second)
+        carried = second
+    silent_since = last - (newest_s - samples.at_s[-1])
+    while len(line) < known:
+        left = share_left(len(line) - silent_since, tuning)
+        line.append((carried[0] * left, carried[1] * left, carried[2] * left))
+    return Seconds(*zip(*line, strict=True))
+
+
+def _mean(one: _Second, other: _Second) -> _Second:
+    return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2, (one[2] + other[2]) / 2
