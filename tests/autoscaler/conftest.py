@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 
@@ -81,13 +82,17 @@ class Run:
 
 @dataclass
 class Revision:
-    """Pods behind one first-in-first-out queue. `start_s` is a cold start, `target` the exact limit."""
+    """Pods behind one first-in-first-out queue. `start_s` is a cold start, `target` the exact limit.
+
+    All requests pass one dependency, one after another, while they are in their pods: at `shared_per_s`.
+    """
 
     target: int = 1
     start_s: float = 2.0
     concurrency: ConcurrencyRange = field(default_factory=lambda: ConcurrencyRange(1, 100_000))
     tuning: Tuning = field(default_factory=Tuning)
     begin_cold: bool = False
+    shared_per_s: float = inf
 
     def run(self, arrivals: Iterable[tuple[float, float]], until_s: float, phase_s: float = 0.01) -> Run:
         """Serve (time, service time) pairs, with a decision each 5 s from 5 + `phase_s` on."""
@@ -100,6 +105,7 @@ class Revision:
         starting: list[float] = [self.start_s] if self.begin_cold else []
         fresh: list[RevisionSignal] = []
         flush_s, decide_s = 1.0, 5.0 + phase_s
+        shared_s = 0.0  # when the dependency is free
         while True:
             now = min(
                 flush_s,
@@ -143,7 +149,8 @@ class Revision:
             while queue and len(busy) < ready * self.target:
                 at, service = queue.popleft()
                 run.waits_s.append(now - at)
-                heapq.heappush(busy, (now + service, at))
+                shared_s = max(shared_s, now) + 1.0 / self.shared_per_s
+                heapq.heappush(busy, (max(now + service, shared_s), at))
 
 
 @dataclass

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+import pytest
 
 from trimtab.autoscaler.horizontal import Signals, State, decide
 from trimtab.core.decision import Decision
@@ -64,3 +68,32 @@ def test_it_grows_again_when_the_dependency_has_recovered(
     stopped = [decision.pods for decision in told if decision.rule == "no gain"]
     assert stopped
     assert told[-1].pods > stopped[0]
+
+
+def poisson(per_s: Callable[[float], float], service_s: float, until_s: float) -> Iterator[tuple[float, float]]:
+    """(time, service time) of independent requests, exponential ones, from a seed."""
+    drawn, at_s = Random(1), 0.0
+    while (at_s := at_s + drawn.expovariate(per_s(at_s))) <= until_s:
+        yield at_s, drawn.expovariate(1.0 / service_s)
+
+
+@pytest.mark.parametrize("start_s", [2.0, 10.0, 30.0])
+def test_pods_that_take_their_time_to_start_hide_nothing(revision: Any, start_s: float) -> None:
+    """A dependency that answers 100/s, of which 150/s are asked: each decision finds other pods ready."""
+    load = poisson(lambda at_s: 30 if at_s < 120 else 150, 0.1, 400.0)
+    run = revision(target=4, start_s=start_s, shared_per_s=100.0).run(load, 400.0)
+    stopped = [decision for decision in run.decisions if decision.rule == "no gain"]
+    assert stopped
+    assert stopped[0].at_s < 120 + start_s + 40
+    assert run.decisions[-1].pods == stopped[0].pods < 60
+    assert "something that they share is slow" in run.decisions[-1].reason
+
+
+@pytest.mark.parametrize("service_s", [0.1, 2.0, 30.0])
+def test_new_pods_whose_requests_last_are_not_taken_for_useless(revision: Any, service_s: float) -> None:
+    """30 s requests complete 30 s after a new pod is full: until then it has brought nothing."""
+    slots = 80.0
+    load = poisson(lambda at_s: slots / service_s * (0.1 if at_s < 200 else 1.0), service_s, 600.0)
+    run = revision(target=4, start_s=10.0).run(load, 600.0)
+    assert "no gain" not in {decision.rule for decision in run.decisions}
+    assert run.decisions[-1].pods >= slots / 4

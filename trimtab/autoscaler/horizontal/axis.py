@@ -148,7 +148,7 @@ def _observe(
     new_load = new / seconds * mean_s if seconds else lasting
     learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
     idle = not (new or any(in_flight) or any(queued))
-    is_full = gain.full(in_flight, queued, fleet.ready)
+    pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
     after = State(
         envoys=view.envoys,
         pods=state.pods,
@@ -162,9 +162,7 @@ def _observe(
         surges=learned,
         spare=min(surges.spare(learned, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
-        gain=gain.compare(state.gain, signals.ready_pods, view.evidence, tuning)
-        if is_full
-        else gain.NOTHING_KNOWN,
+        gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
     )
     return _Seen(after, demand, view.evidence)
 

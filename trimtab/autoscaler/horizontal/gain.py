@@ -2,6 +2,10 @@
 
 Where a database, a disk or the cores of one machine bind all pods alike, each new pod only makes the others
 slower. Then growth stops at what there is, until throughput rises or requests no longer wait.
+
+A pod counts once it has been ready for longer than a request takes: before, it is full and has completed
+nothing. An example: 4 full pods answer 100/s. 6 that have been ready for 5 s and for as long as 4 × 4 slots
+at 100/s take for a request (0.16 s) answer 101/s, and so do 8 and 8 again: growth stops at 8.
 """
 
 from __future__ import annotations
@@ -15,6 +19,13 @@ from trimtab.autoscaler.horizontal.windows import Evidence
 FULL = 0.9  # of what ready pods can hold: balancing leaves a slot open now and then
 
 
+class Ready(NamedTuple):
+    """So many pods were ready from a time on."""
+
+    at_s: float  # observed seconds
+    pods: int
+
+
 class Gain(NamedTuple):
     """Throughput that full pods had, to compare with; in how many decisions more of them brought none."""
 
@@ -23,6 +34,7 @@ class Gain(NamedTuple):
     missing: int = 0
     pods_now: int = 0  # of the last decision that compared
     per_s_now: float = 0.0
+    ready: tuple[Ready, ...] = ()  # at each change, back to when what is full now began to count
 
     def is_missing(self, tuning: Tuning) -> bool:
         """Whether more pods would not help."""
@@ -32,23 +44,59 @@ class Gain(NamedTuple):
 NOTHING_KNOWN = Gain()
 
 
+class Pods(NamedTuple):
+    """The pods as one decision sees them; gauges of the last seconds, oldest first."""
+
+    ready: int
+    per_pod: float  # requests that one holds
+    in_flight: Sequence[float]
+    queued: Sequence[float]
+
+
+def follow(
+    gain: Gain, pods: Pods, evidence: Evidence, at_s: float, service_time_s: float, tuning: Tuning
+) -> Gain:
+    """After a decision at `at_s` (observed seconds). What was known stays while any second sees a queue."""
+    if not max(pods.queued):
+        return NOTHING_KNOWN
+    lasts_s = gain.pods * pods.per_pod / gain.per_s if gain.pods else service_time_s
+    since_s = at_s - tuning.help_settle_s - tuning.help_settle_times * lasts_s
+    ready = _ready(gain.ready, pods.ready, at_s, since_s, tuning)
+    settled = min([each.pods for each in ready]) if ready[0].at_s <= since_s else 0
+    if settled and full(pods.in_flight, pods.queued, settled * pods.per_pod):
+        gain = compare(gain, settled, evidence, tuning)
+    return gain._replace(ready=ready)
+
+
+def _ready(
+    ready: tuple[Ready, ...], pods: int, at_s: float, since_s: float, tuning: Tuning
+) -> tuple[Ready, ...]:
+    """With the pods of now; without what was over before `since_s`, so that it is bounded."""
+    if not ready or ready[-1].pods != pods:
+        ready = (*ready, Ready(at_s, pods))
+    first = 0
+    while first + 1 < len(ready) and ready[first + 1].at_s <= since_s:
+        first += 1
+    return ready[max(first, len(ready) - tuning.help_changes_max) :]
+
+
 def full(in_flight: Sequence[float], queued: Sequence[float], ready_slots: float) -> bool:
-    """Whether throughout the last seconds all ready pods were full and requests waited."""
+    """Whether throughout the last seconds all these slots were full and requests waited."""
     return ready_slots > 0 and min(queued) > 0 and min(in_flight) >= FULL * ready_slots
 
 
-def compare(gain: Gain, ready_pods: int, evidence: Evidence, tuning: Tuning) -> Gain:
-    """After a decision whose ready pods were full."""
+def compare(gain: Gain, pods: int, evidence: Evidence, tuning: Tuning) -> Gain:
+    """After a decision in which so many pods were full."""
     if evidence.completions < tuning.help_requests or not evidence.span_s:
         return gain
     per_s = evidence.completions / evidence.span_s
-    anew = Gain(ready_pods, per_s)
-    if not gain.pods or ready_pods < gain.pods:
+    anew = Gain(pods, per_s)
+    if not gain.pods or pods < gain.pods:
         return anew
-    grown = ready_pods / gain.pods - 1.0
+    grown = pods / gain.pods - 1.0
     told = grown >= tuning.help_pods - 1.0
     if per_s > gain.per_s * (1.0 + tuning.help_gain * (grown if told else 1.0)):
         return anew
     if not told:
         return gain
-    return Gain(gain.pods, gain.per_s, min(gain.missing + 1, tuning.help_decisions), ready_pods, per_s)
+    return Gain(gain.pods, gain.per_s, min(gain.missing + 1, tuning.help_decisions), pods, per_s)

@@ -162,6 +162,15 @@ class Tuning:
     help_requests: float = 50.0
     """Completions that a decision needs to tell it: known to a seventh."""
 
+    help_settle_s: float = 5.0
+    """Age from which a pod counts for it (s): a decision's worth of seconds in which it was full."""
+
+    help_settle_times: float = 1.5
+    """The same in times that a request took with fewer pods: what a new pod lets in is to have completed."""
+
+    help_changes_max: int = 24
+    """Changes of the number of ready pods that are looked back at: two minutes of them."""
+
     help_decisions: int = 3
     """Decisions in a row that must tell it: 15 s, in which caches and connections of new pods are warm."""
 
