@@ -208,7 +208,11 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
         candidates = (load, up)
     if up.pods > held and state.gain.is_missing(tuning):
         none = Candidate("no gain", held, reasons.no_gain(state.gain))
-        return _Choice(none, none.rule, reasons.NO_GAIN_CHANGE, (*candidates, none))
+        left_s = state.gain.tried_again_s(tuning) - state.observed_s
+        return _Choice(none, none.rule, reasons.no_gain_change(left_s), (*candidates, none))
+    if up.pods > max(held, most := state.gain.most(tuning)):
+        few = Candidate("no gain", max(held, int(most)), reasons.tried(state.gain))
+        return _Choice(few, few.rule, reasons.MORE_ANSWERS, (*candidates, few))
     if up.pods >= held or held <= pods_range(signals)[0]:
         change = f"demand above {up.pods * target} concurrent requests" if not capped else "the next decision"
         return _Choice(up, "growth" if capped else "", change, candidates)
