@@ -206,6 +206,10 @@ class Tuning:
     ten decisions, in any of which a rise stops it."""
 
     # -- what is known --------------------------------------------------------------------------
+    zero_after_loss_s: float = 3600.0
+    """Time for which the last pod stays after an Envoy fell silent that had requests (s): if only its
+    statistics are lost they go on, and one pod costs less than nobody's answer to them."""
+
     fresh_s: float = 10.0
     """Age up to which the last signal of an Envoy still speaks for it (s): two decisions. It comes
     each second; a slow second, a pause of the collector or a lost message is not news."""
@@ -220,6 +224,10 @@ class Tuning:
 
     overdue_min_s: float = 30.0
     """No pod is overdue before this age (s): start times of a few seconds vary by more than 3."""
+
+    overdue_unknown_s: float = 300.0
+    """Age from which a pod is overdue while nothing is known of how long starts take (s): a model of 13 GB
+    from a cold disk. A shorter one would replace the first pod again and again, and none would be ready."""
 
 
 DEFAULT = Tuning()
