@@ -8,7 +8,7 @@ How Envoy counts (tried with 1.40), and hence what the numbers of a signal are m
     upstream_rq_pending_overflow  refused because too many waited; never tried again
     upstream_rq_pending_failure_eject, upstream_rq_cancelled
                                   attempts that ended while they waited: no connection, client gone or timeout
-    upstream_cx_none_healthy      attempts for which there was no pod
+    upstream_cx_none_healthy      attempts for which there was no pod: refused too, since callers come again
     upstream_rq_retry             attempts that were not a request's first
     upstream_rq_time              time of each request that a pod answered, waiting and retries included
     upstream_rq_xx, class 5       answers 5xx as the caller got them; refused ones are among them
@@ -86,7 +86,7 @@ def _revision_signal(
         period_s=period_s,
         arrivals=max(0, counts.attempts + counts.queued - waited),
         completions=times.count if times else 0,
-        rejected=counts.rejected,
+        rejected=counts.rejected + counts.without_pod,
         failed=max(0, counts.answered_5xx - counts.rejected),
         in_flight=counts.in_flight,
         queued=counts.queued,
