@@ -60,12 +60,12 @@ def test_a_first_revision_starts_its_pods_and_serves_with_the_first_that_is_read
     assert (first.serving, first.complete, first.starts) == (1, False, ())
 
 
-def test_an_update_waits_for_as_many_pods_as_the_old_revision_needs() -> None:
-    old = facts(1, 2, pod(1, 0), pod(1, 1))
-    short = facts(2, 2, pod(2, 0), pod(2, 1, PodPhase.STARTING))
+def test_an_update_waits_for_as_many_pods_as_the_traffic_needs() -> None:
+    old = facts(1, 1, pod(1, 0))
+    short = facts(2, 3, pod(2, 0), pod(2, 1, PodPhase.STARTING), to_take_over=2)
     steps = plan(record(2, 1), {1: old, 2: short}, routes_settled=True, now_s=NOW_S)
     assert (steps.serving, steps.leaves) == (1, ())
-    enough = facts(2, 2, pod(2, 0), pod(2, 1))
+    enough = facts(2, 3, pod(2, 0), pod(2, 1), to_take_over=2)
     steps = plan(record(2, 1), {1: old, 2: enough}, routes_settled=True, now_s=NOW_S)
     assert steps.serving == 2
     assert steps.leaves == (), "Envoy does not know the new route yet"

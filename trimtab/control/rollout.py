@@ -2,9 +2,9 @@
 
 The plan compares whole states: what is wanted, and which pods are there. It is computed anew at
 each look, so it may be repeated, and a control plane that was killed anywhere goes on from what
-it finds. Worked example: revision 3 serves with 4 pods wanted, revision 4 is wanted. Revision 4
-gets 4 pods; when 4 are ready it takes the traffic; once Envoy has acknowledged the routes, the
-pods of revision 3 leave.
+it finds. Worked example: revision 3 serves with 4 pods wanted, revision 4 is wanted, and a pod of it
+holds half as much. Revision 4 gets 8 pods; when 8 are ready it takes the traffic; once Envoy has
+acknowledged the routes, the pods of revision 3 leave.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class RevisionFacts:
     leaving: frozenset[str] = frozenset()  # ids of pods that Envoy was told to drain
     gone_from_envoy: frozenset[str] = frozenset()  # of those, the ones past the point of return
     wanted: int = 1
+    to_take_over: int = 1  # how many must be ready before it takes the traffic of another
     capped: bool = False  # the machine has no room for one more pod
 
     @property
@@ -181,7 +182,7 @@ def _takes_over(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
     ready = len(wanted.ready())
     if serving is None or serving.number == wanted.number or not serving.ready():
         return ready >= 1
-    return ready >= max(1, serving.wanted)
+    return ready >= max(1, wanted.to_take_over)
 
 
 def _enough(facts: RevisionFacts) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range, urgent
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
+from trimtab.autoscaler.horizontal.state import pods_for
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, shortened
 from trimtab.control.decisions import Logged, decision_message, limit_message
 from trimtab.control.limits import Limits, PodSignals
@@ -47,6 +49,13 @@ class _Axis:
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
     start_time_s: float | None = None  # slowest start among the pods that were there last
     checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
+
+
+class Begin(NamedTuple):
+    """What a revision that does not serve yet should have."""
+
+    pods: int
+    to_take_over: int  # of these, those that hold what the traffic needs: ready before it is theirs
 
 
 def no_pod_signals(_revision: RevisionKey) -> tuple[PodSignal, ...]:
@@ -103,21 +112,43 @@ class Scaling:
             axis.checkpoint_at_s = None
         return replace(serving, pods_wanted=decision.pods)
 
-    def first_pods(
-        self, record: EndpointRecord, newest: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
-    ) -> int:
-        """The fewest pods that the range allows: what a revision begins with."""
+    def begin(
+        self,
+        record: EndpointRecord,
+        newest: RevisionRecord,
+        serving: RevisionRecord | None,
+        pods: tuple[Pod, ...],
+        room_for: RoomFor,
+    ) -> Begin:
+        """The fewest pods that the range allows and, in an update, no fewer than the traffic needs.
+
+        That is slots divided by the new revision's own limit: what 40 pods with one request each hold, one
+        pod may hold that bears 50, and the other way round.
+        """
         target = target_concurrency(record, newest)
-        concurrency, most = record.spec.models[0].concurrency, record.spec.max_pods
-        signals = Signals(
-            newest.revision.key, target_concurrency=target, concurrency=concurrency, max_pods=most
+        concurrency, ceiling = record.spec.models[0].concurrency, record.spec.max_pods
+        floor, most = pods_range(
+            Signals(newest.revision.key, target_concurrency=target, concurrency=concurrency, max_pods=ceiling)
         )
-        floor = pods_range(signals)[0]
-        if not record.serving_revision:  # it makes no decision yet, and waits for its floor all the same
+        if serving is None:  # it makes no decision yet, and waits for its floor all the same
             room = room_for(newest.revision)
             free = floor if room.pods is None else len(pods) + room.pods
             self._sharing.note(record.name, Standing(floor, min(floor, free), floor, room.pod_bytes))
-        return floor
+            return Begin(floor, 1)
+        needed = min(most, pods_for(self._slots_needed(record, serving), target))
+        return Begin(max(floor, needed), needed)
+
+    def _slots_needed(self, record: EndpointRecord, serving: RevisionRecord) -> float:
+        """Requests in flight for which the traffic needs room; never more than what serves has room for.
+
+        Demand is believed once it was seen for as long as a rise is looked for. Before that, as after a
+        restart in the middle of a rollout, all that is held may be needed.
+        """
+        held = serving.pods_wanted * target_concurrency(record, serving)
+        axis = self._axes.get(record.name)
+        if axis is None or axis.state.observed_s < self._tuning.up_window_s:
+            return held
+        return min(held, inherit(axis.state).inherited + axis.state.spare)
 
     def record_decisions(self) -> None:
         """Write down what was decided and learned since the last call, all at once.
