@@ -141,8 +141,11 @@ def test_pods_that_die_of_one_cause_count_once_and_a_later_one_again() -> None:
 
 
 def test_a_start_beyond_its_deadline_is_final_and_long_service_forgives() -> None:
-    overdue = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - MODEL.start_timeout_s)
-    assert after_failure(revision(1), overdue, NOW_S).failures == FAILURES_MAX
+    in_vain = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - 5, start_time_s=MODEL.start_timeout_s)
+    assert after_failure(revision(1), in_vain, NOW_S).failures == FAILURES_MAX
+    stepped = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - 3_600, start_time_s=5.0)
+    after = after_failure(revision(1, failed_at_s=NOW_S - 7_200), stepped, NOW_S)
+    assert after.failures == 1, "the wall clock went forward by an hour"
     served = replace(pod(1, 1, PodPhase.FAILED), started_at_s=NOW_S - 500, ready_at_s=NOW_S - 400)
     assert after_failure(revision(1, failures=2), served, NOW_S).failures == 0
     young = replace(pod(1, 2), ready_at_s=NOW_S - 10)

@@ -129,6 +129,24 @@ async def test_what_takes_over_the_traffic_begins_with_what_the_traffic_needs(
         assert wanted(plane, 2) >= before, "the old one's window still holds"
 
 
+@pytest.mark.parametrize("step_s", [-3_600.0, 3_600.0])
+async def test_a_step_of_the_wall_clock_makes_no_start_longer_or_shorter(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    await served(plane, spec(1))
+    plane.load[IRIS] = 3.5
+    with monkeypatch.context() as slow:
+        slow.setattr(plane.fleet, "tick", lambda: None)
+        await plane.until(lambda: "starting" in plane.phases(1))
+        plane.clock._wall_s += step_s
+        await plane.seconds(6)
+        inputs = {given.name: given.value for given in decisions(plane)[0].inputs}
+        assert (inputs["overdue_pods"], inputs["starting_pods"]) == (0, plane.phases(1).count("starting"))
+    await plane.seconds(10)
+    inputs = {given.name: given.value for given in decisions(plane)[0].inputs}
+    assert 0 < inputs["start_time_s"] < 20
+
+
 async def test_a_restart_keeps_the_number_that_was_wanted(
     new_plane: Callable[..., Any], tmp_path: Path, spec: Spec
 ) -> None:

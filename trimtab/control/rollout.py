@@ -133,8 +133,8 @@ def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRec
         return replace(record, failures=0)
     if pod.started_at_s <= record.failed_at_s <= now_s:
         return record
-    overdue = pod.ready_at_s is None and now_s - pod.started_at_s >= record.revision.model.start_timeout_s
-    return replace(record, failures=FAILURES_MAX if overdue else record.failures + 1, failed_at_s=now_s)
+    in_vain = pod.ready_at_s is None and (pod.start_time_s or 0.0) >= record.revision.model.start_timeout_s
+    return replace(record, failures=FAILURES_MAX if in_vain else record.failures + 1, failed_at_s=now_s)
 
 
 def after_refusal(record: RevisionRecord, now_s: float) -> RevisionRecord:

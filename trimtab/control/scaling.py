@@ -239,8 +239,7 @@ class Scaling:
         start_time_s: float | None,
     ) -> Signals:
         """All but the room."""
-        now_s = self._clock.wall_s()
-        starting = [max(0.0, now_s - pod.started_at_s) for pod in pods if pod.phase is PodPhase.STARTING]
+        starting = [pod.start_time_s or 0.0 for pod in pods if pod.phase is PodPhase.STARTING]
         return Signals(
             revision=serving.revision.key,
             revision_signals=taken,
@@ -281,6 +280,6 @@ class Scaling:
 
 
 def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:
-    """Of the pods that are there; a clock that was set back meanwhile makes none below 0."""
-    took_s = [pod.ready_at_s - pod.started_at_s for pod in pods if pod.ready_at_s is not None]
-    return max(0.0, *took_s) if took_s else None
+    """Of the pods that are there."""
+    took_s = [pod.start_time_s for pod in pods if pod.phase is PodPhase.READY]
+    return max([each_s for each_s in took_s if each_s is not None], default=None)
