@@ -147,6 +147,16 @@ async def test_a_step_of_the_wall_clock_makes_no_start_longer_or_shorter(
     assert 0 < inputs["start_time_s"] < 20
 
 
+async def test_one_slow_start_among_nine_does_not_make_starts_slow(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1, low=10))
+    await plane.until(lambda: plane.phases(1) == ["ready"] * 10)
+    for index, (pod_id, pod) in enumerate(list(plane.fleet.there.items())):
+        plane.fleet.there[pod_id] = replace(pod, start_time_s=200.0 if index == 9 else 3.0)
+    await plane.seconds(6)
+    inputs = {given.name: given.value for given in decisions(plane)[0].inputs}
+    assert inputs["start_time_s"] == 3.0
+
+
 async def test_a_restart_keeps_the_number_that_was_wanted(
     new_plane: Callable[..., Any], tmp_path: Path, spec: Spec
 ) -> None:

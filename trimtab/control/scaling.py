@@ -11,6 +11,7 @@ from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
 from trimtab.autoscaler.horizontal.state import pods_for
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, shortened
+from trimtab.autoscaler.starts import typical_start_s
 from trimtab.control.decisions import Logged, decision_message, limit_message
 from trimtab.control.limits import Limits, PodSignals
 from trimtab.control.metrics import Metrics
@@ -47,7 +48,7 @@ class _Axis:
     state: State
     next_at_s: float
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
-    start_time_s: float | None = None  # slowest start among the pods that were there last
+    start_time_s: float | None = None  # what a start typically took, of the pods that were there last
     checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
 
 
@@ -96,7 +97,7 @@ class Scaling:
         if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
             return replace(serving, pods_wanted=max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
-        axis.start_time_s = _slowest_start_s(pods) or axis.start_time_s
+        axis.start_time_s = _typical_start_s(pods) or axis.start_time_s
         taken = self._observations.take(serving.revision.key)
         serving = self._limited(record, serving, pods, taken)
         signals = self._signals(record, serving, pods, taken, axis.start_time_s)
@@ -279,7 +280,7 @@ class Scaling:
         self._unrecorded.append(Logged(name, message, given, checkpoint))
 
 
-def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:
-    """Of the pods that are there."""
+def _typical_start_s(pods: tuple[Pod, ...]) -> float | None:
+    """Of the pods that are there, which come oldest first."""
     took_s = [pod.start_time_s for pod in pods if pod.phase is PodPhase.READY]
-    return max([each_s for each_s in took_s if each_s is not None], default=None)
+    return typical_start_s([each_s for each_s in took_s if each_s is not None])
