@@ -242,18 +242,18 @@ class Reconciler:
         facts = {}
         for number, revision in self._endpoints.revisions(record.name).items():
             alive = pods.get(number, ())
-            kept = number in (record.serving_revision, record.wanted_revision)
-            short = kept and len(alive) < revision.pods_wanted
-            capped = short and self._fleet.room(revision.revision).pods == 0
-            facts[number] = RevisionFacts(
+            found = RevisionFacts(
                 record=revision,
                 pods=alive,
                 leaving=leaving,
                 gone_from_envoy=gone,
                 wanted=revision.pods_wanted,
                 to_take_over=to_take_over,
-                capped=capped,
+                overdue=self._scaling.overdue(revision.revision.key, alive),
             )
+            kept = number in (record.serving_revision, record.wanted_revision)
+            short = kept and len(alive) < found.places()
+            facts[number] = replace(found, capped=short and self._fleet.room(revision.revision).pods == 0)
         return facts
 
     def _capped_by(self, record: EndpointRecord, facts: dict[int, RevisionFacts]) -> str:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range, urgent
+from trimtab.autoscaler.horizontal import (
+    Signals,
+    State,
+    decide,
+    inherit,
+    overdue_pods,
+    pods_range,
+    urgent,
+)
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
 from trimtab.autoscaler.horizontal.state import pods_for
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, shortened
@@ -151,6 +159,19 @@ class Scaling:
             return held
         return min(held, inherit(axis.state).inherited + axis.state.spare)
 
+    def overdue(self, revision: RevisionKey, pods: tuple[Pod, ...]) -> int:
+        """How many of a revision's starting pods should have been ready long ago.
+
+        None while nobody knows what a start of it takes: the first one of a large model takes minutes.
+        """
+        ages_s = _starting_ages_s(pods)
+        axis = self._axes.get(revision.endpoint)
+        known_s = axis.start_time_s if axis is not None and axis.revision == revision.number else None
+        typical_s = _typical_start_s(pods) or known_s
+        if not ages_s or typical_s is None:
+            return 0
+        return overdue_pods(Signals(revision, starting_ages_s=ages_s, start_time_s=typical_s), self._tuning)
+
     def record_decisions(self) -> None:
         """Write down what was decided and learned since the last call, all at once.
 
@@ -240,12 +261,11 @@ class Scaling:
         start_time_s: float | None,
     ) -> Signals:
         """All but the room."""
-        starting = [pod.start_time_s or 0.0 for pod in pods if pod.phase is PodPhase.STARTING]
         return Signals(
             revision=serving.revision.key,
             revision_signals=taken,
             ready_pods=sum(pod.phase is PodPhase.READY for pod in pods),
-            starting_ages_s=tuple(starting),
+            starting_ages_s=_starting_ages_s(pods),
             start_time_s=start_time_s,
             target_concurrency=target_concurrency(record, serving),
             concurrency=record.spec.models[0].concurrency,
@@ -278,6 +298,10 @@ class Scaling:
         message = decision_message(decision, self._clock.wall_s())
         given = packed_given(signals, decision.at_s)
         self._unrecorded.append(Logged(name, message, given, checkpoint))
+
+
+def _starting_ages_s(pods: tuple[Pod, ...]) -> tuple[float, ...]:
+    return tuple([pod.start_time_s or 0.0 for pod in pods if pod.phase is PodPhase.STARTING])
 
 
 def _typical_start_s(pods: tuple[Pod, ...]) -> float | None:
