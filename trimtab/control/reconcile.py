@@ -158,7 +158,7 @@ class Reconciler:
         # From here to the acts there is no await: people may change a record while we wait.
         record = self._endpoints.get(name)
         by_revision = _by_revision(pods)
-        to_take_over = self._decide(record, by_revision)
+        to_take_over = self._decide(record, by_revision, live)
         facts = self._facts(record, by_revision, live, to_take_over)
         steps = rollout.plan(
             record,
@@ -209,7 +209,7 @@ class Reconciler:
 
     # decide
 
-    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]]) -> int:
+    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]], live: Live) -> int:
         """Set how many pods each revision of interest should have.
 
         Returns how many the wanted one must have ready before it takes the traffic.
@@ -219,7 +219,8 @@ class Reconciler:
         serving = revisions.get(record.serving_revision)
         if serving is not None and not record.deleting:
             alive = pods.get(record.serving_revision, ())
-            self._set(serving, self._scaling.decided(record, serving, alive, self._fleet.room))
+            leaving, room_for = live.drains.keys(), self._fleet.room
+            self._set(serving, self._scaling.decided(record, serving, alive, leaving, room_for))
         if record.wanted_revision != record.serving_revision:
             newest = revisions[record.wanted_revision]
             alive = pods.get(record.wanted_revision, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -97,11 +97,22 @@ class Scaling:
         self._learned: dict[str, LearnedLimit] = {}  # by hash
 
     def decided(
-        self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
+        self,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        leaving: Collection[str],
+        room_for: RoomFor,
     ) -> RevisionRecord:
-        """The serving revision with the pods and the limit it should have: anew when due, else as it was."""
+        """The serving revision with the pods and the limit it should have: anew when due, else as it was.
+
+        `leaving`: ids of pods that get no new requests. They are no capacity, though they finish what they
+        have and hold memory meanwhile; until then they may be taken back, which takes no room.
+        """
         now_s = self._clock.now_s()
         axis = self._axis(record, serving, now_s)
+        out = sum(pod.id in leaving and pod.phase is PodPhase.READY for pod in pods)
+        pods = tuple(pod for pod in pods if pod.id not in leaving)
         if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
             return replace(serving, pods_wanted=max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
@@ -109,8 +120,9 @@ class Scaling:
         taken = self._observations.take(serving.revision.key)
         serving = self._limited(record, serving, pods, taken)
         signals = self._signals(record, serving, pods, taken, axis.start_time_s)
-        room = self._room(record, signals, room_for(serving.revision))
-        signals = replace(signals, room=room.pods, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
+        room = self._room(record, signals, out, room_for(serving.revision))
+        more = None if room.pods is None else room.pods + out
+        signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
         axis.state, decision = decide(before, signals, now_s, self._tuning)
         self._log(record.name, axis, before, signals, decision)
@@ -272,8 +284,8 @@ class Scaling:
             max_pods=record.spec.max_pods,
         )
 
-    def _room(self, record: EndpointRecord, signals: Signals, free: Room) -> Room:
-        held = signals.ready_pods + len(signals.starting_ages_s)
+    def _room(self, record: EndpointRecord, signals: Signals, leaving: int, free: Room) -> Room:
+        held = signals.ready_pods + len(signals.starting_ages_s) + leaving
         return self._sharing.room(record.name, pods_range(signals)[0], held, free)
 
     def _note(
