@@ -26,7 +26,7 @@ from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.records import EndpointRecord, LearnedLimit, RevisionRecord
 from trimtab.control.replay import CHECKPOINT_EACH_S, packed_checkpoint, packed_given
-from trimtab.control.sharing import Sharing, Standing
+from trimtab.control.sharing import Sharing, Standing, decide_in_share
 from trimtab.control.store import Store
 from trimtab.control.view import target_concurrency
 from trimtab.core.clock import Clock
@@ -124,13 +124,10 @@ class Scaling:
         more = None if room.pods is None else room.pods + out
         signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
-        axis.state, decision = decide(before, signals, now_s, self._tuning)
+        axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
-        if axis.capped_by and (room.pods or 0) < 0:  # what others get of it is no longer its own to hold
-            axis.state = axis.state._replace(pods=decision.pods)
-            axis.checkpoint_at_s = None
         return replace(serving, pods_wanted=decision.pods)
 
     def begin(
