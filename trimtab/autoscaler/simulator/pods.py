@@ -8,6 +8,7 @@ from math import exp, inf, log, sqrt
 import numpy as np
 
 from trimtab.autoscaler.simulator.engine import Engine
+from trimtab.autoscaler.starts import typical_start_s
 
 START_CV = 0.2
 """Spread of start times, standard deviation over mean: the same image on machines of different load."""
@@ -63,7 +64,7 @@ class Fleet:
         self._draining: list[_Ready] = []
         self.pod_seconds = 0.0  # of pods that have ended
         self.next_event_s = inf  # when something happens to a pod by itself
-        self.start_time_s: float | None = None  # the slowest start among the ready pods that were started
+        self.start_time_s: float | None = None  # what a start typically took, of the ready pods
 
     @property
     def asked(self) -> int:
@@ -138,7 +139,7 @@ class Fleet:
         starting_s = min([pod.ready_s for pod in self._starting], default=inf)
         self.next_event_s = min([pod.fault_s for pod in self._ready], default=inf)
         self.next_event_s = min(self.next_event_s, starting_s)
-        self.start_time_s = max([pod.start_s for pod in self._ready if pod.start_s], default=None)
+        self.start_time_s = typical_start_s([pod.start_s for pod in self._ready if pod.start_s])
 
     def _start(self, now_s: float) -> None:
         spread = log(1 + START_CV**2)
