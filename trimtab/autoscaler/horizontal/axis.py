@@ -146,6 +146,8 @@ def _observe(
     peaks = push_peak(state.peaks, observed_s, lasting, window_s)
     largest = peaks[0][1]
     new_load = new / seconds * mean_s if seconds else lasting
+    near_s = observed_s - max(tuning.surge_near_s, fleet.start_time_s)
+    recent = next(value for at_s, value in peaks if at_s > near_s)
     learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
     idle = not (new or any(in_flight) or any(queued))
     pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
@@ -160,7 +162,7 @@ def _observe(
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
-        spare=min(surges.spare(learned, largest, observed_s, tuning), max(0.0, most - largest)),
+        spare=min(surges.spare(learned, recent, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
         lost_s=_lost_s(state, view),

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 SURGES_MAX = 24  # kept; two count
+PREPARED_MAX = 64  # decisions within the longest start time that is looked at, urgent ones included
 
 
 class Surge(NamedTuple):
@@ -22,20 +23,22 @@ class Surge(NamedTuple):
 
     at_s: float  # observed seconds, of the last rise
     size: float  # largest rise, in √load; infinite: a jump that no spare pods are kept for
+    begun: float  # least load that one began from, as a share of what was held
 
 
 class Prepared(NamedTuple):
-    """Slots that were held from a time on, headroom included."""
+    """What a decision saw: slots that were held, headroom included, and those that the load asked for."""
 
     at_s: float
-    slots: float
+    held: float
+    asked: float
 
 
 class Surges(NamedTuple):
     """What is remembered of one revision's surges."""
 
     seen: tuple[Surge, ...] = ()
-    prepared: tuple[Prepared, ...] = ()  # at each change, back to one start time ago
+    prepared: tuple[Prepared, ...] = ()  # by each decision, back to one start time ago
 
 
 def learn(
@@ -43,44 +46,53 @@ def learn(
 ) -> Surges:
     """After a decision at `at_s` (observed seconds) in which the load asked for slots, of `held` ones."""
     lead_s = min(start_time_s, tuning.surge_lead_max_s)
-    prepared = surges.prepared
-    if not prepared or prepared[-1].slots != held:
-        prepared = (*prepared, Prepared(at_s, held))
-    first = len(prepared) - 1
-    while first and prepared[first].at_s > at_s - lead_s:
-        first -= 1
-    prepared = prepared[first:]
-    if at_s <= tuning.slow_window_s or prepared[0].at_s > at_s - lead_s:  # what is usual is not known yet
+    prepared = _since((*surges.prepared, Prepared(at_s, held, asked)), at_s - lead_s - tuning.surge_apart_s)
+    before = _since(prepared, at_s - lead_s)[0]
+    if at_s <= tuning.slow_window_s or before.at_s > at_s - lead_s:  # what is usual is not known yet
         return Surges(surges.seen, prepared)
-    before = prepared[0].slots
-    rise, root = asked - before, sqrt(max(1.0, before))
+    rise, root = asked - before.held, sqrt(max(1.0, before.held))
     if rise <= max(tuning.surge_least, tuning.surge_noise * root):
         return Surges(surges.seen, prepared)
-    size = inf if asked >= tuning.surge_ratio_max * before else rise / root
-    return Surges(_with(surges.seen, Surge(at_s, size), lead_s, tuning), prepared)
+    size = inf if asked >= tuning.surge_ratio_max * prepared[0].held else rise / root
+    begun = min([each.asked for each in prepared]) / max(1.0, before.held)
+    return Surges(_with(surges.seen, Surge(at_s, size, begun), lead_s, tuning), prepared)
+
+
+def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:
+    """What was prepared at that time and since."""
+    first = len(prepared) - 1
+    while first and prepared[first].at_s > at_s:
+        first -= 1
+    return prepared[first:][-PREPARED_MAX:]
 
 
 def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) -> tuple[Surge, ...]:
     """Together with those of the window; a rise that goes on is one surge."""
     last = seen[-1] if seen else None
     if last is not None and new.at_s - last.at_s <= lead_s + tuning.surge_apart_s:
-        return (*seen[:-1], Surge(new.at_s, max(last.size, new.size)))
+        return (*seen[:-1], Surge(new.at_s, max(last.size, new.size), min(last.begun, new.begun)))
     kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.surge_window_s]
     return (*kept[1 - SURGES_MAX :], new)
 
 
-def spare(surges: Surges, held: float, at_s: float, tuning: Tuning) -> float:
-    """Slots to keep beside the `held` ones for the next surge."""
+def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tuning) -> float:
+    """Slots to keep beside the `held` ones for the next surge, with a load that asked for `recent` ones.
+
+    A surge that began near what was held then, as on a ramp, is not due while the load is far below.
+    """
     if not surges.seen:
         return 0.0
+    share = recent / max(1.0, held)
     sizes = []
-    recent = 0.0
+    latest = 0.0
     for surge in surges.seen:
-        if surge.size == inf or surge.at_s <= at_s - tuning.surge_window_s:
+        passed_s = at_s - surge.at_s
+        due = share >= tuning.surge_begin * surge.begun
+        if surge.size == inf or passed_s >= tuning.surge_window_s or not due:
             continue
         sizes.append(surge.size)
-        if surge.at_s > at_s - tuning.surge_recent_s:
-            recent = max(recent, surge.size)
+        if passed_s < tuning.surge_recent_s:
+            latest = max(latest, surge.size)
     again = sorted(sizes)[-2] if len(sizes) > 1 else 0.0
-    slots = tuning.surge_factor * max(recent, again) * sqrt(max(1.0, held))
+    slots = tuning.surge_factor * max(latest, again) * sqrt(max(1.0, held))
     return min(slots, tuning.surge_spare_max * held)

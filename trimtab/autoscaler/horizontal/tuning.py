@@ -43,7 +43,7 @@ class Tuning:
     """How far ahead arrivals can make work (s): what is held now plus this many seconds of arrivals
     bounds the demand, or one request that streams for minutes would count as dozens."""
 
-    growth: float = 10.0
+    growth: float = 20.0
     """Most by which demand, and what a second's signal may count, grow in one decision, as a multiple of
     the load or the capacity there is, whichever is larger. ×10 passes in one decision and ×100 in two; one
     wild signal costs no more than that. Relative to pods alone, two per decision, ×10 took 14 s."""
@@ -61,7 +61,7 @@ class Tuning:
     it the largest load of the down window is held, seconds that brought more by chance included: both
     together come to 1.1 √load at 80 in flight, with which few wait (Halfin and Whitt, 1981)."""
 
-    drain_s: float = 5.0
+    drain_s: float = 3.0
     """Time in which a backlog should be gone (s): one decision."""
 
     drain_share: float = 0.1
@@ -71,7 +71,7 @@ class Tuning:
     unknown_start_s: float = 10.0
     """The start time while none is known (s): a process with a model of some 100 MB, measured."""
 
-    lindy: float = 6.0
+    lindy: float = 10.0
     """For how much longer a rise may last, as a multiple of how long it has lasted: what has gone on for t
     goes on for 6 t more in one case of seven (Lindy's law), which is what a late request is worth in spare
     pods. A burst of a second is so not taken for a minute of a cold start, and a step is within 10 s."""
@@ -106,6 +106,14 @@ class Tuning:
     surge_noise: float = 0.5
     """Rise over the largest load of the down window beyond which it is a surge, in √load: that largest load
     holds already what chance brings in five minutes, and seldom is more than this above it."""
+
+    surge_begin: float = 0.75
+    """Share of the load from which surges began (each relative to what was held) at which the next one may
+    be due: on a ramp that repeats, spare pods wait until the load is near again what is held."""
+
+    surge_near_s: float = 60.0
+    """Time over which the load is looked at for that (s), or the start time if that is more: a lull
+    between two bursts is no sign of calm."""
 
     surge_ratio_max: float = 5.0
     """A rise to this many times the load and more was no surge but a jump: spare pods for the next one would
