@@ -113,7 +113,10 @@ def wanted_pods_stay(moment: Moment, tuning: Tuning) -> str:
 def growth_capped(moment: Moment, tuning: Tuning) -> str:
     """One wild signal must cost no more than a factor: of the load of before, or of the pods there are."""
     signals = moment.signals
-    limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * (signals.start_time_s or 0.0))
+    known_s = signals.start_time_s
+    limit_s = tuning.overdue_unknown_s
+    if known_s is not None:
+        limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * known_s)
     starting = sum(age_s <= limit_s for age_s in signals.starting_ages_s)
     present = max(1, signals.ready_pods + starting) * signals.target_concurrency
     most = tuning.growth * max(moment.demand, present)

@@ -172,7 +172,8 @@ def test_growth_that_the_machine_refused_is_not_remembered(
 
 def test_starting_pods_are_expected_until_overdue(signals: MakeSignals) -> None:
     fleet = signals(starting_ages_s=(1.0, 29.0, 31.0, 200.0), start_time_s=None)
-    assert overdue_pods(fleet) == 2
+    assert overdue_pods(replace(fleet, start_time_s=3.0)) == 2
+    assert overdue_pods(fleet) == 0, "how long starts take is unknown"
     assert overdue_pods(replace(fleet, start_time_s=60.0)) == 1
 
 

@@ -87,7 +87,9 @@ def overdue_pods(signals: Signals, tuning: Tuning = DEFAULT) -> int:
     """How many starting pods are past the time in which a start should have ended: to be replaced."""
     if not signals.starting_ages_s:
         return 0
-    limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * (signals.start_time_s or 0.0))
+    limit_s = tuning.overdue_unknown_s
+    if signals.start_time_s is not None:
+        limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * signals.start_time_s)
     return sum([age_s > limit_s for age_s in signals.starting_ages_s])
 
 

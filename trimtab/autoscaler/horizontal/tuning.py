@@ -211,6 +211,10 @@ class Tuning:
     overdue_min_s: float = 30.0
     """No pod is overdue before this age (s): start times of a few seconds vary by more than 3."""
 
+    overdue_unknown_s: float = 300.0
+    """Age from which a pod is overdue while nothing is known of how long starts take (s): a model of 13 GB
+    from a cold disk. A shorter one would replace the first pod again and again, and none would be ready."""
+
 
 DEFAULT = Tuning()
 
