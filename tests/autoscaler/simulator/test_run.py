@@ -219,8 +219,10 @@ def idle_between(seed: int = 1) -> Load:
     return build_load(Counts("idle between", 0.0, 60.0, counts), CPU, peak_pods=3, seed=seed)
 
 
-def watch(policy: str, load: Load, concurrency: ConcurrencyRange) -> tuple[Watcher, Outcome]:
-    setting = setting_for(load, CPU, COLD_START_S, 1, concurrency)
+def watch(
+    policy: str, load: Load, concurrency: ConcurrencyRange, cold_start_s: float = COLD_START_S
+) -> tuple[Watcher, Outcome]:
+    setting = setting_for(load, CPU, cold_start_s, 1, concurrency)
     if policy == "ours":
         setting = with_learned(setting, CPU, 1)
     watcher = Watcher(make(parse(policy), setting))
@@ -244,6 +246,19 @@ def test_who_goes_to_zero_does_so_and_comes_back(policy: str) -> None:
     ready = [tick.ready for tick in watcher.ticks if 130.0 < tick.at_s < 860.0]
     assert min(ready) == 0
     assert max(tick.ready for tick in watcher.ticks if tick.at_s > 860.0) >= 3
+
+
+def test_from_zero_and_to_zero_where_a_start_takes_a_minute() -> None:
+    """The first start is waited for, though nobody knows how long it takes; the next one is known."""
+    watcher, told = watch("ours", idle_between(), ConcurrencyRange(0, 400), cold_start_s=60.0)
+    assert watcher.ticks[0].start_time_s is None
+    first_s = next(tick.at_s for tick in watcher.ticks if tick.ready)
+    assert first_s < 120.0
+    assert min(tick.ready for tick in watcher.ticks if 130.0 < tick.at_s < 860.0) == 0
+    assert all(tick.start_time_s is not None for tick in watcher.ticks if tick.at_s > first_s)
+    back_s = next(tick.at_s for tick in watcher.ticks if tick.at_s > 840.0 and tick.ready)
+    assert back_s < 840.0 + 90.0
+    assert told.score.unfinished == 0
 
 
 @pytest.mark.parametrize("policy", ["ours", *POLICIES[1:-1]])
