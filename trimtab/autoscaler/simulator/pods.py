@@ -145,7 +145,9 @@ class Fleet:
         self.next_event_s = min([pod.fault_s for pod in self._ready], default=inf)
         self.next_event_s = min(self.next_event_s, starting_s)
         # At zero pods the last one known stays, as in the control plane.
-        self.start_time_s = max([pod.start_s for pod in self._ready if pod.start_s], default=self.start_time_s)
+        self.start_time_s = max(
+            [pod.start_s for pod in self._ready if pod.start_s], default=self.start_time_s
+        )
 
     def _drawn_start_s(self, generator: Generator) -> float:
         spread = log(1 + START_CV**2)
