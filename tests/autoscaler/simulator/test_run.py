@@ -134,6 +134,17 @@ def test_enough_pods_are_never_late_and_too_few_are() -> None:
     assert outcome("fixed:1").score.late_share > 0.5
 
 
+@pytest.mark.parametrize(("service_time_s", "cv"), [(120.0, 0.0), (300.0, 1.0)])
+def test_requests_that_last_minutes_are_not_late_where_there_are_pods(
+    service_time_s: float, cv: float
+) -> None:
+    """The last ones are waited for."""
+    slow = replace(CPU, service_time_s=service_time_s, service_time_cv=cv)
+    load = build_load(Counts("even", 0.0, 60.0, np.ones(10)), slow, peak_pods=20)
+    told = run_policy(parse("fixed:60"), load, slow, cold_start_s=0.5, seed=1).score
+    assert (told.late_share, told.unfinished) == (0.0, 0)
+
+
 def test_ticks_add_up_to_the_load(watched: tuple[Watcher, Outcome, Load]) -> None:
     watcher, told, load = watched
     ticks = watcher.ticks

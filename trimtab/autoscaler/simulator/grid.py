@@ -6,6 +6,7 @@ one that was written a little late, and the periods from 180 s and from 240 s ha
 
 from __future__ import annotations
 
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
@@ -79,7 +80,7 @@ def _commonest(steps_s: Floats) -> float:
 def _in_common(steps_s: Floats) -> float:
     """The largest step of which all others are multiples, but for those that occur once; 0 if all do."""
     units, number = np.unique(np.rint(steps_s * 10**EXACT_DIGITS).astype(np.int64), return_counts=True)
-    return float(np.gcd.reduce(units[number > 1])) / 10**EXACT_DIGITS
+    return gcd(*units[number > 1].tolist()) / 10.0**EXACT_DIGITS
 
 
 def _begun(times_s: Floats, period_s: float) -> Grid:
