@@ -46,7 +46,22 @@ def test_what_cannot_be_drawn_is_known_before(path: str) -> None:
     assert caught.value.hint
 
 
+def test_a_folder_and_a_file_that_may_not_be_written_are_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(InvalidInput, match="is a folder"):
+        check_plot(str(tmp_path / "folder.png"))
+    (tmp_path / "there.png").touch()
+    asked = []
+    monkeypatch.setattr("os.access", lambda path, _: asked.append(path))  # root may write anywhere
+    for name in ("there.png", "new.png"):
+        with pytest.raises(InvalidInput, match="may not be written"):
+            check_plot(str(tmp_path / name))
+    assert asked == [tmp_path / "there.png", tmp_path]
+
+
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "picture.png").mkdir()
+    (tmp_path / "picture.png").symlink_to("/dev/full")
     with pytest.raises(Failed, match="cannot be written"):
         plot(str(tmp_path / "picture.png"), [timeline("ours")])

@@ -220,9 +220,22 @@ def test_finer_units_than_seconds_are_known_by_their_size(
     assert caught.value.hint == f"these look like {unit}: divide them by {by}"
 
 
-@pytest.mark.parametrize("head", ["user", "country", "account", "amount", "content"])
+COUNT_LIKE = ["cnt", "rate", "rpm", "Request Count", "invocation_count", "requests_per_minute", "n_requests"]
+
+
+@pytest.mark.parametrize("head", [*COUNT_LIKE, "hits", "requests/s", "cout", "ccount", "arrivals", "req. per min"])
+def test_what_looks_like_a_count_is_not_taken_for_single_requests(written: Write, head: str) -> None:
+    with pytest.raises(InvalidInput, match="unknown column") as caught:
+        read_trace(written(f"t,{head}\n0,600\n60,700\n"))
+    assert "name it `count`" in caught.value.hint
+
+
+OTHERS = ["user", "country", "account", "amount", "content", "county", "mount", "request_id", "corporate"]
+
+
+@pytest.mark.parametrize("head", [*OTHERS, "discount", "token_count", "num_tokens"])
 def test_any_other_second_column_makes_rows_of_requests(written: Write, head: str) -> None:
-    assert as_requests(read_trace(written(f"t,{head}\n0,x\n60,y\n"))).costs.tolist() == [1.0, 1.0]
+    assert as_requests(read_trace(written(f"t,{head}\n0,1\n60,1\n"))).costs.tolist() == [1.0, 1.0]
 
 
 def test_no_file(tmp_path: Path) -> None:

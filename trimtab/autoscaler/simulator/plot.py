@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def check_plot(path: str) -> None:
         raise InvalidInput(message, where="--plot", hint=f"end its name with {', '.join(FORMATS)}")
     if not file.parent.is_dir():
         raise InvalidInput(f"there is no folder {file.parent}", where="--plot", hint="make it first")
+    if file.is_dir():
+        raise InvalidInput(f"`{path}` is a folder", where="--plot", hint="name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        hint = "name a file in a folder that you may write to"
+        raise InvalidInput(f"`{path}` may not be written", where="--plot", hint=hint)
 
 
 def plot(path: str, timelines: Sequence[Timeline], warmup_s: float = 0.0) -> None:

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from gzip import GzipFile
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -41,9 +43,13 @@ SPAN_MAX_YEARS = 10
 PERIODS_MAX = 50_000_000
 """More than a year of seconds: likewise."""
 
+GZIP = b"\x1f\x8b"  # its first bytes
+
 _CONTEXT = ("context", "prompt", "input", "request", "prefill")
 _GENERATED = ("generat", "output", "completion", "response", "decod")
-_COUNT_LIKE = {"counts", "requests", "request_count", "num_requests", "invocations", "hits", "rps", "qps"}
+_COUNT_LIKE = {"count", "counts", "cnt", "requests", "invocations", "hits", "calls", "arrivals"}
+_COUNT_LIKE |= {"per", "rate", "rates", "rps", "rpm", "rph", "qps", "qpm", "tps"}  # words of a column's name
+_NEAR_COUNT = {"county", "mount", "court", "fount"}  # a letter away from `count`, and no slips
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,19 @@ class Rates:
 Trace = Counts | Requests | Rates
 
 
+def summary(trace: Trace) -> str:
+    """How a file was understood, in a line; empty for what is made up."""
+    if isinstance(trace, Rates):
+        return ""
+    kind = f"{trace.times_s.size} requests, one a row" if isinstance(trace, Requests) else f"counts per {trace.period_s:g} s"
+    return f"{trace.name}: {kind}, from {instant_text(trace.start_s)} to {instant_text(trace.end_s)}"
+
+
 def read_trace(path: str) -> Counts | Requests:
     """The trace in a CSV file. Raises InvalidInput, which names file, line and column."""
     try:
-        with _opened(path) as file:
-            return _read(path, csv.reader(file))
+        with Path(path).open("rb") as file, _text(file) as text:
+            return _read(path, csv.reader(text))
     except FileNotFoundError:
         hint = "check the path, or use a shape such as step:10"
         raise InvalidInput("there is no such file", where=path, hint=hint) from None
@@ -111,13 +125,13 @@ def read_trace(path: str) -> Counts | Requests:
         raise InvalidInput(f"cannot be read: {error}", where=path, hint=hint) from error
 
 
-def _opened(path: str) -> TextIO:
-    """The file as text without a byte order mark; gzip is known by its first bytes, not by its name."""
-    with Path(path).open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return Path(path).open(encoding="utf-8-sig", newline="")
+def _text(file: BufferedReader) -> TextIO:
+    """The file as text without a byte order mark; gzip is known by its first bytes, not by its name.
+
+    It is opened once and never rewound, since it may be a pipe.
+    """
+    zipped = file.peek(len(GZIP))[: len(GZIP)] == GZIP
+    return TextIOWrapper(GzipFile(fileobj=file) if zipped else file, encoding="utf-8-sig", newline="")
 
 
 def _read(path: str, reader: Iterable[list[str]]) -> Counts | Requests:
@@ -154,9 +168,14 @@ def _check_heads(path: str, heads: list[str], line: int) -> None:
 
 
 def _means_count(head: str) -> bool:
-    """Other words for counts, and `count` with a slip of the finger: read as requests they would mislead."""
+    """Other words for counts, and `count` with a slip of the finger: read as requests they would mislead.
+
+    Not those of tokens: how many a request had is no count of requests.
+    """
+    if head == "count" or "token" in head or head in _NEAR_COUNT:
+        return False
     slip = abs(len(head) - len("count")) <= 1 and difflib.get_close_matches(head, ["count"], cutoff=0.8)
-    return head != "count" and (head in _COUNT_LIKE or bool(slip))
+    return bool(slip) or not _COUNT_LIKE.isdisjoint(re.split(r"[^a-z]+", head))
 
 
 def _token_columns(heads: list[str]) -> tuple[list[int], list[int]]:
