@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +26,14 @@ def check_plot(path: str) -> None:
         raise InvalidInput(message, where="--plot", hint=f"end its name with {', '.join(FORMATS)}")
     if not file.parent.is_dir():
         raise InvalidInput(f"there is no folder {file.parent}", where="--plot", hint="make it first")
-    if file.is_dir():
-        raise InvalidInput(f"`{path}` is a folder", where="--plot", hint="name a file in it")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
+    there = file.exists()
+    try:
+        open(path, "ab").close()  # noqa: PTH123 -- as it is written: a Path would drop a slash at the end
+    except OSError as error:
         hint = "name a file in a folder that you may write to"
-        raise InvalidInput(f"`{path}` may not be written", where="--plot", hint=hint)
+        raise InvalidInput(f"cannot be written: {error}", where="--plot", hint=hint) from error
+    if not there:
+        file.unlink()
 
 
 def plot(path: str, timelines: Sequence[Timeline], warmup_s: float = 0.0) -> None:
