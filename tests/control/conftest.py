@@ -112,13 +112,19 @@ class FakeFleet:
         self.on_start: Callable[[Revision], None] = lambda revision: None
         self.on_stop: Callable[[Pod], None] = lambda pod: None
         self._numbers = itertools.count(1)
+        self._began_s: dict[str, float] = {}  # by the monotonic clock
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
     def pods(self) -> tuple[Pod, ...]:
-        return tuple(self.there.values())
+        return tuple(self._aged(pod) for pod in self.there.values())
+
+    def _aged(self, pod: Pod) -> Pod:
+        if pod.phase is not PodPhase.STARTING:
+            return pod
+        return replace(pod, start_time_s=self.clock.now_s() - self._began_s[pod.id])
 
     def alive(self, number: int, endpoint: EndpointName = IRIS) -> list[Pod]:
         key = RevisionKey(endpoint, number)
@@ -144,6 +150,7 @@ class FakeFleet:
             self.clock.wall_s() + 0.001,  # a little after the look that wanted it
         )
         self.there[pod_id], self.uris[pod_id] = pod, revision.model.source.uri
+        self._began_s[pod_id] = self.clock.now_s()
         self.started.append(pod_id)
         if self.room_pods is not None:
             self.room_pods -= 1
@@ -207,7 +214,8 @@ class FakeFleet:
                 self.there[pod.id] = replace(pod, phase=PodPhase.READY, ready_at_s=now_s)
 
     def fail(self, pod_id: str, cause: str = "was killed by signal 9") -> None:
-        self.there[pod_id] = replace(self.there[pod_id], phase=PodPhase.FAILED, cause=cause)
+        failed = self._aged(self.there[pod_id])
+        self.there[pod_id] = replace(failed, phase=PodPhase.FAILED, cause=cause)
 
 
 @dataclass(frozen=True)

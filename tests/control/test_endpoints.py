@@ -17,7 +17,7 @@ from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, Exhausted, InvalidInput, NotFound
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
-from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
+from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Resources, Source, with_defaults
 
 IRIS = EndpointName("default", "iris")
 
@@ -158,6 +158,48 @@ def test_a_removed_endpoint_leaves_nothing_behind(endpoints: Endpoints, store: S
     endpoints.apply(IRIS, spec(), by="ann")
     endpoints.remove(IRIS)
     assert (store.endpoints(), store.revisions(IRIS), store.changes(IRIS, 10)) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "cpu", "memory", "first"),
+    [
+        ("mlflow", 2.0, 1 << 30, 50),
+        ("mlflow", 4.0, 0, 50),
+        ("mlflow", 1.0, 1 << 30, 0),
+        ("mlflow", 2.0, 1 << 29, 0),
+        ("triton", 2.0, 1 << 30, 0),
+    ],
+)
+def test_an_update_begins_with_the_limit_of_what_serves_if_it_has_no_less_of_anything(
+    store: Store,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    cpu: float,
+    memory: int,
+    first: int,
+) -> None:
+    monkeypatch.setattr("trimtab.control.endpoints.RUNTIMES", dict.fromkeys(("mlflow", "triton")))
+
+    def made(version: int, runtime: str, resources: Resources) -> EndpointSpec:
+        asked = spec(version)
+        return replace(asked, models=(replace(asked.models[0], runtime=runtime, resources=resources),))
+
+    endpoints = reopened(store, clock)
+    endpoints.apply(IRIS, made(1, "mlflow", Resources(2.0, 1 << 30)), by="ann")
+    endpoints.put_revision(replace(endpoints.revisions(IRIS)[1], learned_limit=50))
+    endpoints.apply(IRIS, made(2, "mlflow", Resources(2.0, 1 << 30)), by="ann")
+    assert endpoints.revisions(IRIS)[2].first_limit == 0, "the first one has not served"
+    endpoints.put(replace(endpoints.get(IRIS), serving_revision=1))
+    endpoints.apply(IRIS, made(3, runtime, Resources(cpu, memory)), by="ann")
+    assert endpoints.revisions(IRIS)[3].first_limit == first
+    assert reopened(store, clock).revisions(IRIS)[3].first_limit == first
+    endpoints.put(replace(endpoints.get(IRIS), serving_revision=3))
+    endpoints.apply(IRIS, made(4, runtime, Resources(cpu, memory)), by="ann")
+    assert endpoints.revisions(IRIS)[4].first_limit == first, "nothing was learned of the one between"
+    endpoints.put(replace(endpoints.get(IRIS), serving_revision=1))
+    assert endpoints.rollback(IRIS, 2, "ann").wanted_revision == 2
+    assert endpoints.revisions(IRIS)[2].first_limit == 50
 
 
 def test_old_revisions_are_forgotten_but_not_what_runs(endpoints: Endpoints) -> None:

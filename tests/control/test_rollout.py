@@ -60,12 +60,12 @@ def test_a_first_revision_starts_its_pods_and_serves_with_the_first_that_is_read
     assert (first.serving, first.complete, first.starts) == (1, False, ())
 
 
-def test_an_update_waits_for_as_many_pods_as_the_old_revision_needs() -> None:
-    old = facts(1, 2, pod(1, 0), pod(1, 1))
-    short = facts(2, 2, pod(2, 0), pod(2, 1, PodPhase.STARTING))
+def test_an_update_waits_for_as_many_pods_as_the_traffic_needs() -> None:
+    old = facts(1, 1, pod(1, 0))
+    short = facts(2, 3, pod(2, 0), pod(2, 1, PodPhase.STARTING), to_take_over=2)
     steps = plan(record(2, 1), {1: old, 2: short}, routes_settled=True, now_s=NOW_S)
     assert (steps.serving, steps.leaves) == (1, ())
-    enough = facts(2, 2, pod(2, 0), pod(2, 1))
+    enough = facts(2, 3, pod(2, 0), pod(2, 1), to_take_over=2)
     steps = plan(record(2, 1), {1: old, 2: enough}, routes_settled=True, now_s=NOW_S)
     assert steps.serving == 2
     assert steps.leaves == (), "Envoy does not know the new route yet"
@@ -122,6 +122,46 @@ def test_a_draining_pod_is_taken_back_before_a_new_one_is_started() -> None:
     assert (steps.starts, steps.leaves) == (((1, 1),), ("r1-1",))
 
 
+def stalled(starting: int, overdue: int, ready: int, wanted: int) -> Plan:
+    pods = [pod(1, index) for index in range(ready)]
+    pods += [pod(1, ready + index, PodPhase.STARTING) for index in range(starting)]
+    known = facts(1, wanted, *pods, overdue=overdue)
+    return plan(record(1, 1, Outcome.SERVING), {1: known}, routes_settled=True, now_s=NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("starting", "overdue", "ready", "wanted", "starts"),
+    [
+        (1, 0, 1, 2, 0),
+        (1, 1, 1, 2, 1),
+        (2, 1, 1, 2, 0),  # it has been replaced
+        (2, 2, 1, 2, 0),  # what replaced it is late too
+        (1, 1, 2, 2, 0),  # and nothing is missing
+        (STARTS_AT_ONCE_MAX, STARTS_AT_ONCE_MAX, 0, 99, STARTS_AT_ONCE_MAX),
+        (STARTS_AT_ONCE_MAX, 1, 0, 99, 1),
+    ],
+)
+def test_what_is_overdue_is_replaced_once(
+    starting: int, overdue: int, ready: int, wanted: int, starts: int
+) -> None:
+    assert sum(count for _, count in stalled(starting, overdue, ready, wanted).starts) == starts
+
+
+def test_whichever_is_ready_first_stays_and_the_other_start_ends() -> None:
+    assert stalled(starting=2, overdue=1, ready=1, wanted=2).leaves == ()
+    assert stalled(starting=1, overdue=1, ready=2, wanted=2).leaves == ("r1-2",), "the late one"
+    assert stalled(starting=1, overdue=0, ready=2, wanted=2).leaves == ("r1-2",), "what replaced it"
+    assert stalled(starting=2, overdue=1, ready=1, wanted=1).leaves == ("r1-1", "r1-2"), "neither is wanted"
+
+
+def test_a_rollout_without_room_to_replace_a_late_start_waits_for_it() -> None:
+    pods = (pod(1, 0), pod(1, 1, PodPhase.STARTING))
+    known = {1: facts(1, 2, *pods, overdue=1, capped=True)}
+    assert not plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete
+    known = {1: facts(1, 2, pods[0], capped=True)}
+    assert plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete, "it gets no more"
+
+
 def test_deleting_takes_the_routes_before_the_pods() -> None:
     serving = facts(1, 1, pod(1, 0))
     gone = record(1, 1, Outcome.SERVING, deleting=True)
@@ -141,8 +181,11 @@ def test_pods_that_die_of_one_cause_count_once_and_a_later_one_again() -> None:
 
 
 def test_a_start_beyond_its_deadline_is_final_and_long_service_forgives() -> None:
-    overdue = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - MODEL.start_timeout_s)
-    assert after_failure(revision(1), overdue, NOW_S).failures == FAILURES_MAX
+    in_vain = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - 5, start_time_s=MODEL.start_timeout_s)
+    assert after_failure(revision(1), in_vain, NOW_S).failures == FAILURES_MAX
+    stepped = pod(1, 0, PodPhase.FAILED, started_at_s=NOW_S - 3_600, start_time_s=5.0)
+    after = after_failure(revision(1, failed_at_s=NOW_S - 7_200), stepped, NOW_S)
+    assert after.failures == 1, "the wall clock went forward by an hour"
     served = replace(pod(1, 1, PodPhase.FAILED), started_at_s=NOW_S - 500, ready_at_s=NOW_S - 400)
     assert after_failure(revision(1, failures=2), served, NOW_S).failures == 0
     young = replace(pod(1, 2), ready_at_s=NOW_S - 10)
@@ -167,6 +210,7 @@ PHASES = st.sampled_from(list(PodPhase))
     leaving=st.sets(st.integers(0, 11)),
     gone=st.sets(st.integers(0, 11)),
     counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    overdue=st.integers(0, 12),
     failures=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     settled=st.booleans(),
     deleting=st.booleans(),
@@ -179,6 +223,7 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
     leaving: set[int],
     gone: set[int],
     counts: tuple[int, int],
+    overdue: int,
     failures: tuple[int, int],
     settled: bool,
     deleting: bool,
@@ -193,6 +238,9 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
             leaving_ids,
             gone_ids,
             counts[number - 1],
+            overdue=min(
+                overdue, sum(p.phase is PodPhase.STARTING for p in pods if p.revision.number == number)
+            ),
         )
         for number in (1, 2)
     }
@@ -205,7 +253,8 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
     for number, count in steps.starts:
         usable = len(known[number].usable())
         assert 0 < count <= STARTS_AT_ONCE_MAX
-        assert usable + count <= counts[number - 1], "never more pods than are wanted"
+        most = counts[number - 1] + known[number].overdue
+        assert usable + count <= most, "never more pods than are wanted, but in place of those that are late"
     if deleting:
         assert not steps.starts
     elif serving:

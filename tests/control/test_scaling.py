@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.control.limits import Limits
 from trimtab.control.records import Outcome
 from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S
 from trimtab.core.errors import Exhausted
@@ -27,6 +28,11 @@ async def served(plane: Any, spec: Any) -> None:
 
 def decisions(plane: Any) -> list[Any]:
     return plane.store.log.latest(IRIS, 1_000, plane.clock.wall_s() + 1)
+
+
+def given(plane: Any) -> dict[str, float]:
+    """What the latest decision was made from."""
+    return {each.name: each.value for each in decisions(plane)[0].inputs}
 
 
 def wanted(plane: Any, number: int = 1) -> int:
@@ -110,7 +116,10 @@ async def test_a_ceiling_holds_under_any_load(plane: Any, spec: Spec) -> None:
     assert decisions(plane)[0].binds
 
 
-async def test_what_takes_over_the_traffic_begins_with_what_the_traffic_needs(plane: Any, spec: Spec) -> None:
+async def test_what_takes_over_the_traffic_begins_with_what_the_traffic_needs(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "look", lambda *_: None)
     await served(plane, spec(1))
     plane.load[IRIS] = 6.0
     await plane.until(lambda: plane.phases(1).count("ready") >= 6)
@@ -118,11 +127,80 @@ async def test_what_takes_over_the_traffic_begins_with_what_the_traffic_needs(pl
     before = wanted(plane, 1)
     plane.apply(spec(2))
     await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
-    assert wanted(plane, 2) >= before
+    assert wanted(plane, 2) == before
     plane.load.clear()  # nothing of the new revision's own demand is known yet
     for _ in range(10):
         await plane.seconds(5)
         assert wanted(plane, 2) >= before, "the old one's window still holds"
+
+
+@pytest.mark.parametrize("step_s", [-3_600.0, 3_600.0])
+async def test_a_step_of_the_wall_clock_makes_no_start_longer_or_shorter(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    await served(plane, spec(1))
+    plane.load[IRIS] = 3.5
+    with monkeypatch.context() as slow:
+        slow.setattr(plane.fleet, "tick", lambda: None)
+        await plane.until(lambda: "starting" in plane.phases(1))
+        plane.clock._wall_s += step_s
+        await plane.seconds(6)
+        inputs = given(plane)
+        assert (inputs["overdue_pods"], inputs["starting_pods"]) == (0, plane.phases(1).count("starting"))
+    await plane.seconds(10)
+    inputs = given(plane)
+    assert 0 < inputs["start_time_s"] < 20
+
+
+async def test_one_slow_start_among_nine_does_not_make_starts_slow(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1, low=10))
+    await plane.until(lambda: plane.phases(1) == ["ready"] * 10)
+    for index, (pod_id, pod) in enumerate(list(plane.fleet.there.items())):
+        plane.fleet.there[pod_id] = replace(pod, start_time_s=200.0 if index == 9 else 3.0)
+    await plane.seconds(6)
+    inputs = given(plane)
+    assert inputs["start_time_s"] == 3.0
+
+
+async def with_drains(plane: Any, spec: Spec) -> None:
+    """Six pods, of which five drain: each has a long request."""
+    await served(plane, spec(1))
+    plane.load[IRIS] = 6.0
+    await plane.until(lambda: plane.phases(1).count("ready") >= 6)
+    await plane.seconds(20)
+    plane.in_flight = dict.fromkeys([pod.address for pod in plane.fleet.pods()], 1)
+    plane.load[IRIS] = 0.5
+    await plane.until(lambda: wanted(plane) == 1, within_s=120)
+    await plane.seconds(6)
+
+
+async def test_pods_that_drain_are_not_ready(
+    new_plane: Callable[..., Any], tmp_path: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(Limits, "look", lambda _self, _record, _serving, pods, _taken: told.append(pods))
+    plane = new_plane(tmp_path, down_window_s=20.0)
+    await with_drains(plane, spec)
+    assert sorted(plane.envoy.backends().values()) == ["draining"] * (len(plane.fleet.pods()) - 1) + ["ready"]
+    assert given(plane)["ready_pods"] == 1
+    assert [pod.phase.value for pod in told[-1]] == ["ready"], "to the vertical axis neither"
+    plane.close()
+
+
+async def test_pods_that_drain_may_be_taken_back_where_no_other_fits(
+    new_plane: Callable[..., Any], tmp_path: Path, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limits, "look", lambda *_: None)
+    plane = new_plane(tmp_path, down_window_s=20.0)
+    await with_drains(plane, spec)
+    pods, started = len(plane.fleet.pods()), len(plane.fleet.started)
+    plane.fleet.room_pods = 0
+    await plane.seconds(6)
+    assert given(plane)["room_pods"] == pods - 1
+    plane.load[IRIS] = 5.0
+    await plane.until(lambda: list(plane.envoy.backends().values()).count("ready") >= 5, within_s=20)
+    assert len(plane.fleet.started) == started
+    plane.close()
 
 
 async def test_a_restart_keeps_the_number_that_was_wanted(

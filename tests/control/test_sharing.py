@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.control.limits import Limits
 from trimtab.control.records import Outcome
-from trimtab.control.replay import replay
+from trimtab.control.replay import CHECKPOINT_EACH_S, replay
 from trimtab.control.sharing import Sharing, Standing
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision
@@ -113,6 +113,24 @@ async def test_two_that_want_all_of_it_get_half_each_whoever_came_first(plane: A
     assert plane.reconciler.live(A).capped_by == "this machine: its fair share is 4 of 8 pods"
     plane.load[B] = 0.0
     await plane.until(lambda: machine.pods(A) == 7, within_s=120)
+
+
+async def test_what_is_given_back_can_be_replayed_without_beginning_anew(plane: Any, spec: Spec) -> None:
+    machine = Machine(plane, 800, {A: 100, B: 100})
+    await served(plane, A, spec(1, name="a"))
+    await served(plane, B, spec(1, name="b"))
+    plane.load[A] = 12.0
+    await plane.until(lambda: machine.pods(A) == 7)
+    plane.in_flight = dict.fromkeys([pod.address for pod in plane.fleet.pods()], 1)  # what leaves takes long
+    plane.load[B] = 12.0
+    await plane.seconds(100)
+    plane.in_flight.clear()
+    await plane.until(lambda: machine.pods(B) == 4)
+    log = plane.store.log.to_replay(A, 0.0, 1e12)
+    assert log[-1].message.at_s - log[0].message.at_s < CHECKPOINT_EACH_S
+    assert sum(bool(entry.checkpoint) for entry in log) == 1
+    found = replay(log, {})
+    assert [each.again for each in found.decisions] == [each.recorded for each in found.decisions]
 
 
 async def test_a_new_endpoint_gets_its_floor_from_one_that_holds_all(plane: Any, spec: Spec) -> None:

@@ -72,6 +72,10 @@ class Traffic:
         )
         return self
 
+    def sent(self) -> int:
+        """How many requests it has sent so far, by what it has told."""
+        return sum(line["sent"] for line in self._lines() if line["kind"] == "second")
+
     def end(self) -> dict[str, Any]:
         """Stop it, and return the totals of what was sent."""
         if self.process.poll() is None:

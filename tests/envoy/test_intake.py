@@ -130,13 +130,20 @@ async def test_a_timeout_in_the_queue_is_one_arrival_and_one_failure(
     assert collector.sums(IRIS) == {"arrivals": 3, "completions": 0, "rejected": 0, "failed": 3}
 
 
-@pytest.mark.parametrize(("path", "key"), [("default/empty/r1", EMPTY), ("default/broken/r1", BROKEN)])
+@pytest.mark.parametrize(
+    ("path", "key", "counted"),
+    [
+        ("default/empty/r1", EMPTY, {"arrivals": 0, "rejected": 4}),
+        ("default/broken/r1", BROKEN, {"arrivals": 4, "rejected": 0}),
+    ],
+)
 async def test_requests_that_meet_no_pod_are_demand_all_the_same(
-    gateway: Any, collector: Any, path: str, key: RevisionKey
+    gateway: Any, collector: Any, path: str, key: RevisionKey, counted: dict[str, int]
 ) -> None:
+    """Where there is none, callers come again at once, and their retries must not multiply demand."""
     assert await asyncio.gather(*(gateway.get(path) for _ in range(4))) == [503] * 4
     await collector.flushes(3)
-    assert collector.sums(key) == {"arrivals": 4, "completions": 0, "rejected": 0, "failed": 4}
+    assert collector.sums(key) == {"completions": 0, "failed": 4} | counted
 
 
 async def test_quiet_is_zero_in_every_flush(gateway: Any, collector: Any, intake: StatisticsIntake) -> None:

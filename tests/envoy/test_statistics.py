@@ -29,8 +29,8 @@ Point = tuple[str, str, int]  # statistic, cluster, value
 def message(
     points: Iterable[Point],
     *,
-    at_s: int = 10,
-    since_s: int = 9,
+    at_s: float = 10,
+    since_s: float = 9,
     node: str = "local",
     pods: dict[str, int] | None = None,
     uptime_s: int | None = None,
@@ -41,7 +41,7 @@ def message(
     resource = request.resource_metrics.add()
     resource.resource.attributes.add(key=NODE_ATTRIBUTE).value.string_value = node
     scope = resource.scope_metrics.add()
-    stamp = {"time_unix_nano": at_s * SECOND_NS}
+    stamp = {"time_unix_nano": int(at_s * SECOND_NS)}
 
     def labelled(point, **labels):  # type: ignore[no-untyped-def]
         for key, value in labels.items():
@@ -56,7 +56,7 @@ def message(
             point = metric.gauge.data_points.add(as_int=value, **stamp)
         else:
             point = metric.sum.data_points.add(
-                as_int=value, start_time_unix_nano=since_s * SECOND_NS, **stamp
+                as_int=value, start_time_unix_nano=int(since_s * SECOND_NS), **stamp
             )
         labelled(point, cluster_name=cluster)
         if name == "upstream_rq_xx":
@@ -125,6 +125,52 @@ def test_after_a_restart_of_envoy_nobody_waited_before() -> None:
     again = message([("upstream_rq_total", HTTP, 4)], at_s=12, since_s=0, uptime_s=1)
     found, _ = signals_of(parse(again), before, 102.5)
     assert (found.revisions[0].arrivals, found.revisions[0].period_s) == (4, 2.5)
+
+
+def periods(*flushes: tuple[float, float, float]) -> list[float | None]:
+    """Of each flush of one Envoy: (when it came, since when, until when by its own clock)."""
+    before, found = None, []
+    for came_s, since_s, at_s in flushes:
+        flush = parse(message([("upstream_rq_total", HTTP, 10)], at_s=at_s, since_s=since_s))
+        told, before = signals_of(flush, before, came_s)
+        found.append(told.revisions[0].period_s if told.revisions else None)
+    return found
+
+
+@pytest.mark.parametrize("step_s", [-3600.0, -1.0, -0.9, -0.5, 0.0, 0.5, 5.0, 50.0, 3600.0])
+def test_a_step_of_envoys_clock_makes_no_period_longer_or_shorter(step_s: float) -> None:
+    clock = 10_000.0
+    stepped = [(103.0, clock + 3, clock + 4 + step_s), (104.0, clock + 4 + step_s, clock + 5 + step_s)]
+    told = periods((101.0, clock + 1, clock + 2), (102.0, clock + 2, clock + 3), *stepped)
+    assert told == pytest.approx([1.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("came_s", "since_s", "at_s", "period_s"),
+    [
+        (102.0, 11.0, 12.0, 1.0),
+        (103.5, 12.5, 13.5, 1.0),  # the one before was lost
+        (105.0, 11.0, 12.0, 1.0),  # late on its way
+        (101.0, 11.0, 12.0, 1.0),  # came with the one before, which was late
+        (101.0, 10.0, 11.0, 1.0),  # the same once more
+        (105.0, 11.0, 15.0, 4.0),  # Envoy itself was late
+        (102.25, 0.0, 12.0, 1.25),  # Envoy does not say: it has started anew
+        (103.0, 11.0, 11.1, 1.0),  # lost, and the clock was set back
+    ],
+)
+def test_what_is_late_lost_or_repeated_has_the_period_that_it_covers(
+    came_s: float, since_s: float, at_s: float, period_s: float
+) -> None:
+    assert periods((101.0, 10.0, 11.0), (came_s, since_s, at_s)) == pytest.approx([1.0, period_s])
+
+
+def test_of_the_first_flushes_less_is_known() -> None:
+    assert periods((101.0, 10.0, 11.0)) == [1.0], "there is nothing to compare it with"
+    assert periods((101.0, 0.0, 11.0), (102.0, 11.0, 11.1)) == [None, 1.0], "the longer of two"
+    assert periods((101.0, 10.0, 9.0), (102.0, 9.0, 10.0)) == [None, 1.0]
+    assert periods((101.0, 10.9, 11.0), (102.0, 11.0, 12.0), (103.0, 12.0, 13.0)) == pytest.approx(
+        [0.1, 1.0, 1.0]
+    ), "a wrong one is not kept"
 
 
 def test_without_any_period_there_are_gauges_of_pods_only() -> None:

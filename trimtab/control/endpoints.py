@@ -110,7 +110,7 @@ class Endpoints:
         spec = replace(old.spec, models=(model, *old.spec.models[1:]))
         self._check(name, spec)
         what = f"rolled back from revision {old.wanted_revision} to {number}"
-        return self._change(name, old, spec, replace(found, failures=0, failed_at_s=0.0), by, what, ())
+        return self._change(name, old, spec, self._tried_anew(found), by, what, ())
 
     def delete(self, name: EndpointName) -> None:
         """Marks it: routes go, pods drain, then its records go. Raises NotFound."""
@@ -205,12 +205,18 @@ class Endpoints:
         same = [record for record in known.values() if record.revision.hash == wanted]
         if same:
             latest = max(same, key=lambda record: record.revision.key.number)
-            revision = replace(latest.revision, model=model)
-            return replace(latest, revision=revision, failures=0, failed_at_s=0.0)
+            return self._tried_anew(replace(latest, revision=replace(latest.revision, model=model)))
         key = RevisionKey(name, max(known, default=0) + 1)
         learned = self._store.learned(wanted)
         revision = Revision(key, model, wanted, self._clock.wall_s())
-        return RevisionRecord(revision, learned_limit=learned.target if learned else 0)
+        return self._tried_anew(RevisionRecord(revision, learned_limit=learned.target if learned else 0))
+
+    def _tried_anew(self, record: RevisionRecord) -> RevisionRecord:
+        """A revision that is wanted from now on: it has no failures yet, and begins where what serves is."""
+        name = record.revision.key.endpoint
+        serving = self._records[name].serving_revision if name in self._records else 0
+        limit = _first_limit(record.revision.model, self.revisions(name).get(serving))
+        return replace(record, failures=0, failed_at_s=0.0, first_limit=limit or record.first_limit)
 
     def _before(self, record: EndpointRecord) -> int:
         if record.outcome is Outcome.FAILED and record.serving_revision:
@@ -251,6 +257,21 @@ def _check_writable(
         raise Conflict(
             f"`{name.short}` is at generation {old.generation}, not {expected_generation}", hint=hint
         )
+
+
+def _first_limit(model: ModelSpec, serving: RevisionRecord | None) -> int:
+    """The limit with which an update begins until its own is learned; 0: there is nothing to go by.
+
+    A new version mostly bears what the old one bore, if it has no less of anything. Were that too high,
+    requests would wait in the pod instead of in Envoy until the vertical axis has seen it. Were the first
+    guess a pod's cores, the update of a model that bears 50 and holds 45 would need 45 pods for the one
+    that serves, which the machine may never hold.
+    """
+    if serving is None or serving.revision.model.runtime != model.runtime:
+        return 0
+    old, new = serving.revision.model.resources, model.resources
+    memory = not new.memory_bytes or 0 < old.memory_bytes <= new.memory_bytes
+    return (serving.learned_limit or serving.first_limit) if memory and new.cpu >= old.cpu else 0
 
 
 def _told_now(change: Change, record: EndpointRecord) -> Change:

@@ -52,6 +52,10 @@ STEPS = (
         hash TEXT PRIMARY KEY, target INTEGER NOT NULL, content TEXT NOT NULL, at_s REAL NOT NULL
     );
     """,
+    # The limit with which an update begins.
+    """
+    ALTER TABLE revisions ADD COLUMN first_limit INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

@@ -158,8 +158,8 @@ class Reconciler:
         # From here to the acts there is no await: people may change a record while we wait.
         record = self._endpoints.get(name)
         by_revision = _by_revision(pods)
-        self._decide(record, by_revision)
-        facts = self._facts(record, by_revision, live)
+        to_take_over = self._decide(record, by_revision, live)
+        facts = self._facts(record, by_revision, live, to_take_over)
         steps = rollout.plan(
             record,
             facts,
@@ -209,38 +209,52 @@ class Reconciler:
 
     # decide
 
-    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]]) -> None:
-        """Set how many pods each revision of interest should have."""
+    def _decide(self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]], live: Live) -> int:
+        """Set how many pods each revision of interest should have.
+
+        Returns how many the wanted one must have ready before it takes the traffic.
+        """
         revisions = self._endpoints.revisions(record.name)
+        to_take_over = 1
         serving = revisions.get(record.serving_revision)
         if serving is not None and not record.deleting:
             alive = pods.get(record.serving_revision, ())
-            self._set(serving, self._scaling.decided(record, serving, alive, self._fleet.room))
+            leaving, room_for = live.drains.keys(), self._fleet.room
+            self._set(serving, self._scaling.decided(record, serving, alive, leaving, room_for))
         if record.wanted_revision != record.serving_revision:
             newest = revisions[record.wanted_revision]
             alive = pods.get(record.wanted_revision, ())
-            first = self._scaling.first_pods(record, newest, alive, self._fleet.room)
-            before = revisions[record.serving_revision].pods_wanted if serving is not None else 0
-            self._set(newest, replace(newest, pods_wanted=max(first, before)))
+            serving = revisions.get(record.serving_revision)  # with what was decided just now
+            pods_wanted, to_take_over = self._scaling.begin(record, newest, serving, alive, self._fleet.room)
+            self._set(newest, replace(newest, pods_wanted=pods_wanted))
         if record.deleting or (serving is None and record.outcome is Outcome.FAILED):
             self._scaling.wants_nothing(record.name)
+        return to_take_over
 
     def _set(self, before: RevisionRecord, after: RevisionRecord) -> None:
         if after != before:
             self._endpoints.put_revision(after)
 
     def _facts(
-        self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]], live: Live
+        self, record: EndpointRecord, pods: dict[int, tuple[Pod, ...]], live: Live, to_take_over: int
     ) -> dict[int, RevisionFacts]:
         leaving = frozenset(live.drains)
         gone = frozenset(pod_id for pod_id, drain in live.drains.items() if not drain.revocable)
         facts = {}
         for number, revision in self._endpoints.revisions(record.name).items():
             alive = pods.get(number, ())
+            found = RevisionFacts(
+                record=revision,
+                pods=alive,
+                leaving=leaving,
+                gone_from_envoy=gone,
+                wanted=revision.pods_wanted,
+                to_take_over=to_take_over,
+                overdue=self._scaling.overdue(revision.revision.key, alive),
+            )
             kept = number in (record.serving_revision, record.wanted_revision)
-            short = kept and len(alive) < revision.pods_wanted
-            capped = short and self._fleet.room(revision.revision).pods == 0
-            facts[number] = RevisionFacts(revision, alive, leaving, gone, revision.pods_wanted, capped)
+            short = kept and len(alive) < found.places()
+            facts[number] = replace(found, capped=short and self._fleet.room(revision.revision).pods == 0)
         return facts
 
     def _capped_by(self, record: EndpointRecord, facts: dict[int, RevisionFacts]) -> str:

@@ -51,7 +51,8 @@ class RevisionRecord:
     """One revision as stored. `failures` counts rounds of failed pods since one last held out.
 
     `learned_limit` is how many requests in flight a pod of it was found to bear; 0: not known yet. It is
-    stored under the revision's hash, not with the revision.
+    stored under the revision's hash, not with the revision. `first_limit` is what it begins with until
+    then, from the revision that it updates; 0: there is nothing to go by.
     """
 
     revision: Revision
@@ -59,6 +60,7 @@ class RevisionRecord:
     failures: int = 0
     failed_at_s: float = 0.0  # wall clock of the last counted failure
     learned_limit: int = 0
+    first_limit: int = 0
 
 
 @dataclass(frozen=True)

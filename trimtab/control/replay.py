@@ -17,9 +17,10 @@ from functools import cache
 from math import isfinite
 from typing import Any, NamedTuple, get_type_hints
 
-from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide
+from trimtab.autoscaler.horizontal import Signals, State, Tuning
 from trimtab.control.decisions import Logged, decision_message
 from trimtab.control.packing import Unreadable, layout, pack, unpack
+from trimtab.control.sharing import decide_in_share
 from trimtab.core.errors import InvalidInput
 from trimtab.v1 import control_pb2 as v1
 
@@ -135,7 +136,7 @@ def _decided(
     state: State, given: Given, tuning: Tuning, changed: Mapping[str, float]
 ) -> tuple[State, v1.Decision]:
     try:
-        after, decision = decide(state, given.signals, given.now_s, tuning)
+        after, decision = decide_in_share(state, given.signals, given.now_s, tuning)
     except (ArithmeticError, ValueError, IndexError) as error:
         told = ", ".join(f"{name}={value:g}" for name, value in changed.items())
         hint = "choose values nearer to the constants' own"

@@ -2,9 +2,9 @@
 
 The plan compares whole states: what is wanted, and which pods are there. It is computed anew at
 each look, so it may be repeated, and a control plane that was killed anywhere goes on from what
-it finds. Worked example: revision 3 serves with 4 pods wanted, revision 4 is wanted. Revision 4
-gets 4 pods; when 4 are ready it takes the traffic; once Envoy has acknowledged the routes, the
-pods of revision 3 leave.
+it finds. Worked example: revision 3 serves with 4 pods wanted, revision 4 is wanted, and a pod of it
+holds half as much. Revision 4 gets 8 pods; when 8 are ready it takes the traffic; once Envoy has
+acknowledged the routes, the pods of revision 3 leave.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class RevisionFacts:
     leaving: frozenset[str] = frozenset()  # ids of pods that Envoy was told to drain
     gone_from_envoy: frozenset[str] = frozenset()  # of those, the ones past the point of return
     wanted: int = 1
+    to_take_over: int = 1  # how many must be ready before it takes the traffic of another
+    overdue: int = 0  # starting pods that should have been ready long ago
     capped: bool = False  # the machine has no room for one more pod
 
     @property
@@ -48,6 +50,15 @@ class RevisionFacts:
             if pod.phase in (PodPhase.STARTING, PodPhase.READY) and pod.id not in self.gone_from_envoy
         ]
         return sorted(alive, key=self._rank)
+
+    def places(self) -> int:
+        """Pods that may be there at once: the wanted ones, and one in place of each start that is overdue.
+
+        A late one goes on, and whichever is ready first stays. What is missing is replaced once: where
+        those in its place are late too, starts are slow, and more of them would make them slower.
+        """
+        ready = sum(pod.phase is PodPhase.READY for pod in self.usable())
+        return self.wanted + max(0, min(self.overdue, self.wanted - ready))
 
     def _rank(self, pod: Pod) -> tuple[bool, bool, float, str]:
         return (pod.phase is not PodPhase.READY, pod.id in self.leaving, pod.started_at_s, pod.id)
@@ -132,8 +143,8 @@ def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRec
         return replace(record, failures=0)
     if pod.started_at_s <= record.failed_at_s <= now_s:
         return record
-    overdue = pod.ready_at_s is None and now_s - pod.started_at_s >= record.revision.model.start_timeout_s
-    return replace(record, failures=FAILURES_MAX if overdue else record.failures + 1, failed_at_s=now_s)
+    in_vain = pod.ready_at_s is None and (pod.start_time_s or 0.0) >= record.revision.model.start_timeout_s
+    return replace(record, failures=FAILURES_MAX if in_vain else record.failures + 1, failed_at_s=now_s)
 
 
 def after_refusal(record: RevisionRecord, now_s: float) -> RevisionRecord:
@@ -181,23 +192,25 @@ def _takes_over(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
     ready = len(wanted.ready())
     if serving is None or serving.number == wanted.number or not serving.ready():
         return ready >= 1
-    return ready >= max(1, serving.wanted)
+    return ready >= max(1, wanted.to_take_over)
 
 
 def _enough(facts: RevisionFacts) -> bool:
     ready = len(facts.ready())
-    return ready >= facts.wanted or (facts.capped and ready >= 1)
+    capped = facts.capped and len(facts.usable()) < facts.wanted
+    return ready >= facts.wanted or (capped and ready >= 1)
 
 
 def _missing(facts: RevisionFacts) -> int:
     usable = facts.usable()
     starting = sum(pod.phase is PodPhase.STARTING for pod in usable)
-    return max(0, min(facts.wanted - len(usable), STARTS_AT_ONCE_MAX - starting))
+    in_time = max(0, starting - facts.overdue)
+    return max(0, min(facts.places() - len(usable), STARTS_AT_ONCE_MAX - in_time))
 
 
 def _spare(facts: RevisionFacts) -> list[str]:
-    """Pods beyond the wanted number: those not yet ready first, then the youngest."""
-    beyond = [pod.id for pod in facts.usable()[max(0, facts.wanted) :]]
+    """Pods beyond those that may be there: those not yet ready first, then the youngest."""
+    beyond = [pod.id for pod in facts.usable()[max(0, facts.places()) :]]
     return beyond + [pod.id for pod in facts.pods if pod.id in facts.gone_from_envoy and _alive(pod)]
 
 

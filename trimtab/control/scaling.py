@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from trimtab.autoscaler.horizontal import Signals, State, decide, inherit, pods_range, urgent
+from trimtab.autoscaler.horizontal import (
+    Signals,
+    State,
+    decide,
+    inherit,
+    overdue_pods,
+    pods_range,
+    urgent,
+)
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
+from trimtab.autoscaler.horizontal.state import pods_for
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, shortened
+from trimtab.autoscaler.starts import typical_start_s
 from trimtab.control.decisions import Logged, decision_message, limit_message
 from trimtab.control.limits import Limits, PodSignals
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.records import EndpointRecord, LearnedLimit, RevisionRecord
 from trimtab.control.replay import CHECKPOINT_EACH_S, packed_checkpoint, packed_given
-from trimtab.control.sharing import Sharing, Standing
+from trimtab.control.sharing import Sharing, Standing, decide_in_share
 from trimtab.control.store import Store
 from trimtab.control.view import target_concurrency
 from trimtab.core.clock import Clock
@@ -45,8 +56,15 @@ class _Axis:
     state: State
     next_at_s: float
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
-    start_time_s: float | None = None  # slowest start among the pods that were there last
+    start_time_s: float | None = None  # what a start typically took, of the pods that were there last
     checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
+
+
+class Begin(NamedTuple):
+    """What a revision that does not serve yet should have."""
+
+    pods: int
+    to_take_over: int  # of these, those that hold what the traffic needs: ready before it is theirs
 
 
 def no_pod_signals(_revision: RevisionKey) -> tuple[PodSignal, ...]:
@@ -79,45 +97,89 @@ class Scaling:
         self._learned: dict[str, LearnedLimit] = {}  # by hash
 
     def decided(
-        self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
+        self,
+        record: EndpointRecord,
+        serving: RevisionRecord,
+        pods: tuple[Pod, ...],
+        leaving: Collection[str],
+        room_for: RoomFor,
     ) -> RevisionRecord:
-        """The serving revision with the pods and the limit it should have: anew when due, else as it was."""
+        """The serving revision with the pods and the limit it should have: anew when due, else as it was.
+
+        `leaving`: ids of pods that get no new requests. They are no capacity, though they finish what they
+        have and hold memory meanwhile; until then they may be taken back, which takes no room.
+        """
         now_s = self._clock.now_s()
         axis = self._axis(record, serving, now_s)
+        out = sum(pod.id in leaving and pod.phase is PodPhase.READY for pod in pods)
+        pods = tuple(pod for pod in pods if pod.id not in leaving)
         if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
             return replace(serving, pods_wanted=max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
-        axis.start_time_s = _slowest_start_s(pods) or axis.start_time_s
+        axis.start_time_s = _typical_start_s(pods) or axis.start_time_s
         taken = self._observations.take(serving.revision.key)
         serving = self._limited(record, serving, pods, taken)
         signals = self._signals(record, serving, pods, taken, axis.start_time_s)
-        room = self._room(record, signals, room_for(serving.revision))
-        signals = replace(signals, room=room.pods, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
+        room = self._room(record, signals, out, room_for(serving.revision))
+        more = None if room.pods is None else room.pods + out
+        signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
-        axis.state, decision = decide(before, signals, now_s, self._tuning)
+        axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
-        if axis.capped_by and (room.pods or 0) < 0:  # what others get of it is no longer its own to hold
-            axis.state = axis.state._replace(pods=decision.pods)
-            axis.checkpoint_at_s = None
         return replace(serving, pods_wanted=decision.pods)
 
-    def first_pods(
-        self, record: EndpointRecord, newest: RevisionRecord, pods: tuple[Pod, ...], room_for: RoomFor
-    ) -> int:
-        """The fewest pods that the range allows: what a revision begins with."""
+    def begin(
+        self,
+        record: EndpointRecord,
+        newest: RevisionRecord,
+        serving: RevisionRecord | None,
+        pods: tuple[Pod, ...],
+        room_for: RoomFor,
+    ) -> Begin:
+        """The fewest pods that the range allows and, in an update, no fewer than the traffic needs.
+
+        That is slots divided by the new revision's own limit: what 40 pods with one request each hold, one
+        pod may hold that bears 50, and the other way round.
+        """
         target = target_concurrency(record, newest)
-        concurrency, most = record.spec.models[0].concurrency, record.spec.max_pods
-        signals = Signals(
-            newest.revision.key, target_concurrency=target, concurrency=concurrency, max_pods=most
+        concurrency, ceiling = record.spec.models[0].concurrency, record.spec.max_pods
+        floor, most = pods_range(
+            Signals(newest.revision.key, target_concurrency=target, concurrency=concurrency, max_pods=ceiling)
         )
-        floor = pods_range(signals)[0]
-        if not record.serving_revision:  # it makes no decision yet, and waits for its floor all the same
+        if serving is None:  # it makes no decision yet, and waits for its floor all the same
             room = room_for(newest.revision)
             free = floor if room.pods is None else len(pods) + room.pods
             self._sharing.note(record.name, Standing(floor, min(floor, free), floor, room.pod_bytes))
-        return floor
+            return Begin(floor, 1)
+        needed = min(most, pods_for(self._slots_needed(record, serving), target))
+        return Begin(max(floor, needed), needed)
+
+    def _slots_needed(self, record: EndpointRecord, serving: RevisionRecord) -> float:
+        """Requests in flight for which the traffic needs room; never more than what serves has room for.
+
+        Demand is believed once it was seen for as long as a rise is looked for. Before that, as after a
+        restart in the middle of a rollout, all that is held may be needed.
+        """
+        held = serving.pods_wanted * target_concurrency(record, serving)
+        axis = self._axes.get(record.name)
+        if axis is None or axis.state.observed_s < self._tuning.up_window_s:
+            return held
+        return min(held, inherit(axis.state).inherited + axis.state.spare)
+
+    def overdue(self, revision: RevisionKey, pods: tuple[Pod, ...]) -> int:
+        """How many of a revision's starting pods should have been ready long ago.
+
+        None while nobody knows what a start of it takes: the first one of a large model takes minutes.
+        """
+        ages_s = _starting_ages_s(pods)
+        axis = self._axes.get(revision.endpoint)
+        known_s = axis.start_time_s if axis is not None and axis.revision == revision.number else None
+        typical_s = _typical_start_s(pods) or known_s
+        if not ages_s or typical_s is None:
+            return 0
+        return overdue_pods(Signals(revision, starting_ages_s=ages_s, start_time_s=typical_s), self._tuning)
 
     def record_decisions(self) -> None:
         """Write down what was decided and learned since the last call, all at once.
@@ -208,21 +270,19 @@ class Scaling:
         start_time_s: float | None,
     ) -> Signals:
         """All but the room."""
-        now_s = self._clock.wall_s()
-        starting = [max(0.0, now_s - pod.started_at_s) for pod in pods if pod.phase is PodPhase.STARTING]
         return Signals(
             revision=serving.revision.key,
             revision_signals=taken,
             ready_pods=sum(pod.phase is PodPhase.READY for pod in pods),
-            starting_ages_s=tuple(starting),
+            starting_ages_s=_starting_ages_s(pods),
             start_time_s=start_time_s,
             target_concurrency=target_concurrency(record, serving),
             concurrency=record.spec.models[0].concurrency,
             max_pods=record.spec.max_pods,
         )
 
-    def _room(self, record: EndpointRecord, signals: Signals, free: Room) -> Room:
-        held = signals.ready_pods + len(signals.starting_ages_s)
+    def _room(self, record: EndpointRecord, signals: Signals, leaving: int, free: Room) -> Room:
+        held = signals.ready_pods + len(signals.starting_ages_s) + leaving
         return self._sharing.room(record.name, pods_range(signals)[0], held, free)
 
     def _note(
@@ -249,7 +309,11 @@ class Scaling:
         self._unrecorded.append(Logged(name, message, given, checkpoint))
 
 
-def _slowest_start_s(pods: tuple[Pod, ...]) -> float | None:
-    """Of the pods that are there; a clock that was set back meanwhile makes none below 0."""
-    took_s = [pod.ready_at_s - pod.started_at_s for pod in pods if pod.ready_at_s is not None]
-    return max(0.0, *took_s) if took_s else None
+def _starting_ages_s(pods: tuple[Pod, ...]) -> tuple[float, ...]:
+    return tuple([pod.start_time_s or 0.0 for pod in pods if pod.phase is PodPhase.STARTING])
+
+
+def _typical_start_s(pods: tuple[Pod, ...]) -> float | None:
+    """Of the pods that are there, which come oldest first."""
+    took_s = [pod.start_time_s for pod in pods if pod.phase is PodPhase.READY]
+    return typical_start_s([each_s for each_s in took_s if each_s is not None])

@@ -10,9 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab.autoscaler.fairness import Ask, share
+from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide
+from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
+from trimtab.core.decision import Decision
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import PODS_MAX
 from trimtab.fleet.protocol import Room
+
+
+def decide_in_share(state: State, signals: Signals, now_s: float, tuning: Tuning) -> tuple[State, Decision]:
+    """`decide`, but what others get of the machine is no longer its own to hold.
+
+    The room is below 0 then, so a replay finds the same state from what was recorded.
+    """
+    after, decision = decide(state, signals, now_s, tuning)
+    if decision.binds == THIS_MACHINE and (signals.room or 0) < 0:
+        after = after._replace(pods=decision.pods)
+    return after, decision
 
 
 @dataclass(frozen=True)

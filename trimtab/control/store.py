@@ -107,7 +107,7 @@ class Store:
     def put_revision(self, record: RevisionRecord) -> None:
         revision = record.revision
         self._run(
-            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             *_key(revision.key.endpoint),
             revision.key.number,
             revision.hash,
@@ -116,6 +116,7 @@ class Store:
             record.pods_wanted,
             record.failures,
             record.failed_at_s,
+            record.first_limit,
         )
 
     def remove_revision(self, key: RevisionKey) -> None:
@@ -235,7 +236,7 @@ def _endpoint(row: tuple[Any, ...]) -> EndpointRecord:
 
 
 def _revision(row: tuple[Any, ...]) -> RevisionRecord:
-    namespace, name, number, hash_, model, created, pods_wanted, failures, failed_at, learned = row
+    namespace, name, number, hash_, model, created, pods_wanted, failures, failed_at, first, learned = row
     key = RevisionKey(EndpointName(namespace, name), number)
     return RevisionRecord(
         revision=Revision(key, codec.model_from_json(model), hash_, created),
@@ -243,6 +244,7 @@ def _revision(row: tuple[Any, ...]) -> RevisionRecord:
         failures=failures,
         failed_at_s=failed_at,
         learned_limit=learned,
+        first_limit=first,
     )
 
 

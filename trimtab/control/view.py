@@ -18,10 +18,12 @@ QUEUE_PER_RANGE = 10  # Knative's queue-proxy holds as many times its container 
 def target_concurrency(record: EndpointRecord, revision: RevisionRecord) -> int:
     """How many requests one pod of the revision may hold in flight.
 
-    What was learned of it, else what its runtime begins with; never more than the range's maximum.
+    What was learned of it, else what its runtime begins with, or what it updates bears if that is more;
+    never above the range's maximum.
     """
     model = revision.revision.model
-    target = revision.learned_limit or RUNTIMES[model.runtime].first_concurrency(model)
+    first = max(RUNTIMES[model.runtime].first_concurrency(model), revision.first_limit)
+    target = revision.learned_limit or first
     return max(1, min(target, limit_ceiling(record)))
 
 

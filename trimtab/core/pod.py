@@ -37,6 +37,7 @@ class Pod:
     process_id: int
     started_at_s: float
     ready_at_s: float | None = None
+    start_time_s: float | None = None  # what its start took, or has taken so far: by no clock that steps
     stages: tuple[Stage, ...] = ()
     cause: str = ""  # why it FAILED, in a person's words
     exit_status: int | None = None

@@ -23,8 +23,8 @@ class RevisionSignal:
     period_s: float
     arrivals: int  # requests that Envoy sent towards the revision, retries not counted
     completions: int
-    rejected: int  # refused because the queue was full (429)
-    failed: int  # answered 5xx, the model's own included
+    rejected: int  # refused: the queue was full (429), or there was no pod (503)
+    failed: int  # answered 5xx: the model's own, and where there was no pod
     in_flight: int
     queued: int
     request_time_s: float

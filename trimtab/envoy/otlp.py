@@ -32,7 +32,7 @@ _SUMMED = {
     "cluster.upstream_rq_total": ("attempts", 1),
     "cluster.upstream_rq_cancelled": ("attempts", 1),
     "cluster.upstream_rq_pending_failure_eject": ("attempts", 1),
-    "cluster.upstream_cx_none_healthy": ("attempts", 1),
+    "cluster.upstream_cx_none_healthy": ("without_pod", 1),
     "cluster.upstream_rq_retry": ("attempts", -1),
     "cluster.upstream_rq_pending_overflow": ("rejected", 1),
     "cluster.upstream_rq_active": ("in_flight", 1),
@@ -51,8 +51,9 @@ class Counts:
     """One revision in one flush, all its clusters together."""
 
     attempts: int = 0  # that ended their wait, less those that were not a request's first
-    rejected: int = 0
-    answered_5xx: int = 0  # rejected ones are among them
+    rejected: int = 0  # too many waited
+    without_pod: int = 0  # there was none that could be asked
+    answered_5xx: int = 0  # those two are among them
     in_flight: int = 0
     queued: int = 0
     times: Histogram | None = None
@@ -90,6 +91,7 @@ def joined(first: Flush, second: Flush) -> Flush:
         known.times = _both(known.times, counts.times)
         known.attempts += counts.attempts
         known.rejected += counts.rejected
+        known.without_pod += counts.without_pod
         known.answered_5xx += counts.answered_5xx
         known.in_flight += counts.in_flight
         known.queued += counts.queued

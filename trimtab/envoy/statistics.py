@@ -8,7 +8,7 @@ How Envoy counts (tried with 1.40), and hence what the numbers of a signal are m
     upstream_rq_pending_overflow  refused because too many waited; never tried again
     upstream_rq_pending_failure_eject, upstream_rq_cancelled
                                   attempts that ended while they waited: no connection, client gone or timeout
-    upstream_cx_none_healthy      attempts for which there was no pod
+    upstream_cx_none_healthy      attempts for which there was no pod: refused too, since callers come again
     upstream_rq_retry             attempts that were not a request's first
     upstream_rq_time              time of each request that a pod answered, waiting and retries included
     upstream_rq_xx, class 5       answers 5xx as the caller got them; refused ones are among them
@@ -17,6 +17,7 @@ How Envoy counts (tried with 1.40), and hence what the numbers of a signal are m
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_high
 
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
@@ -36,9 +37,10 @@ class Signals:
 
 @dataclass(frozen=True)
 class Before:
-    """What must be known of the flush before: its time at the receiver, and who waited then."""
+    """What must be known of the flush before: its time at the receiver, its length, and who waited then."""
 
     at_s: float
+    period_s: float | None
     uptime_s: float | None
     queued: dict[RevisionKey, int]
 
@@ -46,8 +48,7 @@ class Before:
 def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signals, Before]:
     """The signals of a whole flush received at `at_s` (monotonic s), and what the next one needs.
 
-    The sums of a flush cover the time that Envoy says they cover; if it does not say (the first one
-    after its start), the time since the flush before, and without one there are no revision signals.
+    Without a period (see `_period_s`) there are no revision signals.
     """
     queued = {key: counts.queued for key, counts in flush.revisions.items()}
     period_s = _period_s(flush, before, at_s)
@@ -68,7 +69,7 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         for key, counts in flush.revisions.items()
         if (t := counts.times) is not None and t.count
     )
-    return Signals(revisions, pods, latencies), Before(at_s, flush.uptime_s, queued)
+    return Signals(revisions, pods, latencies), Before(at_s, period_s, flush.uptime_s, queued)
 
 
 def _revision_signal(
@@ -86,7 +87,7 @@ def _revision_signal(
         period_s=period_s,
         arrivals=max(0, counts.attempts + counts.queued - waited),
         completions=times.count if times else 0,
-        rejected=counts.rejected,
+        rejected=counts.rejected + counts.without_pod,
         failed=max(0, counts.answered_5xx - counts.rejected),
         in_flight=counts.in_flight,
         queued=counts.queued,
@@ -106,7 +107,18 @@ def _restarted(flush: Flush, before: Before) -> bool:
 
 
 def _period_s(flush: Flush, before: Before | None, at_s: float) -> float | None:
+    """Seconds that the sums of a flush cover; None is unknown.
+
+    Three tell of it, and each may be wrong: Envoy by its wall clock, which steps (and which it does not
+    tell in the first flush after its start); the time since the last flush came, which a message that was
+    late or lost stretches; the period before, which a flush that was late in Envoy exceeds. The middle one
+    counts, the longer of two. Of a clock set back by 0.9 s they say 0.1, 1 and 1: taken at its word, Envoy
+    would have seen ten times as many requests per second.
+    """
     stated_s = (flush.at_ns - flush.since_ns) / 1e9
-    if flush.since_ns and 0 < stated_s <= PERIOD_MAX_S:
-        return stated_s
-    return at_s - before.at_s if before is not None and at_s > before.at_s else None
+    told = [stated_s] if flush.since_ns and 0 < stated_s <= PERIOD_MAX_S else []
+    if before is not None:
+        told.append(at_s - before.at_s)
+        told += [before.period_s] if before.period_s is not None else []
+    period_s = median_high(told) if told else 0.0
+    return period_s if period_s > 0 else None

@@ -53,10 +53,10 @@ class LocalPod:
         clock: Clock,
         notify: Callable[[], None],
     ) -> None:
+        record = _with_start_time(record)
         self.record = record if process is None else record.with_changes(process_id=process.pid)
         self.folder = folder
         self.process = process
-        self.started_at_s = process.created_at_s if process else record.created_at_s
         self.phase = _phase_found(record, process)
         self.usage: Usage | None = None
         self.condemned = False  # killed by us for what it did
@@ -67,14 +67,22 @@ class LocalPod:
         self._notify = notify
         self._stages = folder.read_stages()
         self._wake = asyncio.Event()
-        self._deadline_s = self._first_deadline_s()
+        self._deadline_s = clock.now_s() + ADOPTED_GRACE_S  # of a stop
+        self._began_s = clock.now_s() - self._age_s()
         self._listen_at_s = clock.now_s() + LISTEN_EACH_S
         self._dead_ports = 0
 
     @property
-    def created_at_s(self) -> float:
-        """When it was made, finer than the kernel's time of its process: orders pods by age."""
-        return self.record.created_at_s or self.started_at_s
+    def started_at_s(self) -> float:
+        """When it was made, as written down then: the kernel's time of its process moves with the clock."""
+        return self.record.created_at_s or (self.process.created_at_s if self.process else 0.0)
+
+    @property
+    def start_time_s(self) -> float | None:
+        """What its start took, or has taken so far; None is unknown."""
+        if self.phase is PodPhase.STARTING:
+            return self._clock.now_s() - self._began_s
+        return self.record.start_time_s
 
     def view(self) -> Pod:
         """The pod as the fleet reports it."""
@@ -88,6 +96,7 @@ class LocalPod:
             process_id=record.process_id,
             started_at_s=self.started_at_s,
             ready_at_s=record.ready_at_s,
+            start_time_s=self.start_time_s,
             stages=self._all_stages(),
             cause=record.cause,
             exit_status=record.exit_status,
@@ -174,11 +183,13 @@ class LocalPod:
             self._read_stages()
             taken = self.usage.memory_bytes if self.usage else 0
             expected = max(record.expected_bytes, taken)
-            self._change(ready_at_s=self._clock.wall_s(), expected_bytes=expected)
+            self._change(
+                ready_at_s=self._clock.wall_s(), start_time_s=self.start_time_s, expected_bytes=expected
+            )
             await self._save()  # first: whoever adopts it must not take it for a starting one
             if self.phase is PodPhase.STARTING:
                 self._enter(PodPhase.READY)
-        elif self._clock.now_s() >= self._deadline_s:
+        elif (self.start_time_s or 0.0) >= record.start_timeout_s:
             stage = self._last_stage()
             self.condemn(
                 f"did not become ready within {record.start_timeout_s:g} s; last stage reached: {stage}"
@@ -226,6 +237,8 @@ class LocalPod:
 
     def _enter(self, phase: PodPhase, **changes: Any) -> None:
         """Change phase; the record is written by and by."""
+        if self.phase is PodPhase.STARTING and phase is PodPhase.FAILED:
+            changes["start_time_s"] = self.start_time_s
         self.phase = phase
         if changes:
             self._change(**changes)
@@ -271,13 +284,16 @@ class LocalPod:
     def _last_stage(self) -> str:
         return self._all_stages()[-1].name
 
-    def _first_deadline_s(self) -> float:
-        """When it must be ready, or, adopted while stopping, when it is killed."""
-        now_s = self._clock.now_s()
-        if self.phase is PodPhase.STOPPING:
-            return now_s + ADOPTED_GRACE_S
-        age_s = max(0.0, self._clock.wall_s() - self.started_at_s)
-        return now_s - age_s + self.record.start_timeout_s
+    def _age_s(self) -> float:
+        """How long its process has been there: no time at all if we have just started it.
+
+        Of one that we found, the kernel tells when it began by the wall clock as it stands now, so that a
+        step before now does not count. No start is believed to have taken longer than it may.
+        """
+        if self.process is None or self.process.is_child:
+            return 0.0
+        age_s = self._clock.wall_s() - self.process.created_at_s
+        return min(max(0.0, age_s), self.record.start_timeout_s)
 
 
 def _left_behind(mark: Mark, leader: Process | None) -> list[psutil.Process]:
@@ -294,6 +310,15 @@ def _left_behind(mark: Mark, leader: Process | None) -> list[psutil.Process]:
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found[member] = process
     return list(found.values())
+
+
+def _with_start_time(record: PodRecord) -> PodRecord:
+    """What its start took by the wall clock, if another version wrote the record, and if that may be true."""
+    if record.start_time_s is not None or record.ready_at_s is None:
+        return record
+    took_s = record.ready_at_s - record.created_at_s
+    believed = 0.0 <= took_s <= record.start_timeout_s
+    return record.with_changes(start_time_s=took_s) if believed else record
 
 
 def _phase_found(record: PodRecord, process: Process | None) -> PodPhase:

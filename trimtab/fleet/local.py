@@ -103,7 +103,7 @@ class LocalFleet:
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that is there or that failed and was not yet forgotten, oldest first."""
-        by_age = sorted(self._pods.values(), key=lambda pod: pod.created_at_s)
+        by_age = sorted(self._pods.values(), key=lambda pod: pod.started_at_s)
         return tuple(pod.view() for pod in by_age)
 
     async def start_pod(self, revision: Revision) -> str:

@@ -44,6 +44,7 @@ class PodRecord:
     created_at_s: float = 0.0  # just before its process
     process_id: int = 0  # 0: the control plane died before it could write it down
     ready_at_s: float | None = None
+    start_time_s: float | None = None  # what its start took, until it was ready or failed
     stopping: bool = False
     cause: str = ""  # of its failure; empty while it has not failed
     exit_status: int | None = None
@@ -182,6 +183,7 @@ _OPTIONAL: dict[str, Any] = {
     "created_at_s": int | float,
     "process_id": int,
     "ready_at_s": int | float,
+    "start_time_s": int | float,
     "stopping": bool,
     "cause": str,
     "exit_status": int,

@@ -54,8 +54,13 @@ class Process:
         return int(self._info.pid)
 
     @property
+    def is_child(self) -> bool:
+        """Whether we started it ourselves, rather than found it."""
+        return self._child is not None
+
+    @property
     def created_at_s(self) -> float:
-        """Wall-clock seconds at which the kernel says it began."""
+        """When the kernel says it began: by the wall clock as it stood when the process was found."""
         return float(self._info.create_time())
 
     def alive(self) -> bool:

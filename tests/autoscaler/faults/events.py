@@ -74,7 +74,7 @@ def _machine(s: Simulation) -> None:
 
 def _range(s: Simulation) -> None:
     rng, target = s.world.rng, s.world.settings.target
-    low = rng.choice((1, target, 5 * target))
+    low = rng.choice((0, 1, target, 5 * target))
     s.world.set(range=ConcurrencyRange(low, max(low, rng.choice((1, 10, 100)) * target)))
     s.next_s = s.world.now_s
 

@@ -18,6 +18,7 @@ from trimtab.core.decision import Decision
 STATE_BYTES_MAX = 64_000  # 10,000 endpoints within 640 MB at the worst; usual are 2 KB per Envoy
 DECISION_BYTES_MAX = 8_000  # of JSON: the store keeps thousands
 DECIDE_EACH_S = 5.0
+ASKED_UNSEEN = 20  # requests whose seconds may all have been lost on the way
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Moment:
     known_s: float  # since the controller began to watch this revision: a start, a restart, a rollout
     demand: float  # what the decision before accepted; 0 after a restart
     took_over: float | None  # right after a rollout: concurrent requests that pods were there for
+    asked: int  # true requests of the down window
     needed: float  # largest true and plainly seen need of the down window, in concurrent requests
     rose_to: int  # pods that the load alone asked for within the down window, at the target of now
     envoys: int  # names heard of lately
@@ -45,13 +47,13 @@ Invariant = Callable[[Moment, Tuning], str]
 
 def bounds(signals: Signals) -> tuple[int, int, int]:
     """(floor, most, what the machine holds) in pods, by the words of the range, not by the code."""
-    low = max(1, ceil(signals.concurrency.min / signals.target_concurrency))
+    low = ceil(signals.concurrency.min / signals.target_concurrency)
     high = max(1, ceil(signals.concurrency.max / signals.target_concurrency))
     if signals.max_pods:
         low, high = min(low, signals.max_pods), min(high, signals.max_pods)
     fits = high
     if signals.room is not None:
-        fits = max(1, signals.ready_pods + len(signals.starting_ages_s) + signals.room)
+        fits = max(min(1, high), signals.ready_pods + len(signals.starting_ages_s) + signals.room)
     return low, high, fits
 
 
@@ -97,8 +99,18 @@ def needed_pods_stay(moment: Moment, tuning: Tuning) -> str:
     """Bursts come back within minutes: no pod leaves that the load of the down window needed."""
     needed = ceil(moment.needed / moment.signals.target_concurrency - 1e-9)
     least = held_to(min(moment.pods, needed), moment.signals)
-    if moment.decision.pods < least:
+    if 0 < moment.decision.pods < least:
         return f"from {moment.pods} to {moment.decision.pods}, where {moment.needed:.1f} were in flight"
+    return ""
+
+
+def never_to_zero_while_asked(moment: Moment, tuning: Tuning) -> str:
+    """Without a pod a caller waits for a start: only a load that was gone for a whole window may do without.
+
+    True arrivals count, whatever became of the signals: missing data never means that nobody asks.
+    """
+    if moment.decision.pods == 0 and moment.pods > 0 and moment.asked > ASKED_UNSEEN:
+        return f"to zero, with {moment.asked} requests within the down window"
     return ""
 
 
@@ -196,6 +208,7 @@ AT_EACH: tuple[Invariant, ...] = (
     silence_removes_nothing,
     a_start_removes_nothing,
     needed_pods_stay,
+    never_to_zero_while_asked,
     wanted_pods_stay,
     growth_capped,
     leaves_in_steps,

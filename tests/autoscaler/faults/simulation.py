@@ -33,6 +33,7 @@ Decide = Callable[[State, Signals, float, Tuning], tuple[State, Decision]]
 CALM_S = 60  # at the end, in which the pods must be what the load needs
 TOLD = 8  # decisions that a failure shows
 FORGET_S = 800  # after which an Envoy must be forgotten: longer than any outage here, though 30 s would do
+SELDOM_ASKED = 20  # requests in a down window: with fewer, one without any is not far
 SELDOM = 16  # one decision in so many is checked for what costs more than deciding
 PHASE_S = 0.7  # of the decisions within the second; all flushes of it have come by then
 
@@ -153,6 +154,7 @@ class Simulation:
             known_s=now_s - self._known_since_s,
             demand=self._accepted,
             took_over=self._took_over,
+            asked=truth.requests(),
             needed=truth.needed(now_s),
             rose_to=truth.rose_to(now_s, signals.target_concurrency),
             envoys=len(self._heard_s),
@@ -181,8 +183,11 @@ class Simulation:
         """Faults leave no trace: on a steady load that came through clean, pods are what it needs."""
         world = self.world
         load, target = world.load[-1], world.settings.target
-        low = held_to(ceil(load / target - 1e-9), world.signals())
-        enough = ceil((load + 3 * sqrt(load)) / target)  # the largest of 300 s; how tight is tested elsewhere
+        asked = load / world.traffic.service_s * self._tuning.down_window_s
+        low = held_to(ceil(load / target - 1e-9) if asked > SELDOM_ASKED else 0, world.signals())
+        # the largest of 300 s, of requests that vary about the load and gauges that vary about these in this
+        # world (see `Traffic`), both to the upper side where they are few; how tight is tested elsewhere
+        enough = ceil((load + 3 * sqrt(2 * load) + 1) / target)
         high = held_to(enough + max(1, round(enough / 5)), world.signals())
         if not low <= min(self._calm) <= max(self._calm) <= high:
             seen = f"{min(self._calm)} to {max(self._calm)} pods at the end"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from math import exp, sqrt
+from math import exp, log, sqrt
 
 from tests.autoscaler.faults.load import poisson
 
@@ -100,7 +100,12 @@ class Traffic:
         level = arrivals * service_s
         drained = slots * step_s / service_s
         for _ in range(SUBSTEPS):
-            if present <= slots and level <= slots:
+            if present < slots < level:  # on the way to what does not fit
+                full_s = service_s * log((level - present) / (level - slots))
+                over_s = step_s - full_s
+                grown = slots + over_s * (arrivals - slots / service_s)
+                present = grown if over_s > 0 else level + (present - level) * kept
+            elif present <= slots and level <= slots:
                 present = level + (present - level) * kept
             else:
                 present = max(min(level, slots), present + arrivals * step_s - drained)

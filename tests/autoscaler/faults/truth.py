@@ -19,12 +19,14 @@ class Truth:
     def __init__(self, tuning: Tuning) -> None:
         self._window_s = tuning.down_window_s - 10.0  # signals are up to a decision and a flush old
         self._arrivals: deque[int] = deque(maxlen=SEEN_S)
+        self._all: deque[int] = deque(maxlen=int(self._window_s))
         self._needs: deque[tuple[float, float]] = deque()
         self._rises: deque[tuple[float, float]] = deque()
 
     def second(self, arrivals: int) -> None:
         """One more second of true arrivals."""
         self._arrivals.append(arrivals)
+        self._all.append(arrivals)
 
     def look(self, at_s: float, service_s: float, clean_s: float) -> None:
         """At a decision: what the last seconds needed counts if nothing stood between them and it."""
@@ -40,6 +42,10 @@ class Truth:
     def needed(self, at_s: float) -> float:
         """Largest need of the window, in concurrent requests."""
         return _largest(self._needs, at_s - self._window_s)
+
+    def requests(self) -> int:
+        """True arrivals of the window."""
+        return sum(self._all)
 
     def asked(self, at_s: float) -> float:
         """Largest number of concurrent requests that the load needed or asked for in the window."""

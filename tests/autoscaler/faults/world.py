@@ -36,7 +36,7 @@ class World:
         self.rng = rng = random.Random(f"world {plan.seed}")
         target = rng.choice((1, 1, 2, 4, 8, 32, 100))
         peak = target * 10 ** rng.uniform(-0.5, 1.7)
-        low, high = rng.choice((1, 1, target, 3 * target)), rng.choice((3, 30, 100, 100)) * target
+        low, high = rng.choice((0, 1, 1, target, 3 * target)), rng.choice((3, 30, 100, 100)) * target
         service_s, spread = 10 ** rng.uniform(-1.7, 1.0), rng.choice((0.0, 0.5, 1.0))
         self.settings = Settings(target, ConcurrencyRange(low, max(low, high)))
         self.load = draw_load(rng, plan.faulty_s, plan.last_s, peak)

@@ -44,12 +44,14 @@ def test_growth_stops_where_more_pods_bring_nothing_and_says_so(
     signal: Callable[..., RevisionSignal], signals: Callable[..., Signals]
 ) -> None:
     told = overloaded(signal, signals, lambda pods: ANSWERED_PER_S, 40)
-    last = told[-1]
-    assert (last.rule, last.binds) == ("no gain", "no gain")
-    assert last.pods == told[-20].pods
-    assert last.pods < dict(last.inputs)["demand"] / TARGET  # type: ignore[operator]
-    assert "more pods do not help: 10 full ones answered 100/s" in last.reason
-    assert last.would_change
+    stops = [decision for decision in told if decision.rule == "no gain"]
+    first = stops[0]
+    assert first.binds == "no gain"
+    assert first.pods < dict(first.inputs)["demand"] / TARGET  # type: ignore[operator]
+    assert "more pods do not help: 10 full ones answered 100/s" in first.reason
+    assert "something that they share is slow" in first.reason
+    assert first.would_change
+    assert told[-1].pods <= first.pods * 1.25**2 + 2, "tried again after one minute, and after two more"
 
 
 def test_growth_goes_on_where_each_pod_brings_its_share(
@@ -85,8 +87,8 @@ def test_pods_that_take_their_time_to_start_hide_nothing(revision: Any, start_s:
     stopped = [decision for decision in run.decisions if decision.rule == "no gain"]
     assert stopped
     assert stopped[0].at_s < 120 + start_s + 40
-    assert run.decisions[-1].pods == stopped[0].pods < 60
-    assert "something that they share is slow" in run.decisions[-1].reason
+    assert stopped[0].pods < 60
+    assert run.decisions[-1].pods <= stopped[0].pods * 1.25**2 + 2, "tried again, each time later"
 
 
 @pytest.mark.parametrize("service_s", [0.1, 2.0, 30.0])

@@ -37,7 +37,7 @@ def test_pods_are_ready_after_their_start_and_credited_until_then() -> None:
     assert made.starting_ages_s(2.0) == (2.0, 2.0, 2.0)
     ready_s = pass_to(made, engine, 60.0)
     assert len(ready_s) == len(made.ready) == 3
-    assert made.start_time_s == max(ready_s)
+    assert made.start_time_s == sorted(ready_s)[1], "what a start typically takes"
     assert made.starting_ages_s(60.0) == ()
 
 

@@ -60,7 +60,7 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     view = _absorbed(state, signals, fleet, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
-        after = state._replace(envoys=view.envoys)
+        after = state._replace(envoys=view.envoys, lost_s=_lost_s(state, view))
         choice, inputs = _without_signals(held, before, silent_s), _fleet_inputs(signals, tuning)
     else:
         seen = _observe(state, signals, fleet, view, now_s, tuning)
@@ -163,8 +163,16 @@ def _observe(
         spare=min(surges.spare(learned, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
+        lost_s=_lost_s(state, view),
     )
     return _Seen(after, demand, view.evidence)
+
+
+def _lost_s(state: State, view: View) -> float | None:
+    """When an Envoy was last forgotten that had requests (observed seconds): it may have them still."""
+    heard = {history.envoy for history in view.envoys}
+    lost = any(history.envoy not in heard and not history.is_idle for history in state.envoys)
+    return state.observed_s if lost else state.lost_s
 
 
 def _lull(state: State, load: float, largest: float, observed_s: float, tuning: Tuning) -> Lull | None:
@@ -193,10 +201,8 @@ def _without_signals(held: int, before: int, silent_s: float) -> _Choice:
 def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     """Up to what demand needs and surges may need, down to what the window needs, or neither."""
     state, target = seen.state, signals.target_concurrency
-    gone = state.idle_s >= down_window_s(signals, tuning) or (state.idle_s and not held)
-    if gone and not signals.concurrency.min:
-        idle = Candidate("idle", 0, reasons.idle(state.idle_s))
-        return _Choice(idle, "", "a request", (idle,))
+    if state.idle_s and not signals.concurrency.min and (idle := _idle(state, signals, held, tuning)):
+        return idle
     capped = state.demand < seen.demand.total
     now = pods_for(state.demand, target)
     load = Candidate("load", now, reasons.load(seen.demand, now, capped, tuning))
@@ -206,9 +212,8 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
     if state.spare and (ready := pods_for(largest + state.spare, target)) > now:
         up = Candidate("surges", ready, reasons.surges(ready, largest, state.spare))
         candidates = (load, up)
-    if up.pods > held and state.gain.is_missing(tuning):
-        none = Candidate("no gain", held, reasons.no_gain(state.gain))
-        return _Choice(none, none.rule, reasons.NO_GAIN_CHANGE, (*candidates, none))
+    if up.pods > held and (stopped := _stopped(state, held, up.pods, candidates, tuning)):
+        return stopped
     if up.pods >= held or held <= pods_range(signals)[0]:
         change = f"demand above {up.pods * target} concurrent requests" if not capped else "the next decision"
         return _Choice(up, "growth" if capped else "", change, candidates)
@@ -216,6 +221,38 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
         backlog = Candidate("backlog", held, reasons.backlog(now, seen.demand))
         return _Choice(backlog, "backlog", "the backlog gone", (*candidates, backlog))
     return _down(state, signals, held, up.pods, candidates, tuning)
+
+
+def _idle(state: State, signals: Signals, held: int, tuning: Tuning) -> _Choice | None:
+    """Step by step to zero, where the range begins there; None while somebody asks, or may be asking."""
+    if held and state.idle_s < down_window_s(signals, tuning):
+        return None
+    pods = held - _step(held, tuning) if held else 0
+    unsure = state.lost_s is not None and state.observed_s - state.lost_s < tuning.zero_after_loss_s
+    if held and not pods and unsure:
+        return None
+    idle = Candidate("idle", pods, reasons.idle(state.idle_s))
+    return _Choice(idle, "scale-down step" if pods else "", "a request", (idle,))
+
+
+def _stopped(
+    state: State, held: int, up: int, weighed: tuple[Candidate, ...], tuning: Tuning
+) -> _Choice | None:
+    """No more than are held, or a few more, where more pods bring nothing; None if they do, or may."""
+    if state.gain.is_missing(tuning):
+        none = Candidate("no gain", held, reasons.no_gain(state.gain))
+        left_s = state.gain.tried_again_s(tuning) - state.observed_s
+        return _Choice(none, none.rule, reasons.no_gain_change(left_s), (*weighed, none))
+    most = state.gain.most(tuning)
+    if up <= max(held, most):
+        return None
+    few = Candidate("no gain", max(held, int(most)), reasons.tried(state.gain))
+    return _Choice(few, few.rule, reasons.MORE_ANSWERS, (*weighed, few))
+
+
+def _step(held: int, tuning: Tuning) -> int:
+    """How many pods leave at most in one decision."""
+    return max(1, int(held * tuning.down_share))
 
 
 def _down(
@@ -228,7 +265,7 @@ def _down(
     window = Candidate("window", keep, reasons.window(up, keep, held, left_s, window_s))
     if keep >= held:
         return _Choice(window, "scale-down window", reasons.window_change(left_s), (*weighed, window))
-    step = max(1, int(held * tuning.down_share))
+    step = _step(held, tuning)
     down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s))
     return _Choice(down, "scale-down step" if down.pods > keep else "", "", (*weighed, window, down))
 

@@ -58,7 +58,17 @@ def no_gain(gain: Gain) -> str:
     )
 
 
-NO_GAIN_CHANGE = "more answers per second, or no more requests that wait"
+MORE_ANSWERS = "more answers per second, or no more requests that wait"
+
+
+def no_gain_change(left_s: float) -> str:
+    """What ends the stop."""
+    return f"{MORE_ANSWERS}; in {left_s:.0f} s a few more pods are tried"
+
+
+def tried(gain: Gain) -> str:
+    """Why only a few more pods are tried."""
+    return f"more pods than {gain.pods} did not help before; a few more are tried"
 
 
 def backlog(now: int, demand: Demand) -> str:

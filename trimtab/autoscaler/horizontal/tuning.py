@@ -162,6 +162,16 @@ class Tuning:
     help_requests: float = 50.0
     """Completions that a decision needs to tell it: known to a seventh."""
 
+    help_fall: float = 0.5
+    """Share of the throughput before, below which more pods are not what made it fall."""
+
+    help_again_s: float = 60.0
+    """Time after which a quarter more pods are tried all the same (s): if the verdict was wrong, nobody
+    waits for longer than a minute. Twice as long after each time that they brought nothing."""
+
+    help_again_max_s: float = 1800.0
+    """Longest such time (s): a dependency that recovers is noticed within half an hour."""
+
     help_settle_s: float = 5.0
     """Age from which a pod counts for it (s): a decision's worth of seconds in which it was full."""
 
@@ -196,6 +206,10 @@ class Tuning:
     ten decisions, in any of which a rise stops it."""
 
     # -- what is known --------------------------------------------------------------------------
+    zero_after_loss_s: float = 3600.0
+    """Time for which the last pod stays after an Envoy fell silent that had requests (s): if only its
+    statistics are lost they go on, and one pod costs less than nobody's answer to them."""
+
     fresh_s: float = 10.0
     """Age up to which the last signal of an Envoy still speaks for it (s): two decisions. It comes
     each second; a slow second, a pause of the collector or a lost message is not news."""

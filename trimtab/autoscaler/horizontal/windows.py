@@ -49,6 +49,11 @@ class EnvoyHistory(NamedTuple):
         """When this Envoy was last heard of."""
         return self.samples.at_s[-1]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody asked there in its last second, and nothing was held."""
+        return not any(column[-1] for column in self.samples[1:])
+
 
 @dataclass(slots=True)
 class Evidence:

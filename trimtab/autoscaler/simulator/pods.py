@@ -9,6 +9,7 @@ import numpy as np
 from numpy.random import Generator
 
 from trimtab.autoscaler.simulator.engine import Engine
+from trimtab.autoscaler.starts import typical_start_s
 
 START_CV = 0.2
 """Spread of start times, standard deviation over mean: the same image on machines of different load."""
@@ -65,7 +66,7 @@ class Fleet:
         self._draining: list[_Ready] = []
         self.pod_seconds = 0.0  # of pods that have ended
         self.next_event_s = inf  # when something happens to a pod by itself
-        self.start_time_s: float | None = None  # the slowest start among the pods that were ready last
+        self.start_time_s: float | None = None  # what a start typically took, of the pods that were ready last
 
     @property
     def asked(self) -> int:
@@ -145,9 +146,8 @@ class Fleet:
         self.next_event_s = min([pod.fault_s for pod in self._ready], default=inf)
         self.next_event_s = min(self.next_event_s, starting_s)
         # At zero pods the last one known stays, as in the control plane.
-        self.start_time_s = max(
-            [pod.start_s for pod in self._ready if pod.start_s], default=self.start_time_s
-        )
+        started_s = [pod.start_s for pod in self._ready if pod.start_s]
+        self.start_time_s = typical_start_s(started_s) or self.start_time_s
 
     def _drawn_start_s(self, generator: Generator) -> float:
         spread = log(1 + START_CV**2)
