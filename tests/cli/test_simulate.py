@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from trimtab.cli.main import cli
 from trimtab.cli.simulate import above_zero, as_duration, as_range, as_seeds
 from trimtab.core.errors import InvalidInput
+
+TRIMTAB = f"{sys.executable} -m trimtab.cli"
 
 RUN_KEYS = [
     "policy",
@@ -140,6 +146,91 @@ def test_the_range_is_1_to_100_knees_unless_said_otherwise(simulate: Simulate) -
     assert narrow["runs"][0]["capped_share"] == 1.0
 
 
+def test_the_period_that_was_found_is_told(simulate: Simulate, tmp_path: Path) -> None:
+    result = simulate("--policy", "fixed:3", "--json")
+    assert "trace.csv: counts per 60 s, from 2024-01-01T00:00:00 to 2024-01-01T00:04:00" in result.stderr
+    told = json.loads(result.stdout)["parameters"]
+    assert (told["period_s"], told["burst_a"]) == (60.0, 20.0), "what is in effect"
+    rows = tmp_path / "rows.csv"
+    rows.write_text("t\n" + "".join(f"{i / 5}\n" for i in range(600)))
+    result = simulate("--trace", str(rows), "--policy", "fixed:3", "--json")
+    assert "rows.csv: 600 requests, one a row, from 0 to 119.8" in result.stderr
+    told = json.loads(result.stdout)["parameters"]
+    assert (told["period_s"], told["burst_a"]) == (None, None)
+
+
+def test_rows_off_the_period_are_warned_of(simulate: Simulate, tmp_path: Path) -> None:
+    file = tmp_path / "stray.csv"
+    file.write_text("t,count\n" + "".join(f"{60 * i},600\n" for i in range(12)) + "90,5\n")
+    result = simulate("--trace", str(file), "--policy", "fixed:3")
+    assert "warning: rows within a period of 60 s count in it: 1, the first is stray.csv:14" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "warning"),
+    [
+        (("--policy", "fixed:101"), "fixed:101 has 100 pods; the range is 1 to 100 pods of 4"),
+        (("--policy", "fixed:1", "--range", "8..16"), "fixed:1 has 2 pods; the range is 2 to 4 pods of 4"),
+        (
+            ("--policy", "fixed:3", "--range", "1..8"),
+            "the busiest minute needs 3 pods and nobody may have them",
+        ),
+    ],
+)
+def test_what_the_range_cuts_off_is_warned_of(
+    simulate: Simulate, words: tuple[str, ...], warning: str
+) -> None:
+    result = simulate(*words)
+    assert result.exit_code == 0
+    assert f"warning: {warning}" in result.stderr
+    assert "--range gives another" in result.stderr
+
+
+def test_what_the_range_holds_is_not_warned_of(simulate: Simulate) -> None:
+    assert "warning" not in simulate("--policy", "fixed:100,kpa").stderr
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_trace_may_be_a_pipe(trace: str, jobs: str) -> None:
+    command = (
+        f"{TRIMTAB} simulate --trace <(gzip -c {trace}) --peak-pods 3 --policy fixed:3,kpa --jobs {jobs}"
+    )
+    run = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("POLICY")
+
+
+def test_a_full_disk_is_said_so(trace: str) -> None:
+    command = f"{TRIMTAB} simulate --trace {trace} --peak-pods 3 --policy fixed:3 --jobs 1 > /dev/full"
+    run = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 1
+    assert "error: stdout: cannot be written" in run.stderr
+    assert "hint: make room" in run.stderr
+    assert "Exception" not in run.stderr
+    assert "defect" not in run.stderr
+
+
+def test_ctrl_c_ends_all_processes_with_one_word() -> None:
+    """As a terminal sends it: to every process of the group at once."""
+    words = ["simulate", "--trace", "diurnal", "--peak-pods", "200", "--policy", "kpa,hpa", "--jobs", "2"]
+    run = subprocess.Popen(
+        [*TRIMTAB.split(), *words, "--range", "1..4000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline_s = time.monotonic() + 30.0
+    while not psutil.Process(run.pid).children() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    time.sleep(0.3)  # a part of their imports, in which a Ctrl-C would show most of all
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=30)
+    assert (run.returncode, out) == (130, "")
+    assert "interrupted" in err
+    assert "Traceback" not in err
+
+
 def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
     result = simulate("--trace", "drop:0.95", "--policy", "fixed:3", "--burst", "5")
     assert result.exit_code == 0
@@ -153,6 +244,7 @@ def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
         (("--model", "cup"), "known: cpu, gpu, io"),
         (("--trace", "stp:10"), "did you mean `step`?"),
         (("--trace", "step:-1"), "step:-1"),
+        (("--trace", ""), "--trace: no shape and no file is called ``"),
         (("--cold-start", "soon"), "--cold-start: `soon` is not a duration"),
         (("--warmup", "48h"), "--warmup"),
         (("--peak-pods", "nan"), "--peak-pods: `nan`"),
@@ -165,8 +257,12 @@ def test_burst_on_what_has_no_counts_is_warned_of(simulate: Simulate) -> None:
         (("--range", "0..0"), "a most from 1"),
         (("--range", "1..9999999"), "from 1 to 1000000"),
         (("--from", "noon"), "--from: `noon` is not a time"),
+        (("--from", "60"), "--from: `60` is no date"),
+        (("--jobs", "0"), "'--jobs'"),
+        (("--polcy", "kpa"), "`cli simulate --help` tells what it takes"),
         (("--from", "2025-01-01"), "the trace goes from 2024-01-01T00:00:00"),
         (("--plot", "picture.bmp"), ".png"),
+        (("--plot", "/dev/null/picture.png"), "there is no folder /dev/null"),
     ],
 )
 def test_a_mistake_fails_with_a_hint_and_prints_no_data(
@@ -177,6 +273,26 @@ def test_a_mistake_fails_with_a_hint_and_prints_no_data(
     assert told in result.stderr
     assert "hint: " in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["simulate"], "Missing option '--trace'"),
+        (["simulat"], "Did you mean 'simulate'?"),
+        (["--verison"], "Did you mean '--version'?"),
+    ],
+)
+def test_clicks_own_errors_come_with_a_hint(words: list[str], told: str) -> None:
+    result = CliRunner().invoke(cli, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert told in result.stderr
+    assert "hint: `cli" in result.stderr
+
+
+def test_no_command_shows_them_all() -> None:
+    assert "Commands:" in CliRunner().invoke(cli, []).output
 
 
 def test_the_words_of_options() -> None:

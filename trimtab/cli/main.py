@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from trimtab import __version__
 from trimtab.cli import deploy, doctor, live, serve, show, simulate, why
-from trimtab.cli.output import say
-from trimtab.core.errors import TrimtabError
+from trimtab.cli.output import leave_stdout, say
+from trimtab.core.errors import InvalidInput, TrimtabError
 
 INTERRUPTED = 130
 UNEXPECTED = 1
@@ -25,6 +24,15 @@ class Root(click.Group):
         """The commands in the order in which they were added."""
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Its own options: errors in them are explained like those of the subcommands'."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:
+            _refuse(ctx, error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand. A TrimtabError ends it with its own exit status; no traceback is shown."""
         try:
@@ -33,8 +41,10 @@ class Root(click.Group):
             say("interrupted")
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:  # `trimtab … | head`: whoever read us has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            leave_stdout()
             ctx.exit(0)
+        except click.UsageError as error:
+            _refuse(ctx, error)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:  # noqa: BLE001 -- a traceback never reaches a user unasked
@@ -44,6 +54,13 @@ class Root(click.Group):
                 ctx.exit(UNEXPECTED)
             explain(known)
             ctx.exit(known.exit_status)
+
+
+def _refuse(ctx: click.Context, error: click.UsageError) -> NoReturn:
+    """What click has to say of a command's words, as we say such things."""
+    command = (error.ctx or ctx).command_path
+    explain(InvalidInput(error.format_message(), hint=f"`{command} --help` tells what it takes"))
+    ctx.exit(error.exit_code)
 
 
 def explain(error: TrimtabError) -> None:

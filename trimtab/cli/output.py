@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import click
 from google.protobuf.message import Message
 
+from trimtab.core.errors import Failed
+
 SCHEMA_VERSION = 1
 
 
@@ -20,13 +22,25 @@ def say(text: str, style: str = "") -> None:
 
 
 def show(text: str) -> None:
-    """Data, on stdout."""
-    click.echo(text)
+    """Data, on stdout. Raises Failed if it takes none, as on a full disk."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        leave_stdout()
+        hint = "make room where it goes, or send it elsewhere"
+        raise Failed(f"cannot be written: {error}", where="stdout", hint=hint) from error
+
+
+def leave_stdout() -> None:
+    """Write no more to stdout, nor what is still kept for it: nobody takes it, and Python would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_json(**fields: Any) -> None:
     """One JSON document on stdout: `schema_version`, then `fields`; messages among them are converted."""
-    click.echo(json.dumps({"schema_version": SCHEMA_VERSION, **plain(fields)}, ensure_ascii=False))
+    show(json.dumps({"schema_version": SCHEMA_VERSION, **plain(fields)}, ensure_ascii=False))
 
 
 def painted(text: str, style: str, stream: TextIO | None = None) -> str:

@@ -134,7 +134,7 @@ def _option(parameter: click.Parameter | None) -> str:
     "burst_a",
     metavar="A",
     callback=above_zero(FACTOR_MAX),
-    help="How evenly counts spread within their period: less is burstier.  [default: 20]",
+    help="How evenly counts spread within their minute: less is burstier.  [default: 20]",
 )
 @click.option(
     "--warmup",

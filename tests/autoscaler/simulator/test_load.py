@@ -53,11 +53,32 @@ def test_more_speed_is_the_same_in_less_time() -> None:
     assert load.times_s.size == 12000  # all of it lies within the busiest, the only, minute
 
 
-def test_periods_longer_than_a_minute_are_taken_as_even_between_minutes() -> None:
-    hours = Counts("hours", 0.0, 3600.0, np.array([1.0, 3.0]))
-    load = build_load(hours, EVEN, peak_pods=1)
-    assert (load.times_s >= 3600).sum() == 60 * 1200
-    assert load.times_s.size == 80 * 1200
+@pytest.mark.parametrize("period_s", [90.0, 300.0, 3600.0, 86400.0])
+def test_longer_periods_are_spread_evenly_over_minutes_and_bursty_within(period_s: float) -> None:
+    periods = Counts("periods", 0.0, period_s, np.array([1.0, 3.0]))
+    load = build_load(periods, EVEN, peak_pods=1)
+    parts = int(np.ceil(period_s / 60))
+    each = np.histogram(load.times_s, 2 * parts, (0.0, load.end_s))[0]
+    per_part = 1200 * period_s / parts / 60  # all that a pod does
+    assert each[parts:].tolist() == [per_part] * parts
+    assert each[:parts] == pytest.approx(np.full(parts, per_part / 3))
+    assert load.times_s[-1] < load.end_s == 2 * period_s
+
+
+def test_within_a_minute_of_an_hour_the_cascade_is_that_of_a_minute() -> None:
+    hours = Counts("hours", 0.0, 3600.0, np.full(20, 100.0))
+    load = build_load(hours, EVEN, peak_pods=5)
+    leaves = np.bincount((load.times_s // 1.875).astype(int), minlength=20 * 60 * 32)
+    chance = 1 / leaves.mean()
+    wanted = np.sqrt((1 + 1 / 41) ** 5 - 1)
+    assert np.sqrt(leaves.var() / leaves.mean() ** 2 - chance) == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_window_within_an_hour_slowed_down_needs_no_more_memory_than_itself() -> None:
+    hours = Counts("hours", 0.0, 3600.0, np.full(24, 100.0))
+    load = build_load(hours, EVEN, peak_pods=0.1, window=Window(3600.0, 3601.0, speed=1e-5))
+    assert load.end_s == pytest.approx(1e5)
+    assert load.times_s.size == pytest.approx(0.1 * 20 * 1e5, rel=0.05)
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=20), st.integers(0, 99))
@@ -99,8 +120,8 @@ def test_dear_requests_take_longer_and_their_mean_is_the_models() -> None:
     load = build_load(requests([10.0, 30.0, 50.0], [1.0, 1.0, 7.0]), EVEN, peak_pods=1)
     dear = load.times_s > 35
     assert load.demands_s[dear] == pytest.approx(np.full(dear.sum(), 0.2 * 7 / 3))
-    assert load.demands_s.mean() == pytest.approx(0.2)
-    assert load.demands_s.sum() / 60 == pytest.approx(4, rel=0.01)
+    assert load.demands_s.mean() == pytest.approx(0.2, rel=0.01)
+    assert load.demands_s.sum() / 40 == pytest.approx(4, rel=0.01)  # in a minute of 40 s
 
 
 def test_demands_vary_as_the_model_says() -> None:
@@ -127,7 +148,32 @@ def test_the_window_alone_sets_the_scale_and_what_is_before_it_warms_up() -> Non
 def test_a_window_may_begin_within_a_period() -> None:
     load = build_load(MINUTES, EVEN, peak_pods=1, window=Window(1090.0, 1120.0))
     assert load.end_s == 30
-    assert load.times_s.size == pytest.approx(1200, rel=0.3)  # a half of a bursty minute
+    assert load.times_s.size == pytest.approx(600, rel=0.3)  # a pod's work in the half of a bursty minute
+
+
+@pytest.mark.parametrize(
+    ("trace", "window"),
+    [
+        (Rates("r", np.full(600, 3.0)), Window(0.0, 10.0)),
+        (Rates("r", np.full(2400, 3.0)), Window(speed=120.0)),
+        (MINUTES, Window(1060.0, 1080.0)),
+        (MINUTES, Window(1000.0, 1180.0, speed=9.0)),
+        (requests(np.arange(0, 300, 0.1).tolist()), Window(0.0, 25.0)),
+        (Rates("r", np.concatenate([np.full(180, 1.0), np.full(40, 3.0)])), Window()),
+    ],
+)
+def test_the_busiest_minute_is_as_long_as_it_is(trace: Trace, window: Window) -> None:
+    """Windows under a minute, by --from and --to or by --speed; and a short last minute."""
+    load = build_load(trace, EVEN, peak_pods=20, window=window)
+    edges_s = np.append(np.arange(0.0, load.end_s, 60.0), load.end_s)
+    pods = np.histogram(load.times_s, edges_s)[0] / np.diff(edges_s) / 20  # a pod does 20 a second
+    assert pods.max() == pytest.approx(20, rel=0.1)
+
+
+def test_a_moment_at_the_end_is_no_minute() -> None:
+    """The last request of a trace ends it, here a moment after a whole minute."""
+    load = build_load(requests([0.0, 5.0, 10.0, 30.0, 50.0, 60.0]), EVEN, peak_pods=1)
+    assert load.times_s.size == pytest.approx(6 * 1200 / 5, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -190,12 +236,36 @@ def test_a_moment_is_no_load(trace: Trace, window: Window) -> None:
         build_load(trace, CPU, peak_pods=1, window=window)
 
 
+def test_a_span_that_nobody_waits_for_is_refused() -> None:
+    """A wrong time of some years makes no gap that is seen while reading, but a span that takes memory."""
+    for trace, window in (
+        (requests([0.0, 200 * 86400.0]), Window()),
+        (Counts("sparse", 0.0, 60.0, np.eye(1, 150 * 1440)[0]), Window()),
+        (MINUTES, Window(speed=1e-6)),
+    ):
+        with pytest.raises(InvalidInput, match="days, from") as caught:
+            build_load(trace, CPU, peak_pods=1, window=window)
+        assert "--from and --to" in caught.value.hint
+    assert build_load(requests([0.0, 200 * 86400.0]), CPU, peak_pods=1, window=Window(None, 60.0)).end_s == 60
+
+
+@pytest.mark.parametrize("window", [Window(60.0), Window(None, 60.0)])
+def test_seconds_on_a_trace_of_dates_are_refused(window: Window) -> None:
+    dated = Counts("dated", 804556800.0, 60.0, np.full(5, 10.0))
+    with pytest.raises(InvalidInput, match="`60` is no date") as caught:
+        build_load(dated, CPU, peak_pods=1, window=window)
+    assert "1995-07-01T00:00:00 to 1995-07-01T00:05:00" in caught.value.hint
+
+
 def test_windows_in_words() -> None:
     assert Window.parse("1970-01-01T00:01", "90", 2.0) == Window(60.0, 90.0, 2.0)
     assert Window.parse() == Window()
     with pytest.raises(InvalidInput) as caught:
         Window.parse(until="tomorrow")
     assert caught.value.where == "--to"
+    with pytest.raises(InvalidInput, match="230 years from 1970") as caught:
+        Window.parse(since="1700000000000")
+    assert "milliseconds" in caught.value.hint
 
 
 def test_what_is_offered_is_held_as_long_as_it_takes() -> None:

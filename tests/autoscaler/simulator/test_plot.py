@@ -46,7 +46,24 @@ def test_what_cannot_be_drawn_is_known_before(path: str) -> None:
     assert caught.value.hint
 
 
+def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    for place in (tmp_path / "folder.png", f"{tmp_path}/new.png/", "/proc/picture.png"):
+        with pytest.raises(InvalidInput, match="cannot be written") as caught:
+            check_plot(str(place))
+        assert caught.value.hint
+
+
+def test_looking_at_a_place_leaves_it_as_it_was(tmp_path: Path) -> None:
+    there = tmp_path / "there.png"
+    there.write_bytes(b"another picture")
+    for name in ("there.png", "new.png"):
+        check_plot(str(tmp_path / name))
+    assert there.read_bytes() == b"another picture"
+    assert list(tmp_path.iterdir()) == [there]
+
+
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "picture.png").mkdir()
+    (tmp_path / "picture.png").symlink_to("/dev/full")
     with pytest.raises(Failed, match="cannot be written"):
         plot(str(tmp_path / "picture.png"), [timeline("ours")])

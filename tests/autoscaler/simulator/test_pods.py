@@ -41,6 +41,29 @@ def test_pods_are_ready_after_their_start_and_credited_until_then() -> None:
     assert made.starting_ages_s(60.0) == ()
 
 
+def test_the_start_time_stays_known_when_no_pod_is_left() -> None:
+    made, engine = fleet()
+    assert made.start_time_s is None
+    made.want(1, 0, 0.0)
+    (took_s,) = pass_to(made, engine, 60.0)
+    made.want(0, 0, 60.0)
+    assert (made.ready, made.start_time_s) == ([], took_s)
+
+
+def test_pods_that_are_there_at_the_begin_took_some_time_each_to_start() -> None:
+    """The mean itself is known to nobody; and who begins with pods meets the same starts afterwards."""
+    known_s, next_s = [], set()
+    for pods in (0, 1, 3):
+        made, engine = fleet(seed=2)
+        made.begin(pods)
+        known_s.append(made.start_time_s)
+        made.want(pods + 1, 0, 0.0)
+        next_s.update(pass_to(made, engine, 100.0))
+    assert known_s[0] is None
+    assert all(at_s != COLD_START_S and 0.3 < at_s / COLD_START_S < 2.0 for at_s in known_s[1:])
+    assert len(next_s) == 1
+
+
 def test_starts_have_the_mean_and_the_spread_that_are_stated() -> None:
     made, engine = fleet()
     made.want(2_000, 0, 0.0)

@@ -134,6 +134,17 @@ def test_enough_pods_are_never_late_and_too_few_are() -> None:
     assert outcome("fixed:1").score.late_share > 0.5
 
 
+@pytest.mark.parametrize(("service_time_s", "cv"), [(120.0, 0.0), (300.0, 1.0)])
+def test_requests_that_last_minutes_are_not_late_where_there_are_pods(
+    service_time_s: float, cv: float
+) -> None:
+    """The last ones are waited for."""
+    slow = replace(CPU, service_time_s=service_time_s, service_time_cv=cv)
+    load = build_load(Counts("even", 0.0, 60.0, np.ones(10)), slow, peak_pods=20)
+    told = run_policy(parse("fixed:60"), load, slow, cold_start_s=0.5, seed=1).score
+    assert (told.late_share, told.unfinished) == (0.0, 0)
+
+
 def test_ticks_add_up_to_the_load(watched: tuple[Watcher, Outcome, Load]) -> None:
     watcher, told, load = watched
     ticks = watcher.ticks
@@ -219,8 +230,10 @@ def idle_between(seed: int = 1) -> Load:
     return build_load(Counts("idle between", 0.0, 60.0, counts), CPU, peak_pods=3, seed=seed)
 
 
-def watch(policy: str, load: Load, concurrency: ConcurrencyRange) -> tuple[Watcher, Outcome]:
-    setting = setting_for(load, CPU, COLD_START_S, 1, concurrency)
+def watch(
+    policy: str, load: Load, concurrency: ConcurrencyRange, cold_start_s: float = COLD_START_S
+) -> tuple[Watcher, Outcome]:
+    setting = setting_for(load, CPU, cold_start_s, 1, concurrency)
     if policy == "ours":
         setting = with_learned(setting, CPU, 1)
     watcher = Watcher(make(parse(policy), setting))
@@ -244,6 +257,19 @@ def test_who_goes_to_zero_does_so_and_comes_back(policy: str) -> None:
     ready = [tick.ready for tick in watcher.ticks if 130.0 < tick.at_s < 860.0]
     assert min(ready) == 0
     assert max(tick.ready for tick in watcher.ticks if tick.at_s > 860.0) >= 3
+
+
+def test_from_zero_and_to_zero_where_a_start_takes_a_minute() -> None:
+    """The first start is waited for, though nobody knows how long it takes; the next one is known."""
+    watcher, told = watch("ours", idle_between(), ConcurrencyRange(0, 400), cold_start_s=60.0)
+    assert watcher.ticks[0].start_time_s is None
+    first_s = next(tick.at_s for tick in watcher.ticks if tick.ready)
+    assert first_s < 120.0
+    assert min(tick.ready for tick in watcher.ticks if 130.0 < tick.at_s < 860.0) == 0
+    assert all(tick.start_time_s is not None for tick in watcher.ticks if tick.at_s > first_s)
+    back_s = next(tick.at_s for tick in watcher.ticks if tick.at_s > 840.0 and tick.ready)
+    assert back_s < 840.0 + 90.0
+    assert told.score.unfinished == 0
 
 
 @pytest.mark.parametrize("policy", ["ours", *POLICIES[1:-1]])

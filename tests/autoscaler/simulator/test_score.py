@@ -142,5 +142,11 @@ def test_a_shorter_peak_is_averaged_over_5_s() -> None:
     assert overshoot_pods(recorded([1] * 70 + [5] * 50), setting_of(offered)) == 2
 
 
+def test_an_overshoot_of_a_moment_is_seen() -> None:
+    pods = [2] * 240
+    pods[122] = 7  # at 61.5 s, for half a second
+    assert overshoot_pods(recorded(pods), setting_of([8.0] * 120)) == 5
+
+
 def test_a_load_of_less_than_5_s_has_no_overshoot() -> None:
     assert overshoot_pods(recorded([9] * 8), setting_of([1.0] * 4)) == 0

@@ -13,6 +13,10 @@ from trimtab.autoscaler.simulator.timeline import EACH_S, Recorder
 WARMUP_S, END_S = 10.0, 30.0
 
 
+def tick_with(at_s: float, ready: int) -> Tick:
+    return Tick(at_s, 1, 1, 0, 3, int(at_s), 0.0, 0.0, 0.0, ready, ())
+
+
 @pytest.fixture
 def recorder() -> Recorder:
     """Two pods are wanted and there; from 12 s on five are asked for, from 20 s on they are ready."""
@@ -22,8 +26,7 @@ def recorder() -> Recorder:
         at_s = step * TICK_S
         asked, ready = 5 if at_s > 12.0 else 2, 5 if at_s >= 20.0 else 2
         pod_seconds += asked * TICK_S
-        tick = Tick(at_s, 1, 1, 0, 3, int(at_s), 0.0, 0.0, 0.0, ready, ())
-        made.add(tick, asked, asked, 5, pod_seconds)
+        made.add(tick_with(at_s, ready), asked, asked, 5, pod_seconds)
     return made
 
 
@@ -31,8 +34,18 @@ def test_only_what_lies_between_warm_up_and_end_is_scored(recorder: Recorder) ->
     assert recorder.pod_seconds == pytest.approx(2 * 2 + 18 * 5)
     assert recorder.pods_peak == 5
     assert recorder.scale_events == 1
-    assert [at_s for at_s, _ in recorder.asked] == [15.0, 20.0, 25.0, 30.0]
+    at_s, asked = recorder.asked
+    assert at_s.tolist() == np.arange(10.5, 30.1, TICK_S).tolist(), "each tick"
+    assert asked.tolist() == [2] * 4 + [5] * 36
     assert recorder.capped_share == pytest.approx(18 / 20)
+
+
+def test_parts_of_a_tick_are_paid_for_too() -> None:
+    made = Recorder(1.2, 3.3)
+    for step in range(1, 9):
+        made.add(tick_with(step * TICK_S, 3), 3, 3, 9, 3 * step * TICK_S)
+    assert made.pod_seconds == pytest.approx(3 * 2.1)
+    assert made.asked[0].tolist() == [1.5, 2.0, 2.5, 3.0]
 
 
 def test_what_is_wanted_first_is_no_change() -> None:

@@ -7,6 +7,7 @@ work arrives between two times, and draws arrivals at a multiple of that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,8 +22,13 @@ Ints = NDArray[np.int64]
 BURST_A = 20.0
 """A of the cascade's Beta(A, A): a half of a minute differs from its share by 16 % (one deviation)."""
 
+MINUTE_S = 60.0
+"""Where the cascade begins. A longer period is spread evenly over its minutes, or such parts, before."""
+
 LEAF_S = 1.875
-"""60 s halved five times: shorter than any decision's period; within it arrivals are taken as independent."""
+"""A minute halved five times: shorter than any decision's period; within it arrivals are taken as independent."""
+
+ROUNDING = 1e-9  # of a minute: what --speed leaves of a float's error makes no second part
 
 DISPLACED_S = 2.5
 """A copy of a request lies this far from it at most: bursts of some seconds stay bursts."""
@@ -83,13 +89,15 @@ class _Periods:
         return np.diff(np.interp(edges_s, own_s, total))
 
     def draw(self, low_s: float, high_s: float, factor: float, generator: Generator) -> Arrivals:
-        first = max(0, int((low_s - self.data_s) / self.period_s))
-        last = int(np.ceil((high_s - self.data_s) / self.period_s))
-        wanted = self.counts[first:last] * factor
-        counts, leaf_s = self._whole(wanted, generator), self.period_s
+        parts = max(1, ceil(self.period_s / MINUTE_S - ROUNDING))
+        leaf_s = self.period_s / parts
+        first = max(0, int((low_s - self.data_s) / leaf_s))
+        last = min(self.counts.size * parts, ceil((high_s - self.data_s) / leaf_s))
+        wanted = self.counts[np.arange(first, last) // parts] * (factor / parts)
+        begin_s, counts = self.data_s + first * leaf_s, self._whole(wanted, generator)
         while self.burst_a is not None and leaf_s > LEAF_S:
             counts, leaf_s = halved(counts, self.burst_a, generator), leaf_s / 2
-        begins_s = self.data_s + first * self.period_s + leaf_s * np.arange(counts.size)
+        begins_s = begin_s + leaf_s * np.arange(counts.size)
         times_s = np.repeat(begins_s, counts)
         times_s += leaf_s * generator.random(times_s.size)
         inside = (times_s >= low_s) & (times_s < high_s)

@@ -15,18 +15,26 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
-from trimtab.autoscaler.simulator.arrivals import BURST_A, Arrivals, Source, source_of
+from trimtab.autoscaler.simulator.arrivals import BURST_A, MINUTE_S, Arrivals, Source, source_of
 from trimtab.autoscaler.simulator.models import Model
-from trimtab.autoscaler.simulator.rows import TIME_HINT, instant_s, instant_text
+from trimtab.autoscaler.simulator.rows import instant_s, instant_text, is_dated, wrong_time
 from trimtab.autoscaler.simulator.traces import Trace
 from trimtab.core.errors import InvalidInput
 
 Floats = NDArray[np.float64]
 
-MINUTE_S = 60.0
-
 LENGTH_MIN_S = 1.0
 """Less is no load, but a slip in --speed or a trace of one moment."""
+
+LENGTH_MAX_DAYS = 100
+"""Two months of a web server's log are simulated in minutes; what is known of each second takes 1 GB."""
+
+DAY_S = 86_400.0
+
+REST_MIN_S = 30.0
+"""What a window has beyond its whole minutes is a minute of its own, if a short one, from here on. In less a
+few requests are the rate (Azure's trace ends with 16 s that have half as many again as its busiest minute),
+and the last one, with which a trace ends, may be a moment: it is looked at with what makes 60 s of it."""
 
 REQUESTS_MAX = 100_000_000
 """Their times and demands take 1.6 GB."""
@@ -90,11 +98,13 @@ def _instant(option: str, text: str) -> float | None:
     try:
         return instant_s(text) if text else None
     except (ValueError, OverflowError):
-        raise InvalidInput(f"`{text}` is not a time", where=option, hint=TIME_HINT) from None
+        message, hint = wrong_time(text)
+        raise InvalidInput(message, where=option, hint=hint) from None
 
 
 def _edges(trace: Trace, window: Window) -> tuple[float, float]:
     """Where the scored window begins and ends, in the trace's time (s)."""
+    _check_kind(trace, window)
     zero_s = trace.start_s if window.from_s is None else max(window.from_s, trace.start_s)
     until_s = trace.end_s if window.to_s is None else min(window.to_s, trace.end_s)
     if until_s <= zero_s:
@@ -104,16 +114,41 @@ def _edges(trace: Trace, window: Window) -> tuple[float, float]:
         message = f"lasts {(until_s - zero_s) / window.speed:.2g} s"
         hint = f"at least {LENGTH_MIN_S:g} s are needed: more of the trace, or less --speed"
         raise InvalidInput(message, where=trace.name, hint=hint)
+    days = (until_s - zero_s) / window.speed / DAY_S
+    if days > LENGTH_MAX_DAYS:
+        message = f"lasts {days:.0f} days, from {instant_text(zero_s)} to {instant_text(until_s)}"
+        hint = f"at most {LENGTH_MAX_DAYS} are simulated: give --from and --to, or more --speed, or mend a wrong time"
+        raise InvalidInput(message, where=trace.name, hint=hint)
     return zero_s, until_s
+
+
+def _check_kind(trace: Trace, window: Window) -> None:
+    """Raise InvalidInput for plain seconds on a trace of dates: they would be of 1970."""
+    for option, at_s in (("--from", window.from_s), ("--to", window.to_s)):
+        if at_s is not None and is_dated(trace.start_s) and not is_dated(at_s):
+            hint = f"write ISO 8601: the trace goes from {instant_text(trace.start_s)} to {instant_text(trace.end_s)}"
+            raise InvalidInput(
+                f"`{instant_text(at_s)}` is no date, and the trace's are", where=option, hint=hint
+            )
 
 
 def _factor(source: Source, trace: Trace, model: Model, peak_pods: float, length_s: float) -> float:
     """What the trace's rate is multiplied by so that its busiest minute needs `peak_pods` at the knee."""
-    busiest = float(source.work(_minutes(0.0, length_s)).max()) / MINUTE_S
+    busiest = _busiest(source, length_s)
     if busiest <= 0.0:
         hint = "give --from and --to around a time with requests"
         raise InvalidInput("no request lies in the window", where=trace.name, hint=hint)
     return peak_pods * model.knee / model.service_time_s / busiest
+
+
+def _busiest(source: Source, length_s: float) -> float:
+    """Work a second in the busiest minute, of which the last may be short, and in the 60 s before the end."""
+    edges_s = _minutes(0.0, length_s)
+    if edges_s.size > 2 and edges_s[-1] - edges_s[-2] < REST_MIN_S:
+        edges_s = edges_s[:-1]
+    rates = source.work(edges_s) / np.diff(edges_s)
+    last_s = np.array([max(0.0, length_s - MINUTE_S), length_s])
+    return float(max(rates.max(), source.work(last_s)[0] / np.ptp(last_s)))
 
 
 def _check_size(source: Source, factor: float, warmup_s: float, length_s: float) -> None:

@@ -26,6 +26,14 @@ def check_plot(path: str) -> None:
         raise InvalidInput(message, where="--plot", hint=f"end its name with {', '.join(FORMATS)}")
     if not file.parent.is_dir():
         raise InvalidInput(f"there is no folder {file.parent}", where="--plot", hint="make it first")
+    there = file.exists()
+    try:
+        open(path, "ab").close()  # noqa: PTH123 -- as it is written: a Path would drop a slash at the end
+    except OSError as error:
+        hint = "name a file in a folder that you may write to"
+        raise InvalidInput(f"cannot be written: {error}", where="--plot", hint=hint) from error
+    if not there:
+        file.unlink()
 
 
 def plot(path: str, timelines: Sequence[Timeline], warmup_s: float = 0.0) -> None:

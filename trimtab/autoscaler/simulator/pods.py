@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 
 import numpy as np
+from numpy.random import Generator
 
 from trimtab.autoscaler.simulator.engine import Engine
 from trimtab.autoscaler.starts import typical_start_s
@@ -57,6 +58,7 @@ class Fleet:
         self._engine = engine
         self._cold_start_s = cold_start_s
         self._starts = np.random.default_rng([seed, 1])
+        self._first_starts = np.random.default_rng([seed, 5])
         self._fates = np.random.default_rng([seed, 2])
         self._faults = faults
         self._starting: list[_Starting] = []
@@ -64,7 +66,7 @@ class Fleet:
         self._draining: list[_Ready] = []
         self.pod_seconds = 0.0  # of pods that have ended
         self.next_event_s = inf  # when something happens to a pod by itself
-        self.start_time_s: float | None = None  # what a start typically took, of the ready pods
+        self.start_time_s: float | None = None  # what a start typically took, of the pods that were ready last
 
     @property
     def asked(self) -> int:
@@ -81,9 +83,13 @@ class Fleet:
         return tuple([now_s - pod.asked_s for pod in self._starting])
 
     def begin(self, pods: int) -> None:
-        """The pods that are there when the run begins."""
+        """The pods that are there when the run begins.
+
+        Their starts are over, and took some time each: nobody is told the mean. They are drawn apart from
+        those of the run, whose n-th start is so the same whatever the range.
+        """
         for _ in range(pods):
-            self._now_ready(0.0, self._cold_start_s)
+            self._now_ready(0.0, self._drawn_start_s(self._first_starts))
         self._changed()
 
     def happen(self, now_s: float) -> None:
@@ -139,11 +145,16 @@ class Fleet:
         starting_s = min([pod.ready_s for pod in self._starting], default=inf)
         self.next_event_s = min([pod.fault_s for pod in self._ready], default=inf)
         self.next_event_s = min(self.next_event_s, starting_s)
-        self.start_time_s = typical_start_s([pod.start_s for pod in self._ready if pod.start_s])
+        # At zero pods the last one known stays, as in the control plane.
+        started_s = [pod.start_s for pod in self._ready if pod.start_s]
+        self.start_time_s = typical_start_s(started_s) or self.start_time_s
+
+    def _drawn_start_s(self, generator: Generator) -> float:
+        spread = log(1 + START_CV**2)
+        return self._cold_start_s * exp(generator.normal(-spread / 2, sqrt(spread)))
 
     def _start(self, now_s: float) -> None:
-        spread = log(1 + START_CV**2)
-        takes_s = self._cold_start_s * exp(self._starts.normal(-spread / 2, sqrt(spread)))
+        takes_s = self._drawn_start_s(self._starts)
         fate = self._starts.random()
         stalls = fate < self._faults.stalled_starts
         fails = not stalls and fate < self._faults.stalled_starts + self._faults.failed_starts

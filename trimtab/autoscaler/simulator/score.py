@@ -8,9 +8,10 @@ arrived after the warm-up.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from trimtab.autoscaler.simulator.load import Load, least_pod_seconds
@@ -104,11 +105,10 @@ def overshoot_pods(recorder: Recorder, setting: Setting) -> int:
     if offered.size < BUSIEST_S:
         return 0
     means = np.convolve(offered, np.ones(BUSIEST_S) / BUSIEST_S)[: offered.size]
-    most = 0
-    for at_s, pods in recorder.asked:
-        second = min(int(at_s), means.size)
-        recent = means[max(0, second - LOOK_BACK_S) : second]
-        if recent.size:
-            needed = max(setting.pods_min, ceil(recent.max() / setting.knee - ROUNDING))
-            most = max(most, pods - needed)
-    return most
+    ahead = np.concatenate([np.full(LOOK_BACK_S - 1, -inf), means])
+    busiest = sliding_window_view(ahead, LOOK_BACK_S).max(axis=1)  # of the LOOK_BACK_S that end with each
+    at_s, asked = recorder.asked
+    seconds = np.minimum(at_s.astype(np.int64), means.size)
+    busiest, asked = busiest[seconds[seconds > 0] - 1], asked[seconds > 0]
+    needed = np.maximum(setting.pods_min, np.ceil(busiest / setting.knee - ROUNDING))
+    return int(max(0, (asked - needed).max(initial=0)))

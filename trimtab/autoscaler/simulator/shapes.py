@@ -82,7 +82,7 @@ def parse_trace(text: str) -> Trace:
     shape = SHAPES.get(name)
     if shape is not None:
         return Rates(text, shape.make(_number(text, shape, number) if colon else shape.usual))
-    if not Path(text).exists():
+    if not text or not Path(text).exists():
         near = difflib.get_close_matches(name, SHAPES, n=1)
         meant = f"did you mean `{near[0]}`? " if near else ""
         hint = f"{meant}known: {', '.join(_spelled())}; or a CSV file, plain or gzipped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from trimtab.autoscaler.simulator.load import Load
 from trimtab.autoscaler.simulator.models import Model
-from trimtab.autoscaler.simulator.policies.base import Tick
+from trimtab.autoscaler.simulator.policies.base import TICK_S, Tick
 
 EACH_S = 5.0  # one point of a line
 
@@ -34,35 +35,40 @@ class Recorder:
 
     def __init__(self, warmup_s: float, end_s: float) -> None:
         self._warmup_s, self._end_s = warmup_s, end_s
-        self._begin_pod_s = self._end_pod_s = 0.0
+        self._pod_s = 0.0  # by the tick before
         self._wanted: int | None = None  # by the tick before
         self._points: list[tuple[float, int, int, int]] = []
         self._ticks = self._capped = 0
+        self._asked = array("i")  # pods that are there or start, each tick
+        self._asked_from_s = 0.0
+        self.pod_seconds = 0.0  # between warm-up and end
         self.pods_peak = 0
         self.scale_events = 0
-        self.asked: list[tuple[float, int]] = []  # (time, pods that are there or start), each EACH_S
 
     def add(self, tick: Tick, asked: int, wanted: int, most: int, pod_seconds: float) -> None:
         """One tick: pods asked for, wanted, and the most that the range allows; pod-seconds so far."""
-        whole = tick.at_s % EACH_S == 0
-        if whole and tick.at_s <= self._end_s:
+        if tick.at_s % EACH_S == 0 and tick.at_s <= self._end_s:
             self._points.append((tick.at_s, tick.ready, asked, tick.queued))
+        # Of a tick in which warm-up or end lies only a part counts.
+        inside_s = min(tick.at_s, self._end_s) - max(tick.at_s - TICK_S, self._warmup_s)
+        self.pod_seconds += (pod_seconds - self._pod_s) * max(0.0, inside_s) / TICK_S
+        self._pod_s = pod_seconds
         if tick.at_s <= self._warmup_s:
-            self._begin_pod_s, self._wanted = pod_seconds, wanted
+            self._wanted, self._asked_from_s = wanted, tick.at_s
         elif tick.at_s <= self._end_s:
-            self._end_pod_s = pod_seconds
             self._ticks += 1
             self._capped += wanted >= most
             self.pods_peak = max(self.pods_peak, asked)
             self.scale_events += self._wanted not in (None, wanted)
             self._wanted = wanted
-            if whole:
-                self.asked.append((tick.at_s, asked))
+            self._asked.append(asked)
 
     @property
-    def pod_seconds(self) -> float:
-        """Pod-seconds between warm-up and end."""
-        return self._end_pod_s - self._begin_pod_s
+    def asked(self) -> tuple[Line, NDArray[np.int32]]:
+        """Between warm-up and end the time of each tick, and the pods that were there or started by then."""
+        asked = np.array(self._asked, dtype=np.int32)
+        at_s = np.arange(1, asked.size + 1, dtype=np.float64) * TICK_S
+        return self._asked_from_s + at_s, asked
 
     @property
     def capped_share(self) -> float:

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from gzip import GzipFile
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trimtab.autoscaler.simulator.rows import Rows, instant_s
+from trimtab.autoscaler.simulator.grid import grid_of
+from trimtab.autoscaler.simulator.rows import Rows, date_text, instant_s, instant_text, is_dated
 from trimtab.core.errors import InvalidInput
 
 Floats = NDArray[np.float64]
@@ -32,12 +35,21 @@ Floats = NDArray[np.float64]
 CONTEXT_COST = 0.01
 """Of a generated token's cost: see above."""
 
+YEAR_S = 31_557_600.0
+
+SPAN_MAX_YEARS = 10
+"""Nobody has logged a service for longer: beyond, a wrong time and not the trace makes the span."""
+
 PERIODS_MAX = 50_000_000
-"""More than a year of seconds: beyond that a wrong time, not the trace, makes the span."""
+"""More than a year of seconds: likewise."""
+
+GZIP = b"\x1f\x8b"  # its first bytes
 
 _CONTEXT = ("context", "prompt", "input", "request", "prefill")
 _GENERATED = ("generat", "output", "completion", "response", "decod")
-_COUNT_LIKE = {"counts", "requests", "request_count", "num_requests", "invocations", "hits", "rps", "qps"}
+_COUNT_LIKE = {"count", "counts", "cnt", "requests", "invocations", "hits", "calls", "arrivals"}
+_COUNT_LIKE |= {"per", "rate", "rates", "rps", "rpm", "rph", "qps", "qpm", "tps"}  # words of a column's name
+_NEAR_COUNT = {"county", "mount", "court", "fount"}  # a letter away from `count`, and no slips
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Counts:
     start_s: float
     period_s: float
     counts: Floats
+    stray_lines: tuple[int, ...] = ()  # of rows within a period rather than at its begin: they count in it
 
     @property
     def end_s(self) -> float:
@@ -91,11 +104,19 @@ class Rates:
 Trace = Counts | Requests | Rates
 
 
+def summary(trace: Trace) -> str:
+    """How a file was understood, in a line; empty for what is made up."""
+    if isinstance(trace, Rates):
+        return ""
+    kind = f"{trace.times_s.size} requests, one a row" if isinstance(trace, Requests) else f"counts per {trace.period_s:g} s"
+    return f"{trace.name}: {kind}, from {instant_text(trace.start_s)} to {instant_text(trace.end_s)}"
+
+
 def read_trace(path: str) -> Counts | Requests:
     """The trace in a CSV file. Raises InvalidInput, which names file, line and column."""
     try:
-        with _opened(path) as file:
-            return _read(path, csv.reader(file))
+        with Path(path).open("rb") as file, _text(file) as text:
+            return _read(path, csv.reader(text))
     except FileNotFoundError:
         hint = "check the path, or use a shape such as step:10"
         raise InvalidInput("there is no such file", where=path, hint=hint) from None
@@ -104,23 +125,25 @@ def read_trace(path: str) -> Counts | Requests:
         raise InvalidInput(f"cannot be read: {error}", where=path, hint=hint) from error
 
 
-def _opened(path: str) -> TextIO:
-    """The file as text without a byte order mark; gzip is known by its first bytes, not by its name."""
-    with Path(path).open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return Path(path).open(encoding="utf-8-sig", newline="")
+def _text(file: BufferedReader) -> TextIO:
+    """The file as text without a byte order mark; gzip is known by its first bytes, not by its name.
+
+    It is opened once and never rewound, since it may be a pipe.
+    """
+    zipped = file.peek(len(GZIP))[: len(GZIP)] == GZIP
+    return TextIOWrapper(GzipFile(fileobj=file) if zipped else file, encoding="utf-8-sig", newline="")
 
 
 def _read(path: str, reader: Iterable[list[str]]) -> Counts | Requests:
     rows = Rows(path, reader)
-    _check_heads(path, rows.heads)
+    _check_heads(path, rows.heads, rows.line)
     if rows.heads[1:2] == ["count"]:
-        times_s, (counts,) = rows.read(numbers=[1])
-        return _by_period(path, times_s, counts)
+        lines, times_s, (counts,) = rows.read(numbers=[1])
+        _check_span(rows, lines, times_s)
+        return _by_period(rows, path, lines, times_s, counts)
     generated, context = _token_columns(rows.heads)
-    times_s, tokens = rows.read(numbers=[*generated, *context])
+    lines, times_s, tokens = rows.read(numbers=[*generated, *context])
+    _check_span(rows, lines, times_s)
     costs = np.ones_like(times_s)
     if tokens:
         costs = np.maximum(1.0, sum(tokens[: len(generated)], np.zeros_like(times_s)))
@@ -129,25 +152,30 @@ def _read(path: str, reader: Iterable[list[str]]) -> Counts | Requests:
     return Requests(Path(path).name, times_s[order], costs[order])
 
 
-def _check_heads(path: str, heads: list[str]) -> None:
+def _check_heads(path: str, heads: list[str], line: int) -> None:
     """Raise InvalidInput for a header that would be misread."""
     if not any(heads):
         raise InvalidInput("is empty", where=path, hint="the first line names the columns, time first")
     if _is_instant(heads[0]):
         hint = "put a header above it, such as `time,count`"
-        raise InvalidInput("has no header", where=f"{path}:1", hint=hint)
+        raise InvalidInput("has no header", where=f"{path}:{line}", hint=hint)
     if "count" in heads and heads.index("count") != 1:
         hint = "make the time the first column and `count` the second"
-        raise InvalidInput("is in the wrong place", where=f"{path}:1: column `count`", hint=hint)
+        raise InvalidInput("is in the wrong place", where=f"{path}:{line}: column `count`", hint=hint)
     if heads[1:2] and _means_count(heads[1]):
         hint = "name it `count` if it holds counts per period; otherwise name it something else"
-        raise InvalidInput("unknown column", where=f"{path}:1: column `{heads[1]}`", hint=hint)
+        raise InvalidInput("unknown column", where=f"{path}:{line}: column `{heads[1]}`", hint=hint)
 
 
 def _means_count(head: str) -> bool:
-    """Other words for counts, and `count` with a slip of the finger: read as requests they would mislead."""
+    """Other words for counts, and `count` with a slip of the finger: read as requests they would mislead.
+
+    Not those of tokens: how many a request had is no count of requests.
+    """
+    if head == "count" or "token" in head or head in _NEAR_COUNT:
+        return False
     slip = abs(len(head) - len("count")) <= 1 and difflib.get_close_matches(head, ["count"], cutoff=0.8)
-    return head != "count" and (head in _COUNT_LIKE or bool(slip))
+    return bool(slip) or not _COUNT_LIKE.isdisjoint(re.split(r"[^a-z]+", head))
 
 
 def _token_columns(heads: list[str]) -> tuple[list[int], list[int]]:
@@ -162,24 +190,43 @@ def _is_context(head: str) -> bool:
     return any(word in head for word in _CONTEXT) and not any(word in head for word in _GENERATED)
 
 
-def _by_period(path: str, times_s: Floats, counts: Floats) -> Counts:
-    """Counts without gaps. The period is the smallest step; what shares a period is summed."""
+def _check_span(rows: Rows, lines: Floats, times_s: Floats) -> None:
+    """Raise InvalidInput if the times lie years apart: it names the row at the widest gap."""
+    span_s = float(np.ptp(times_s))
+    if span_s > SPAN_MAX_YEARS * YEAR_S:
+        raise _lonely(rows, lines, times_s, f"{span_s / YEAR_S:.0f} years", f"{SPAN_MAX_YEARS} years")
+
+
+def _lonely(rows: Rows, lines: Floats, times_s: Floats, span: str, most: str) -> InvalidInput:
+    """What is wrong with times that span too much: of the two at the widest gap the one with fewer beyond."""
+    order = np.argsort(times_s, kind="stable")
+    before = int(np.diff(times_s[order]).argmax())
+    wrong, other = (before, before + 1) if 2 * (before + 1) <= order.size else (before + 1, before)
+    at, beside = order[wrong], order[other]
+    said = date_text if is_dated(float(times_s.max())) else instant_text
+    near = f"{said(float(times_s[beside]))} in line {lines[beside]:.0f}"
+    message = f"{said(float(times_s[at]))} is far from {near}, and all times span {span}"
+    return rows.wrong(int(lines[at]), 0, message, f"at most {most} are read: mend or remove the wrong row")
+
+
+def _by_period(rows: Rows, path: str, lines: Floats, times_s: Floats, counts: Floats) -> Counts:
+    """Counts without gaps. The period is the commonest step; what shares a period is summed."""
     distinct = np.unique(times_s)
     if distinct.size < 2:
         hint = "give two rows or more: their distance is the period"
         raise InvalidInput("has one time only", where=path, hint=hint)
-    start_s, period_s = float(distinct[0]), float(np.diff(distinct).min())
-    span = (float(distinct[-1]) - start_s) / period_s
-    if span >= PERIODS_MAX:
-        raise InvalidInput(
-            f"covers {span:.0f} periods of {period_s:g} s, its smallest step",
-            where=path,
-            hint=f"at most {PERIODS_MAX} are read: look for a wrong time",
-        )
-    index = ((times_s - start_s) / period_s + 1e-3).astype(
-        np.int64
-    )  # a time just short of its period's begin
-    return Counts(Path(path).name, start_s, period_s, np.bincount(index, weights=counts).astype(np.float64))
+    grid = grid_of(distinct)
+    number = float(grid.periods(distinct[-1:])[0])
+    if number >= PERIODS_MAX:
+        span = f"{number:.0f} periods of {grid.period_s:g} s, the commonest step"
+        raise _lonely(rows, lines, times_s, span, f"{PERIODS_MAX} periods")
+    strays = lines[grid.strays(times_s)].astype(int)
+    if not grid.suits(times_s):
+        message = f"is within a period of {grid.period_s:g} s, the commonest step from {instant_text(grid.start_s)} on"
+        hint = "write one row per period, all of them equally long, or one row per request without `count`"
+        raise rows.wrong(int(strays[0]), 0, message, hint)
+    per_period = np.bincount(grid.indices(times_s), weights=counts).astype(np.float64)
+    return Counts(Path(path).name, grid.start_s, grid.period_s, per_period, tuple(strays.tolist()))
 
 
 def _is_instant(text: str) -> bool:

@@ -28,7 +28,7 @@ class Tick(NamedTuple):
     request_time_s: float  # sum over the completions of their whole time, the queue included
     ready: int  # pods that take requests, at `at_s`
     starting_ages_s: tuple[float, ...]  # of pods asked for and not ready, oldest first
-    start_time_s: float | None = None  # what a start typically took, of the ready pods
+    start_time_s: float | None = None  # what a start typically took, of the pods that were ready last
 
 
 class PodTick(NamedTuple):

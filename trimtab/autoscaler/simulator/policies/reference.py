@@ -9,7 +9,7 @@ from math import ceil, sqrt
 from trimtab.autoscaler.simulator.policies.base import PodTick, Setting, Tick, Wish
 
 SPREAD = 1.3
-"""How far ahead it looks, in mean cold starts: of starts with a spread of 20 %, 12 in 13 take less. It
+"""How long a cold start is here, in mean ones: of starts with a spread of 20 %, 12 in 13 take less. It
 is also the dip over which pods are kept: a pod that is removed and asked for again is paid for while it
 starts, so that a dip not longer than a start saves nothing."""
 
@@ -39,6 +39,10 @@ class Fixed:
 
 class Clairvoyant:
     """Has the pods ready that the largest short mean of the load needs, until one cold start ahead.
+
+    It sees as far as a start takes, and the second until it looks again: pods that are asked for so are there
+    in time. One *mean* start ahead would be too short for every other pod; that line would be late for want
+    of luck, and what ours loses to it would seem less than it is.
 
     All that it knows is `Setting.offered`, `cold_start_s` and `service_time_s`. Raises ValueError
     without `offered`.
