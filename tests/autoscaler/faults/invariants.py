@@ -34,6 +34,7 @@ class Moment:
     pods: int
     fresh: bool  # some signal of the last `fresh_s` has been delivered, true or passing for it
     known_s: float  # since the controller began to watch this revision: a start, a restart, a rollout
+    first_pods: int  # that were there then
     demand: float  # what the decision before accepted; 0 after a restart
     took_over: float | None  # right after a rollout: concurrent requests that pods were there for
     asked: int  # true requests of the down window
@@ -88,8 +89,8 @@ def silence_removes_nothing(moment: Moment, tuning: Tuning) -> str:
 
 
 def a_start_removes_nothing(moment: Moment, tuning: Tuning) -> str:
-    """Who has just started has not seen a down window of load, so cannot know that nobody needs a pod."""
-    least = held_to(moment.pods, moment.signals)
+    """Who has just started has not seen a down window of load: nobody knows what the pods there are for."""
+    least = held_to(min(moment.pods, moment.first_pods), moment.signals)
     if moment.known_s < tuning.down_window_s and moment.decision.pods < least:
         return f"from {moment.pods} to {moment.decision.pods}, {moment.known_s:.0f} s after a start"
     return ""

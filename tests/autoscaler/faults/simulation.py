@@ -64,6 +64,7 @@ class Simulation:
         self._tuning = TUNING
         self._truth = Truth(self._tuning)
         self._known_since_s = 0  # when the controller began to watch this revision
+        self._first_pods = self.told  # that were there then
         self._accepted = 0.0  # demand of the last decision
         self._took_over: float | None = None
         self._decisions: deque[Decision] = deque(maxlen=TOLD)
@@ -93,7 +94,7 @@ class Simulation:
         self.world.channel.forget(self.world.now_s)
         self._truth.forget()
         self._accepted, self._took_over = 0.0, None
-        self._known_since_s = self.world.now_s
+        self._known_since_s, self._first_pods = self.world.now_s, self.told
 
     def roll_out(self, target: int) -> None:
         """A new revision with the old one's number of pods, or its own floor, takes over the traffic."""
@@ -104,6 +105,7 @@ class Simulation:
         self.state = inherit(self.state)._replace(pods=self.told)
         self._took_over = min(self._truth.asked(world.now_s), held)
         world.channel.forget(world.now_s)
+        self._first_pods = self.told
         self._known_since_s, self.next_s = world.now_s, world.now_s + int(DECIDE_EACH_S)
 
     def _look(self) -> None:
@@ -152,6 +154,7 @@ class Simulation:
             pods=self.told,
             fresh=now_s + PHASE_S - world.channel.newest_s <= self._tuning.fresh_s,
             known_s=now_s - self._known_since_s,
+            first_pods=self._first_pods,
             demand=self._accepted,
             took_over=self._took_over,
             asked=truth.requests(),

@@ -116,10 +116,10 @@ def test_one_late_flush_changes_nothing(
 
 def test_growth_is_capped_by_the_load_there_is(after: Callable[..., tuple[State, Decision]]) -> None:
     _, decision = after(5000, 0.1, 5)
-    assert (decision.pods, decision.binds) == (10, "growth")
-    assert "grows at most ×10 per decision" in decision.reason
-    assert after(5000, 0.1, 10)[1].pods == 100
-    assert after(5000, 0.1, 5, ready_pods=30)[1].pods == 300
+    assert (decision.pods, decision.binds) == (20, "growth")
+    assert "grows at most ×20 per decision" in decision.reason
+    assert after(5000, 0.1, 10)[1].pods == 400
+    assert after(5000, 0.1, 5, ready_pods=20)[1].pods == 400
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_spare_slots_are_those_that_drain() -> None:
 
 
 def test_who_waits_a_minute_for_pods_may_wait_six_seconds_more() -> None:
-    assert drain_s(ONE_POD, DEFAULT) == 5.0
+    assert drain_s(ONE_POD, DEFAULT) == 3.0
     assert drain_s(ONE_POD._replace(start_time_s=60.0), DEFAULT) == pytest.approx(6.0)
 
 
@@ -55,13 +55,14 @@ def test_a_queue_of_unknown_service_time_says_nothing() -> None:
 
 
 def test_a_rise_that_has_lasted_for_long_will_queue_until_pods_are_ready() -> None:
-    """100/s of 0.1 s on one slot: nine of ten wait. After 5 s of it, ten seconds of it will come."""
-    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, queued=(0.0,) * 4 + (0.1,), slots=ONE_POD)
+    """100/s of 0.1 s on one slot: nine of ten wait. After 5 s of it, all of a start will be like that."""
+    slots = ONE_POD._replace(start_time_s=14.0)
+    risen = AT_REST._replace(asked=(5.0,) * 15 + (100.0,) * 5, queued=(0.0,) * 4 + (0.1,), slots=slots)
     demand = measure(risen, SlowRate(300.0, 60.0), DEFAULT)
-    assert demand.backlog == pytest.approx((demand.load - 1.0) * 10.0 / 5.0, abs=0.01)
+    assert demand.backlog == pytest.approx((demand.load - 1.0) * 14.0 / 3.0, abs=0.01)
     one_second = risen._replace(asked=(5.0,) * 19 + (100.0,))
     short = measure(one_second, SlowRate(300.0, 60.0), DEFAULT)
-    assert short.backlog == pytest.approx((short.load - 1.0) * 6.0 / 5.0, abs=0.01)
+    assert short.backlog == pytest.approx((short.load - 1.0) * DEFAULT.lindy / 3.0, abs=0.01)
     assert measure(risen._replace(queued=(0.0,) * 5), SlowRate(300.0, 60.0), DEFAULT).backlog == 0.0
 
 
@@ -70,7 +71,7 @@ def test_pods_that_are_coming_bring_that_backlog_down() -> None:
     coming = risen._replace(slots=ONE_POD._replace(expected=11.0, coming_s=(2.0,) * 10))
     slow = SlowRate(300.0, 60.0)
     without, with_them = measure(risen, slow, DEFAULT), measure(coming, slow, DEFAULT)
-    assert without.backlog - with_them.backlog == pytest.approx(10 * 8.0 / 5.0)
+    assert without.backlog - with_them.backlog == pytest.approx(10 * 8.0 / 3.0)
 
 
 def test_a_forecast_of_backlog_is_bounded_by_the_load() -> None:

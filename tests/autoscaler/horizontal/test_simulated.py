@@ -122,10 +122,10 @@ def test_a_burst_that_returns_finds_its_pods(revision: Any) -> None:
 
 
 def test_a_model_that_became_slower_is_followed_in_a_minute(revision: Any) -> None:
-    load = ((at_s, 0.1 if at_s < 300 else 0.3) for at_s, _ in poisson(lambda _: 40, 500, 0.1, 6))
-    run = revision().run(load, 500)
-    assert run.pods_at(300) < 10
-    assert 12 <= run.pods_at(375) <= 20
+    load = ((at_s, 0.1 if at_s < 600 else 0.3) for at_s, _ in poisson(lambda _: 40, 800, 0.1, 6))
+    run = revision().run(load, 800)
+    assert run.pods_at(600) < 10
+    assert 12 <= run.pods_at(675) <= 25
 
 
 def test_a_shorter_window_can_be_asked_for(revision: Any) -> None:

@@ -28,7 +28,7 @@ def lived(loads: list[tuple[float, float]], until_s: float, begin_s: float = 0.0
 def test_a_steady_load_has_no_surges_and_keeps_nothing() -> None:
     surges = lived([(0.0, 20.0)], 2_000.0)
     assert surges.seen == ()
-    assert spare(surges, 20.0, 2_000.0, DEFAULT) == 0.0
+    assert spare(surges, 20.0, 20.0, 2_000.0, DEFAULT) == 0.0
 
 
 def test_a_rise_within_chance_is_no_surge() -> None:
@@ -44,23 +44,44 @@ def test_one_surge_is_prepared_for_only_for_a_while_and_two_for_longer() -> None
     once = lived([(0.0, 16.0), (600.0, 36.0), (630.0, 16.0)], 1_000.0)
     twice = lived([(0.0, 16.0), (600.0, 36.0), (630.0, 16.0), (1_000.0, 56.0), (1_030.0, 16.0)], 1_100.0)
     slots = DEFAULT.surge_factor * 5.0 * sqrt(36.0)
-    assert spare(once, 36.0, 1_000.0, DEFAULT) == pytest.approx(slots)
-    assert spare(once, 36.0, 600.0 + DEFAULT.surge_recent_s + 100.0, DEFAULT) == 0.0
+    assert spare(once, 36.0, 36.0, 1_000.0, DEFAULT) == pytest.approx(slots)
+    assert spare(once, 36.0, 36.0, 600.0 + DEFAULT.surge_recent_s + 100.0, DEFAULT) == 0.0
     later_s = 1_000.0 + DEFAULT.surge_recent_s + 100.0
     assert later_s < 600.0 + DEFAULT.surge_window_s
-    assert spare(twice, 36.0, later_s, DEFAULT) > 0.0
-    assert spare(twice, 36.0, 1_030.0 + DEFAULT.surge_window_s, DEFAULT) == 0.0
+    assert spare(twice, 36.0, 36.0, later_s, DEFAULT) > 0.0
+    assert spare(twice, 36.0, 36.0, 1_030.0 + DEFAULT.surge_window_s, DEFAULT) == 0.0
 
 
 def test_a_jump_to_another_level_is_no_surge() -> None:
     surges = lived([(0.0, 8.0), (600.0, 24.0), (605.0, 80.0)], 1_200.0)
     assert [surge.size for surge in surges.seen] == [inf]
-    assert spare(surges, 80.0, 700.0, DEFAULT) == 0.0
+    assert spare(surges, 80.0, 80.0, 700.0, DEFAULT) == 0.0
+
+
+def test_a_jump_in_steps_is_a_jump_and_a_ramp_is_none() -> None:
+    steps = lived([(0.0, 8.0), (600.0, 20.0), (605.0, 30.0), (610.0, 42.0)], 700.0)
+    assert [surge.size for surge in steps.seen] == [inf], "tripled within seconds, and again"
+    ramp = lived([(0.0, 8.0), *[(600.0 + 5 * i, 8.0 + 2 * i) for i in range(40)]], 900.0)
+    assert [surge.size < inf for surge in ramp.seen] == [True], "ten times as much, in minutes"
+
+
+def test_a_surge_from_near_what_is_held_is_not_due_while_the_load_is_far_below() -> None:
+    """A ramp that repeats: what comes next has to pass what is held already."""
+    ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 1.5 * i) for i in range(40)]], 800.0)
+    (surge,) = ramp.seen
+    assert surge.begun > 0.5
+    assert spare(ramp, 70.0, 73.0, 850.0, DEFAULT) > 0.0
+    assert spare(ramp, 20.0, 73.0, 850.0, DEFAULT) == 0.0
+
+
+def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:
+    crowds = lived([(0.0, 16.0), (400.0, 3.0), (600.0, 36.0), (630.0, 3.0)], 700.0)
+    assert spare(crowds, 3.0, 36.0, 700.0, DEFAULT) > 0.0
 
 
 def test_what_is_kept_is_bounded_by_the_load() -> None:
-    surges = Surges((Surge(0.0, 100.0),))
-    assert spare(surges, 4.0, 10.0, DEFAULT) == DEFAULT.surge_spare_max * 4.0
+    surges = Surges((Surge(0.0, 100.0, 0.5),))
+    assert spare(surges, 4.0, 4.0, 10.0, DEFAULT) == DEFAULT.surge_spare_max * 4.0
 
 
 def test_the_first_minute_knows_nothing_of_what_is_usual() -> None:

@@ -55,6 +55,8 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     `now_s` is monotonic and only tells how old signals are. Deterministic; raises nothing.
     """
     before = _present(state, signals)
+    if state.first_pods is None:
+        state = state._replace(first_pods=before)
     held = max(before, pods_for(state.inherited, signals.target_concurrency) if state.inherited else 0)
     fleet = slots(signals, tuning)
     view = _absorbed(state, signals, fleet, now_s, tuning)
@@ -148,7 +150,8 @@ def _observe(
     new_load = new / seconds * mean_s if seconds else lasting
     near_s = observed_s - max(tuning.surge_near_s, fleet.start_time_s)
     recent = next(value for at_s, value in peaks if at_s > near_s)
-    learned = surges.learn(state.surges, lasting, largest, observed_s, fleet.start_time_s, tuning)
+    lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
+    learned = surges.learn(state.surges, lasting, largest, observed_s, lead_s, tuning)
     idle = not (new or any(in_flight) or any(queued))
     pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
     after = State(
@@ -164,6 +167,7 @@ def _observe(
         surges=learned,
         spare=min(surges.spare(learned, recent, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
+        first_pods=state.first_pods,
         gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
         lost_s=_lost_s(state, view),
     )
@@ -275,7 +279,7 @@ def _down(
 def _window(state: State, target: int, held: int, window_s: float, tuning: Tuning) -> tuple[int, float]:
     """Pods that the largest demand of the down window needs, and the seconds until fewer may do."""
     left_s = window_s - state.observed_s
-    keep = held if left_s > 0 else 1
+    keep = min(held, max(1, state.first_pods or 0)) if left_s > 0 else 1
     fewer_do = (held - 1 - tuning.down_slack_pods + ROUNDING) * target
     for at_s, demand in state.peaks:
         if demand <= fewer_do:

@@ -63,6 +63,7 @@ class State(NamedTuple):
     spare: float = 0.0  # slots kept for the next surge, beside the largest of the down window
     lull: Lull | None = None
     gain: Gain = NOTHING_KNOWN
+    first_pods: int | None = None  # that were there when this memory began: what they are for is not known
     lost_s: float | None = None  # when an Envoy was last forgotten that had requests (observed s)
     inherited: float = 0.0  # demand taken over from another revision, until the next decision
 

@@ -1,10 +1,10 @@
-"""Surges: by how much the load has risen within the time that a pod takes to start, and what to keep for it.
+"""Surges: by how much the load has risen sooner than a pod can start, and what to keep for it.
 
 No rule that waits for a rise can serve it sooner than pods start. What can be known is how this load
-behaves: each rise over what was prepared one start time ago is remembered, and spare slots are kept for
-the largest one of late, or for the second largest of a longer time: what came twice comes again. Loads
-without surges pay nothing. Sizes are in √load, between a crowd that is so many requests whatever the
-load and one that is so many times the load.
+behaves: each rise over what was prepared one start time ago (less what a request takes: who waits for so
+long is in time) is remembered, and spare slots are kept for the largest one of late, or for the second
+largest of a longer time: what came twice comes again. Loads without surges pay nothing. Sizes are in
+√load, between a crowd that is so many requests whatever the load and one that is so many times the load.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Surge(NamedTuple):
 
     at_s: float  # observed seconds, of the last rise
     size: float  # largest rise, in √load; infinite: a jump that no spare pods are kept for
-    begun: float  # least load that one began from, as a share of what was held
+    begun: float  # least load that one began from, as a share of what it reached
 
 
 class Prepared(NamedTuple):
@@ -38,14 +38,17 @@ class Surges(NamedTuple):
     """What is remembered of one revision's surges."""
 
     seen: tuple[Surge, ...] = ()
-    prepared: tuple[Prepared, ...] = ()  # by each decision, back to one start time ago
+    prepared: tuple[Prepared, ...] = ()  # by each decision, back to `surge_apart_s` before the lead
 
 
 def learn(
-    surges: Surges, asked: float, held: float, at_s: float, start_time_s: float, tuning: Tuning
+    surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning
 ) -> Surges:
-    """After a decision at `at_s` (observed seconds) in which the load asked for slots, of `held` ones."""
-    lead_s = min(start_time_s, tuning.surge_lead_max_s)
+    """After a decision at `at_s` (observed seconds) in which the load asked for slots, of `held` ones.
+
+    `lead_s`: for how long pods that are started now will come too late.
+    """
+    lead_s = min(lead_s, tuning.surge_lead_max_s)
     prepared = _since((*surges.prepared, Prepared(at_s, held, asked)), at_s - lead_s - tuning.surge_apart_s)
     before = _since(prepared, at_s - lead_s)[0]
     if at_s <= tuning.slow_window_s or before.at_s > at_s - lead_s:  # what is usual is not known yet
@@ -54,7 +57,7 @@ def learn(
     if rise <= max(tuning.surge_least, tuning.surge_noise * root):
         return Surges(surges.seen, prepared)
     size = inf if asked >= tuning.surge_ratio_max * prepared[0].held else rise / root
-    begun = min([each.asked for each in prepared]) / max(1.0, before.held)
+    begun = min([each.asked for each in prepared]) / asked
     return Surges(_with(surges.seen, Surge(at_s, size, begun), lead_s, tuning), prepared)
 
 
@@ -78,7 +81,7 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
 def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tuning) -> float:
     """Slots to keep beside the `held` ones for the next surge, with a load that asked for `recent` ones.
 
-    A surge that began near what was held then, as on a ramp, is not due while the load is far below.
+    A surge that began near what it reached, as on a ramp, is not due while the load is far below.
     """
     if not surges.seen:
         return 0.0

@@ -45,8 +45,9 @@ class Tuning:
 
     growth: float = 20.0
     """Most by which demand, and what a second's signal may count, grow in one decision, as a multiple of
-    the load or the capacity there is, whichever is larger. ×10 passes in one decision and ×100 in two; one
-    wild signal costs no more than that. Relative to pods alone, two per decision, ×10 took 14 s."""
+    the load or the capacity there is, whichever is larger: a jump of ×10, and as much again for what queues
+    until its pods are ready. ×100 passes in two decisions; one wild signal costs no more than that. Relative
+    to pods alone, two per decision, ×10 took 14 s."""
 
     jump_ratio: float = 1.5
     """Arrivals of one second that keep this many times the pods busy that are ready or starting, while
@@ -62,7 +63,8 @@ class Tuning:
     together come to 1.1 √load at 80 in flight, with which few wait (Halfin and Whitt, 1981)."""
 
     drain_s: float = 3.0
-    """Time in which a backlog should be gone (s): one decision."""
+    """Time in which a backlog should be gone (s): before the next decision looks. The pods for it leave with
+    it, so that half the time costs little: ten seconds of them."""
 
     drain_share: float = 0.1
     """The same as a share of the typical start time, if that is more: whoever waited a minute for pods may
@@ -73,8 +75,8 @@ class Tuning:
 
     lindy: float = 10.0
     """For how much longer a rise may last, as a multiple of how long it has lasted: what has gone on for t
-    goes on for 6 t more in one case of seven (Lindy's law), which is what a late request is worth in spare
-    pods. A burst of a second is so not taken for a minute of a cold start, and a step is within 10 s."""
+    goes on for 10 t more in one case of eleven (Lindy's law), which is what a late request is worth in spare
+    pods. A burst of a second is so not taken for a minute of a cold start, but for ten seconds of it."""
 
     backlog_max: float = 5.0
     """Most slots for a backlog that is still to come, in loads: it is a forecast, and those in the queue
@@ -108,8 +110,8 @@ class Tuning:
     holds already what chance brings in five minutes, and seldom is more than this above it."""
 
     surge_begin: float = 0.75
-    """Share of the load from which surges began (each relative to what was held) at which the next one may
-    be due: on a ramp that repeats, spare pods wait until the load is near again what is held."""
+    """Share of the load from which surges began (relative to what they reached, as now to what is held) at
+    which the next one may be due: on a ramp that repeats, spare pods wait until the load is near again."""
 
     surge_near_s: float = 60.0
     """Time over which the load is looked at for that (s), or the start time if that is more: a lull
