@@ -38,6 +38,7 @@ class _Seen(NamedTuple):
     state: State
     demand: Demand
     evidence: Evidence
+    known_s: int  # seconds of the up window of which something is known
 
 
 class _Choice(NamedTuple):
@@ -171,7 +172,7 @@ def _observe(
         gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
         lost_s=_lost_s(state, view),
     )
-    return _Seen(after, demand, view.evidence)
+    return _Seen(after, demand, view.evidence, len(asked))
 
 
 def _lost_s(state: State, view: View) -> float | None:
@@ -223,6 +224,9 @@ def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice
     if up.pods >= held or held <= pods_range(signals)[0]:
         change = f"demand above {up.pods * target} concurrent requests" if not capped else "the next decision"
         return _Choice(up, "growth" if capped else "", change, candidates)
+    if seen.known_s < tuning.short_window_s:
+        few = Candidate("unknown", held, reasons.few_seconds(now, seen.known_s))
+        return _Choice(few, "missing signals", "some more seconds of signals", (*candidates, few))
     if seen.demand.backlog > seen.demand.headroom:
         backlog = Candidate("backlog", held, reasons.backlog(now, seen.demand))
         return _Choice(backlog, "backlog", "the backlog gone", (*candidates, backlog))
@@ -319,7 +323,7 @@ def _fleet_inputs(signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | 
 
 
 def _inputs(seen: _Seen, signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | None], ...]:
-    state, demand, evidence = seen
+    state, demand, evidence, _ = seen
     seconds = evidence.seconds
     return (
         ("arrivals_per_s", demand.arrivals_per_s),

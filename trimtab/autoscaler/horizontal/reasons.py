@@ -107,6 +107,11 @@ def unknown(silent_s: float) -> str:
     return f"no signal from Envoy {since}; unknown is not zero"
 
 
+def few_seconds(now: int, known_s: int) -> str:
+    """Why nobody leaves right after signals came back."""
+    return f"load wants {now}; {known_s} s of signals are too few to let pods go"
+
+
 def inherited(pods: int) -> str:
     """Why a new revision starts with more than one pod."""
     return f"the revision that it takes over from needs {pods} of these pods"
