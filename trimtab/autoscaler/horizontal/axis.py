@@ -3,8 +3,8 @@
 `decide` is called each 5 s with the signals that came since the last call, and sooner if they are `urgent`.
 It reads no clock, keeps nothing outside `State`, and answers the same for the same input. Its steps:
 
-1. Put the signals into their windows; if no Envoy speaks, hold what there is.
-2. Measure demand (see `demand`), its growth capped, and remember it in the down window.
+1. Put the signals into their windows (`windows`); if no Envoy speaks, hold what there is.
+2. Measure demand (`demand`), its growth capped, and remember it (`observe`).
 3. Up at once to what demand needs, and to what is kept for surges; but not where more pods bring nothing.
 4. Down slowly to what the largest demand of the window needs, once no backlog is left.
 5. Keep within the range, the ceiling, and the machine.
@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from trimtab.autoscaler.horizontal import gain, reasons, service_time, surges
-from trimtab.autoscaler.horizontal.demand import Demand, Given, Slots, measure
+from trimtab.autoscaler.horizontal import reasons
+from trimtab.autoscaler.horizontal.observe import Seen, absorbed, lost_s, observe
 from trimtab.autoscaler.horizontal.state import (
     ROUNDING,
-    Lull,
     Signals,
     State,
     down_window_s,
@@ -28,17 +27,7 @@ from trimtab.autoscaler.horizontal.state import (
     slots,
 )
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
-from trimtab.autoscaler.horizontal.windows import Evidence, View, absorb, by_second, push_peak
 from trimtab.core.decision import Candidate, Decision
-
-
-class _Seen(NamedTuple):
-    """What one decision saw: the state after its signals, and the demand that they show."""
-
-    state: State
-    demand: Demand
-    evidence: Evidence
-    known_s: int  # seconds of the up window of which something is known
 
 
 class _Choice(NamedTuple):
@@ -60,13 +49,13 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
         state = state._replace(first_pods=before)
     held = max(before, pods_for(state.inherited, signals.target_concurrency) if state.inherited else 0)
     fleet = slots(signals, tuning)
-    view = _absorbed(state, signals, fleet, now_s, tuning)
+    view = absorbed(state, signals, fleet, now_s, tuning)
     silent_s = now_s - view.newest_s
     if silent_s > tuning.fresh_s:
-        after = state._replace(envoys=view.envoys, lost_s=_lost_s(state, view))
+        after = state._replace(envoys=view.envoys, lost_s=lost_s(state, view))
         choice, inputs = _without_signals(held, before, silent_s), _fleet_inputs(signals, tuning)
     else:
-        seen = _observe(state, signals, fleet, view, now_s, tuning)
+        seen = observe(state, signals, fleet, view, now_s, tuning)
         after = seen.state
         choice, inputs = _choose(seen, signals, held, tuning), _inputs(seen, signals, tuning)
     wanted, pods, binds, bounds = _bound(choice.won.pods, signals)
@@ -106,97 +95,6 @@ def _present(state: State, signals: Signals) -> int:
     return max(1 if signals.concurrency.min else 0, signals.ready_pods + len(signals.starting_ages_s))
 
 
-def _absorbed(state: State, signals: Signals, fleet: Slots, now_s: float, tuning: Tuning) -> View:
-    known = state.service_time
-    if known is None:
-        return absorb(state.envoys, signals.revision_signals, now_s, tuning)
-    return absorb(
-        state.envoys,
-        signals.revision_signals,
-        now_s,
-        tuning,
-        service_time_s=known.mean_s,
-        asked_max_per_s=_most(state, fleet, tuning) / max(known.mean_s, tuning.service_min_s),
-    )
-
-
-def _most(state: State, fleet: Slots, tuning: Tuning) -> float:
-    """The most that demand may be after this decision."""
-    return tuning.growth * max(state.demand, fleet.expected)
-
-
-def _observe(
-    state: State, signals: Signals, fleet: Slots, view: View, now_s: float, tuning: Tuning
-) -> _Seen:
-    """Fold one decision's signals into the state, and measure demand."""
-    asked, *gauges = by_second(view, tuning.up_window_s, tuning)
-    in_flight, queued = [gauge[-tuning.short_window_s :] for gauge in gauges]
-    elapsed_s = _elapsed_s(state, view, len(asked))
-    known = service_time.learn(state.service_time, view.evidence, elapsed_s, tuning)
-    mean_s = known.mean_s if known else 0.0
-    seconds = round(elapsed_s)
-    new = sum(asked[len(asked) - seconds :])
-    slow = state.slow.plus(new, seconds, mean_s, tuning)
-    stalled = not view.evidence.completions and min(in_flight) > 0
-    stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
-    demand = measure(Given(asked, in_flight, queued, mean_s, stalled_s, fleet), slow, tuning)
-    most = _most(state, fleet, tuning)
-    wanted = min(max(demand.total, state.inherited), most)
-    complete = now_s - min([history.newest_s for history in view.envoys]) <= tuning.fresh_s
-    observed_s = state.observed_s + elapsed_s if complete else state.observed_s
-    lasting = min(wanted, max(demand.lasting, state.inherited))
-    window_s = down_window_s(signals, tuning)
-    peaks = push_peak(state.peaks, observed_s, lasting, window_s)
-    largest = peaks[0][1]
-    new_load = new / seconds * mean_s if seconds else lasting
-    near_s = observed_s - max(tuning.surge_near_s, fleet.start_time_s)
-    recent = next(value for at_s, value in peaks if at_s > near_s)
-    lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
-    learned = surges.learn(state.surges, lasting, largest, observed_s, lead_s, tuning)
-    idle = not (new or any(in_flight) or any(queued))
-    pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
-    after = State(
-        envoys=view.envoys,
-        pods=state.pods,
-        service_time=known,
-        slow=slow,
-        demand=wanted,
-        peaks=peaks,
-        observed_s=observed_s,
-        stalled_s=stalled_s,
-        idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
-        surges=learned,
-        spare=min(surges.spare(learned, recent, largest, observed_s, tuning), max(0.0, most - largest)),
-        lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
-        first_pods=state.first_pods,
-        gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
-        lost_s=_lost_s(state, view),
-    )
-    return _Seen(after, demand, view.evidence, len(asked))
-
-
-def _lost_s(state: State, view: View) -> float | None:
-    """When an Envoy was last forgotten that had requests (observed seconds): it may have them still."""
-    heard = {history.envoy for history in view.envoys}
-    lost = any(history.envoy not in heard and not history.is_idle for history in state.envoys)
-    return state.observed_s if lost else state.lost_s
-
-
-def _lull(state: State, load: float, largest: float, observed_s: float, tuning: Tuning) -> Lull | None:
-    """The lull that goes on or begins, with this load now and this largest demand of the down window."""
-    if load >= tuning.lull_share * largest:
-        return None
-    return state.lull or Lull(observed_s, state.peaks[0][1] + state.spare if state.peaks else 0.0)
-
-
-def _elapsed_s(state: State, view: View, known: int) -> float:
-    """Seconds that the new signals cover: a pause without signals is not among them."""
-    covered_s = min(view.evidence.span_s, float(known))
-    if not state.envoys:
-        return covered_s
-    return max(0.0, min(covered_s, view.newest_s - max([history.newest_s for history in state.envoys])))
-
-
 def _without_signals(held: int, before: int, silent_s: float) -> _Choice:
     """Hold: what nobody reports is unknown, not zero. A rollout's inherited demand still counts."""
     rule = "rollout" if held > before else "unknown"
@@ -205,7 +103,7 @@ def _without_signals(held: int, before: int, silent_s: float) -> _Choice:
     return _Choice(won, "missing signals", "a signal from Envoy", (won,))
 
 
-def _choose(seen: _Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
+def _choose(seen: Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     """Up to what demand needs and surges may need, down to what the window needs, or neither."""
     state, target = seen.state, signals.target_concurrency
     if state.idle_s and not signals.concurrency.min and (idle := _idle(state, signals, held, tuning)):
@@ -322,7 +220,7 @@ def _fleet_inputs(signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | 
     )
 
 
-def _inputs(seen: _Seen, signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | None], ...]:
+def _inputs(seen: Seen, signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | None], ...]:
     state, demand, evidence, _ = seen
     seconds = evidence.seconds
     return (

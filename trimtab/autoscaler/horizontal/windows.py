@@ -183,6 +183,14 @@ def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks
     return (*peaks[begin:end], (at_s, value))
 
 
+def largest_since(peaks: Peaks, at_s: float) -> float:
+    """The largest value since then: with falling maxima, the first of them; at least the newest."""
+    for peak_s, value in peaks:
+        if peak_s > at_s:
+            return value
+    return peaks[-1][1]
+
+
 def _plausible(signal: RevisionSignal, now_s: float) -> bool:
     """False for what cannot have been observed, NaN included."""
     return (
