@@ -69,9 +69,10 @@ class Pods(NamedTuple):
 def follow(
     gain: Gain, pods: Pods, evidence: Evidence, at_s: float, service_time_s: float, tuning: Tuning
 ) -> Gain:
-    """After a decision at `at_s` (observed seconds). What was known stays while any second sees a queue."""
-    if not max(pods.queued):
-        return NOTHING_KNOWN
+    """After a decision at `at_s` (observed seconds) in which requests were queued at some time.
+
+    Once none is any more, nothing is known: pods suffice.
+    """
     if gain.per_pod != pods.per_pod:  # the limit has changed, and with it what a full pod is
         gain = Gain(per_pod=pods.per_pod)
     lasts_s = gain.pods * pods.per_pod / gain.per_s if gain.pods else service_time_s

@@ -76,7 +76,10 @@ def observe(
     lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
     learned = surges.learn(state.surges, lasting, largest, observed_s, lead_s, tuning)
     idle = not (new or any(in_flight) or any(queued))
-    pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
+    compared = gain.NOTHING_KNOWN
+    if max(queued):
+        pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
+        compared = gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning)
     after = State(
         envoys=view.envoys,
         pods=state.pods,
@@ -91,7 +94,7 @@ def observe(
         spare=min(surges.spare(learned, recent, largest, observed_s, tuning), max(0.0, most - largest)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         first_pods=state.first_pods,
-        gain=gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning),
+        gain=compared,
         lost_s=lost_s(state, view),
     )
     return Seen(after, demand, view.evidence, len(asked))

@@ -49,9 +49,10 @@ def learn(
     `lead_s`: for how long pods that are started now will come too late.
     """
     lead_s = min(lead_s, tuning.surge_lead_max_s)
-    prepared = _since((*surges.prepared, Prepared(at_s, held, asked)), at_s - lead_s - tuning.surge_apart_s)
-    before = _since(prepared, at_s - lead_s)[0]
-    if at_s <= tuning.slow_window_s or before.at_s > at_s - lead_s:  # what is usual is not known yet
+    prepared = _since(surges.prepared, at_s - lead_s - tuning.surge_apart_s)
+    prepared = (*prepared, Prepared(at_s, held, asked))
+    before = next((each for each in reversed(prepared) if each.at_s <= at_s - lead_s), None)
+    if at_s <= tuning.slow_window_s or before is None:  # what is usual is not known yet
         return Surges(surges.seen, prepared)
     rise, root = asked - before.held, sqrt(max(1.0, before.held))
     if rise <= max(tuning.surge_least, tuning.surge_noise * root):
@@ -62,11 +63,11 @@ def learn(
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:
-    """What was prepared at that time and since."""
-    first = len(prepared) - 1
-    while first and prepared[first].at_s > at_s:
-        first -= 1
-    return prepared[first:][-PREPARED_MAX:]
+    """What was prepared at that time and since, but for what would be too much to keep."""
+    first = max(0, len(prepared) - PREPARED_MAX)
+    while first + 1 < len(prepared) and prepared[first + 1].at_s <= at_s:
+        first += 1
+    return prepared[first:]
 
 
 def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) -> tuple[Surge, ...]:
