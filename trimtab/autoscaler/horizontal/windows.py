@@ -262,7 +262,8 @@ def _unseen(
             break
         last_s = signal.at_s
     else:
-        return signals  # in order and new: the usual case
+        if signals[0].at_s > last_s - keep_s:
+            return signals  # in order and new: the usual case
     known = set(times_s)
     newest_s = max(last_s, *[signal.at_s for signal in signals])
     chosen = {
