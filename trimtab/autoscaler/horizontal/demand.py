@@ -7,8 +7,8 @@
     and never less than what has been held in flight over the last seconds.
 
 A worked example: after a start of 60 s at 10 requests/s, 600 are queued and one pod of target 1
-answers 5 a second. Load is 10 × 0.2 s = 2, and with a drain time of 10 s the backlog 600 × 0.2 s / 10 s = 12:
-14 pods for ten seconds, and 3 once it has gone. Queued plus in flight, read as concurrency, asks for 845.
+answers 5 a second. Load is 10 × 0.2 s = 2, and with a drain time of 6 s the backlog 600 × 0.2 s / 6 s = 20:
+22 pods for six seconds, and 3 once it has gone. Queued plus in flight, read as concurrency, asks for 845.
 """
 
 from __future__ import annotations
