@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import sqrt
 
 import pytest
 
@@ -54,15 +54,21 @@ def test_one_surge_is_prepared_for_only_for_a_while_and_two_for_longer() -> None
 
 def test_a_jump_to_another_level_is_no_surge() -> None:
     surges = lived([(0.0, 8.0), (600.0, 24.0), (605.0, 80.0)], 1_200.0)
-    assert [surge.size for surge in surges.seen] == [inf]
+    assert [surge.jump for surge in surges.seen] == [True]
     assert spare(surges, 80.0, 80.0, 700.0, DEFAULT) == 0.0
+
+
+def test_a_jump_that_comes_again_is_a_surge() -> None:
+    jumps = lived([(0.0, 8.0), (600.0, 80.0), (630.0, 8.0), (1_000.0, 80.0), (1_030.0, 8.0)], 1_400.0)
+    assert [surge.jump for surge in jumps.seen] == [True, True]
+    assert spare(jumps, 8.0, 8.0, 1_400.0, DEFAULT) == DEFAULT.surge_spare_max * 8.0
 
 
 def test_a_jump_in_steps_is_a_jump_and_a_ramp_is_none() -> None:
     steps = lived([(0.0, 8.0), (600.0, 20.0), (605.0, 30.0), (610.0, 42.0)], 700.0)
-    assert [surge.size for surge in steps.seen] == [inf], "tripled within seconds, and again"
+    assert [surge.jump for surge in steps.seen] == [True], "tripled within seconds, and again"
     ramp = lived([(0.0, 8.0), *[(600.0 + 5 * i, 8.0 + 2 * i) for i in range(40)]], 900.0)
-    assert [surge.size < inf for surge in ramp.seen] == [True], "ten times as much, in minutes"
+    assert [surge.jump for surge in ramp.seen] == [False], "ten times as much, in minutes"
 
 
 def test_a_surge_from_near_what_is_held_is_not_due_while_the_load_is_far_below() -> None:

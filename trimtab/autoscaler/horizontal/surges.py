@@ -9,7 +9,7 @@ largest of a longer time: what came twice comes again. Loads without surges pay 
 
 from __future__ import annotations
 
-from math import inf, sqrt
+from math import sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.tuning import Tuning
@@ -22,8 +22,9 @@ class Surge(NamedTuple):
     """One rise, or several within a start time of each other."""
 
     at_s: float  # observed seconds, of the last rise
-    size: float  # largest rise, in √load; infinite: a jump that no spare pods are kept for
+    size: float  # largest rise, in √load
     begun: float  # least load that one began from, as a share of what it reached
+    jump: bool = False  # to a multiple of the load: rather a new level, unless it comes again
 
 
 class Prepared(NamedTuple):
@@ -57,9 +58,9 @@ def learn(
     rise, root = asked - before.held, sqrt(max(1.0, before.held))
     if rise <= max(tuning.surge_least, tuning.surge_noise * root):
         return Surges(surges.seen, prepared)
-    size = inf if asked >= tuning.surge_ratio_max * prepared[0].held else rise / root
+    jump = asked >= tuning.surge_ratio_max * prepared[0].held
     begun = min([each.asked for each in prepared]) / asked
-    return Surges(_with(surges.seen, Surge(at_s, size, begun), lead_s, tuning), prepared)
+    return Surges(_with(surges.seen, Surge(at_s, rise / root, begun, jump), lead_s, tuning), prepared)
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:
@@ -74,7 +75,8 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
     """Together with those of the window; a rise that goes on is one surge."""
     last = seen[-1] if seen else None
     if last is not None and new.at_s - last.at_s <= lead_s + tuning.surge_apart_s:
-        return (*seen[:-1], Surge(new.at_s, max(last.size, new.size), min(last.begun, new.begun)))
+        size, begun = max(last.size, new.size), min(last.begun, new.begun)
+        return (*seen[:-1], Surge(new.at_s, size, begun, last.jump or new.jump))
     kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.surge_window_s]
     return (*kept[1 - SURGES_MAX :], new)
 
@@ -92,10 +94,10 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
     for surge in surges.seen:
         passed_s = at_s - surge.at_s
         due = share >= tuning.surge_begin * surge.begun
-        if surge.size == inf or passed_s >= tuning.surge_window_s or not due:
+        if passed_s >= tuning.surge_window_s or not due:
             continue
         sizes.append(surge.size)
-        if passed_s < tuning.surge_recent_s:
+        if passed_s < tuning.surge_recent_s and not surge.jump:
             latest = max(latest, surge.size)
     again = sorted(sizes)[-2] if len(sizes) > 1 else 0.0
     slots = tuning.surge_factor * max(latest, again) * sqrt(max(1.0, held))
