@@ -37,7 +37,7 @@ class Moment:
     first_pods: int  # that were there then
     demand: float  # what the decision before accepted; 0 after a restart
     took_over: float | None  # right after a rollout: concurrent requests that pods were there for
-    asked: int  # true requests of the down window
+    asked: int  # true requests of the down window that could be seen
     needed: float  # largest true and plainly seen need of the down window, in concurrent requests
     rose_to: int  # pods that the load alone asked for within the down window, at the target of now
     envoys: int  # names heard of lately
@@ -108,7 +108,7 @@ def needed_pods_stay(moment: Moment, tuning: Tuning) -> str:
 def never_to_zero_while_asked(moment: Moment, tuning: Tuning) -> str:
     """Without a pod a caller waits for a start: only a load that was gone for a whole window may do without.
 
-    True arrivals count, whatever became of the signals: missing data never means that nobody asks.
+    What an Envoy never told since the controller began is not known to anybody.
     """
     if moment.decision.pods == 0 and moment.pods > 0 and moment.asked > ASKED_UNSEEN:
         return f"to zero, with {moment.asked} requests within the down window"

@@ -83,7 +83,7 @@ class Simulation:
                 self.world.heal()
             self.world.listening = self.world.now_s + 1 >= self.paused_until_s
             self.world.tick()
-            self._truth.second(self.world.arrivals)
+            self._truth.second(self.world.arrivals, seen=self._clean_s() > DECIDE_EACH_S)
             if self.world.listening and self.world.now_s >= self.next_s:
                 self._look()
         self._check_rest()

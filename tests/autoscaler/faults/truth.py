@@ -23,10 +23,10 @@ class Truth:
         self._needs: deque[tuple[float, float]] = deque()
         self._rises: deque[tuple[float, float]] = deque()
 
-    def second(self, arrivals: int) -> None:
-        """One more second of true arrivals."""
+    def second(self, arrivals: int, seen: bool) -> None:
+        """One more second of true arrivals, and whether they could be seen."""
         self._arrivals.append(arrivals)
-        self._all.append(arrivals)
+        self._all.append(arrivals if seen else 0)
 
     def look(self, at_s: float, service_s: float, clean_s: float) -> None:
         """At a decision: what the last seconds needed counts if nothing stood between them and it."""
@@ -44,7 +44,7 @@ class Truth:
         return _largest(self._needs, at_s - self._window_s)
 
     def requests(self) -> int:
-        """True arrivals of the window."""
+        """True arrivals of the window that could be seen."""
         return sum(self._all)
 
     def asked(self, at_s: float) -> float:

@@ -102,8 +102,9 @@ class Tuning:
     """Rises that follow each other within a start time and this much more are one surge (s): a crowd needs
     some decisions to gather."""
 
-    surge_least: float = 2.0
-    """Least rise that is a surge (slots): fewer requests that meet are chance, however small the load."""
+    surge_least: float = 3.0
+    """Least rise that is a surge (slots): fewer requests that meet are chance, however small the load. Of
+    0.2 in flight, three and more meet once in a quarter of an hour."""
 
     surge_noise: float = 0.5
     """Rise over the largest load of the down window beyond which it is a surge, in √load: that largest load
