@@ -158,12 +158,35 @@ def test_a_ceiling_that_was_lower_for_a_while_does_not_stay() -> None:
     assert loop.run(12).limit == 16
 
 
-def test_a_ceiling_lowered_at_rest_and_lifted_again() -> None:
-    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard()
+@pytest.mark.parametrize("at_once", [True, False], ids=["clamped before", "by the decision"])
+def test_a_range_narrowed_at_rest_and_widened_again(at_once: bool) -> None:
+    """The control plane lets a new range count at once, before the next decision."""
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard().run(10)
     loop.world.ceiling = 4
-    assert loop.run(10).limit == 4
+    loop.world.limit = 4 if at_once else 16
+    loop.run(60)
+    assert set(loop.limits()[-60:]) == {4}
+    assert loop.decisions[-1].reason == (
+        "stays at 4: the knee was found at 16; held by the range's maximum at 4"
+    )
+    assert loop.decisions[-1].binds == "the range's maximum"
+    assert learned(loop.state).limit == 16
     loop.world.ceiling = 1000
-    assert loop.run(12).limit == 16
+    loop.world.limit = 16 if at_once else 4
+    loop.run(40)
+    assert set(loop.limits()[-40:]) == {16}, "at once, and nothing is looked for again"
+
+
+def test_a_profile_that_changed_under_a_narrow_range_is_learned() -> None:
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard().run(40)
+    loop.world.ceiling = loop.world.limit = 4
+    loop.run(20)
+    for pod in loop.world.fleet:
+        pod.rate = cpu(2, 0.1)
+    loop.run(40)
+    assert (loop.limit, loop.state.limit) == (2, 2)
+    loop.world.ceiling = 1000
+    assert set(loop.run(20).limits()[-20:]) == {2}
 
 
 def test_what_was_stored_before_a_field_was_added_is_read() -> None:

@@ -107,6 +107,10 @@ def rests(level: Level | None) -> str:
     return f"the knee was found here ({rate(level)})" if level else "the knee was found here"
 
 
+def elsewhere(limit: int) -> str:
+    return f"the knee was found at {limit}"
+
+
 def odd(seen: Level, known: Level) -> str:
     return f"{rate(seen)} instead of {known.rate:.3g}/s is set aside; only what lasts counts"
 

@@ -69,7 +69,8 @@ class Pressed:
 class LimitState:
     """What is remembered between two decisions on a revision's limit."""
 
-    limit: int = 0  # wanted last; 0: not yet
+    limit: int = 0  # wanted last, whatever the range lets come into force of it; 0: not yet
+    applied: int = 0  # what it let come into force at the last decision; 0: not known
     phase: str = ONBOARDING
     levels: tuple[Level, ...] = ()  # by limit
     cap: int = 0  # no higher, since a metric pressed there; 0: none
