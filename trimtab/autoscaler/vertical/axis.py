@@ -237,6 +237,7 @@ def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[t
     return (
         ("ready_pods", signals.ready_pods),
         ("in_flight", window.in_flight),
+        ("in_flight_at_envoy", window.at_envoy),
         ("held_share", window.held),
         ("queued_share", window.queued),
         ("rate_per_s", seen.rate if seen else None),

@@ -28,6 +28,7 @@ class Periods:
     done_in_flight_s: float = 0.0
     held_s: float = 0.0
     held_in_flight_s: float = 0.0
+    let_in_s: float = 0.0  # the same as the limit counts: by Envoy, where the pod sees but a part
     failed: float = 0.0
     answered: float = 0.0
     done: list[float] = field(default_factory=list)  # successes in each held period
@@ -67,8 +68,16 @@ def _known(value: float | None, most: float = 1e9) -> float | None:
     return value if value is not None and 0.0 <= value <= most else None  # NaN compares false
 
 
-def add(pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning) -> None:
-    """Add one settled period."""
+def held_share(pods: Sequence[Periods]) -> float:
+    """Share of the periods in which pods held about the limit."""
+    known_s = sum([pod.known_s for pod in pods])
+    return sum([pod.held_s for pod in pods]) / known_s if known_s else 0.0
+
+
+def add(
+    pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning, let_in: float | None = None
+) -> None:
+    """Add one settled period. `let_in`: by Envoy's count, if that is about the limit."""
     pod.metrics.append(signal)
     period_s = signal.period_s
     done = _known(signal.completions)
@@ -88,9 +97,10 @@ def add(pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning) -> Non
     pod.failed += failed
     pod.all_done += done - failed
     pod.done_in_flight_s += in_flight * period_s
-    if in_flight >= tuning.held_share * limit:
+    if let_in is not None or in_flight >= tuning.held_share * limit:
         pod.held_s += period_s
         pod.held_in_flight_s += in_flight * period_s
+        pod.let_in_s += max(in_flight, let_in or 0.0) * period_s
         pod.done.append(done - failed)
         pod.aged_s.append(None if spent_s is None else in_flight * period_s - spent_s)
 
