@@ -11,6 +11,9 @@ from tests.autoscaler.faults.vertical_simulation import DecideLimit, LimitSimula
 
 EACH = 8  # seeds of the horizontal axis for one of this: each simulates hours
 SHARE = 10
+ONCE_BROKEN = (30083, 30103, 30168, 30182, 50034, 50101, 50108, 51083, 51173, 51196, 51444, 51563, 53245)
+"""Seeds in which a poisonous minute, one bad pod of two or a range that was narrow while exploring once left
+the limit where it was, at 1 to 79 % of the best throughput."""
 SHARES = [
     range(begin, min(begin + SHARE, FIRST + max(1, SEEDS // EACH)))
     for begin in range(FIRST, FIRST + max(1, SEEDS // EACH), SHARE)
@@ -21,6 +24,11 @@ SHARES = [
 def test_faults_break_no_invariant_of_the_limit(seeds: range) -> None:
     for seed in seeds:
         LimitSimulation(seed).run()
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_what_a_disturbed_exploration_found_is_not_kept_for_ever(seed: int) -> None:
+    LimitSimulation(seed).run()
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)

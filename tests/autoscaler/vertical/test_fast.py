@@ -91,3 +91,20 @@ def test_from_pods_and_envoys_alike_once_requests_are_long() -> None:
     slow = World(cpu(6, 0.1), pods=2)
     without = Loop(World(cpu(6, 0.1), pods=2)).run(12, lambda s: replace(s, revision_signals=()))
     assert Loop(slow).run(12).limits() == without.limits()
+
+
+def test_a_rate_that_drifts_by_a_tenth_is_no_disturbance() -> None:
+    """Others on the machine take some of it, now and then: of 5,500 completions that is far beyond chance."""
+    signals = window(0.0, 1.0, 2, 1100.0)
+    drifting = tuple(
+        replace(each, completions=(0.85, 1.0, 1.15)[number % 3] * 5500.0)
+        for number, each in enumerate(signals.pod_signals)
+    )
+    _, decision = decide_limit(LimitState(), replace(signals, pod_signals=drifting), 30.0)
+    assert decision.rule == "onboarding"
+    halved = tuple(
+        replace(each, completions=(0.4, 0.4, 1.0)[number % 3] * 5500.0)
+        for number, each in enumerate(signals.pod_signals)
+    )
+    _, decision = decide_limit(LimitState(), replace(signals, pod_signals=halved), 30.0)
+    assert decision.rule == "disturbance"

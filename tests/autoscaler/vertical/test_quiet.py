@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.autoscaler.vertical.models import Costs, batching, cpu, hundredfold, lognormal, slower
-from tests.autoscaler.vertical.world import Loop, World
-from trimtab.autoscaler.vertical import Learned, learned, resume
+from tests.autoscaler.vertical.world import REVISION, Loop, World
+from trimtab.autoscaler.vertical import Learned, LimitSignals, LimitState, decide_limit, learned, resume
+from trimtab.core.signals import PodSignal
 
 COSTS: dict[str, Costs] = {"cv 0.3": lognormal(0.3), "cv 1.5": lognormal(1.5), "hundredfold": hundredfold}
 HOUR = 120  # decisions
@@ -75,6 +76,18 @@ def test_a_slow_pod_is_left_out_and_named(pods: int) -> None:
     assert set(loop.limits()[-40:]) == {before}
     assert "left out: iris-0 (takes " in loop.decisions[-1].reason
     assert "times as long as the others)" in loop.decisions[-1].reason
+
+
+def test_one_slow_pod_of_two_does_not_excuse_itself_by_its_few_completions() -> None:
+    """Three in 30 s, where the other answers thirty."""
+    done = {"iris-0": (0.0, 1.0), "iris-1": (4.0, 6.0)}
+    told = tuple(
+        PodSignal(REVISION, pod, at_s, 5.0, in_flight=4.0, completions=done[pod][int(at_s // 5) % 2])
+        for pod in done
+        for at_s in (15.0, 20.0, 25.0, 30.0, 35.0, 40.0)
+    )
+    _, decision = decide_limit(LimitState(), LimitSignals(REVISION, told, ready_pods=2, limit=4), 40.0)
+    assert "left out: iris-0 (takes 10 times as long as the others)" in decision.reason
 
 
 def test_onboarding_beside_a_noisy_neighbour() -> None:
@@ -175,6 +188,18 @@ def test_a_range_narrowed_at_rest_and_widened_again(at_once: bool) -> None:
     loop.world.limit = 16 if at_once else 4
     loop.run(40)
     assert set(loop.limits()[-40:]) == {16}, "at once, and nothing is looked for again"
+
+
+@pytest.mark.parametrize("windows", [1, 2, 12])
+@pytest.mark.parametrize("ceiling", [4, 16])
+def test_a_range_narrowed_while_onboarding_and_widened_again(ceiling: int, windows: int) -> None:
+    """It comes to rest at the end of the range, or has not yet: either way it doubles on once it may."""
+    loop = Loop(World(cpu(64, 0.2), pods=2, limit=1)).run(4)
+    assert loop.limit == 16
+    loop.world.ceiling, loop.world.limit = ceiling, min(16, ceiling)
+    assert loop.run(windows).limit <= ceiling
+    loop.world.ceiling = 1000
+    assert loop.run(16).limit == pytest.approx(64, abs=2)
 
 
 def test_a_profile_that_changed_under_a_narrow_range_is_learned() -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, explore, reconsider
+from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import watch
@@ -177,10 +177,16 @@ def _explore(
     step = explore(state, seen, window.torn, bounds, tuning)
     after = step.state
     if step.done:
-        held_at = bounds.ceiling if step.choice.limit >= signals.ceiling else 0
+        held_at = signals.ceiling if _range_held(step, signals.ceiling, tuning) else 0
         after = replace(after, limit=step.choice.limit, phase=RESTING, rested_s=now_s, looked_s=now_s)
         after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
+
+
+def _range_held(step: Step, ceiling: int, tuning: LimitTuning) -> bool:
+    """Whether a wider range might bring more: the knee is at its end, or in the last doubling before it."""
+    top, limit = step.state.levels[-1].limit, step.choice.limit
+    return limit >= ceiling or (top >= ceiling and limit * tuning.step_up > top)
 
 
 def _bounds_within(state: LimitState, signals: LimitSignals, window: Window) -> Bounds:

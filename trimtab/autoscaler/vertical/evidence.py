@@ -31,6 +31,7 @@ class Window(NamedTuple):
     settling: bool  # there were signals, all from before the last change settled
     squares: float  # of deviations of completions, over their mean
     degrees: int  # of freedom behind them
+    periods: int  # in which pods held about the limit
     metrics: Metrics
     left_out: tuple[tuple[str, str], ...]  # pod, why
     torn: bool = False  # its periods are too unlike each other: a disturbance began or ended in it
@@ -132,6 +133,7 @@ def _window(
         settling=unsettled and not known_s,
         squares=squares,
         degrees=degrees,
+        periods=sum([len(pod.done) for pod in rated]),
         metrics=of_pods([pod.metrics for pod in measured], signals),
         left_out=left_out,
     )

@@ -133,22 +133,29 @@ def odd_pods(pods: Sequence[Periods], tuning: LimitTuning) -> tuple[tuple[str, s
         times = [pod.time_s() for pod in held]
         typical = median(times) if len(held) > 2 else min(times)
         for pod, time_s in zip(held, times, strict=True):
-            if why := _odd_time(pod, time_s, typical, tuning):
+            if why := _odd_time(pod, time_s, typical, held, tuning):
                 odd[pod.name] = why
     most = max(1, (len(pods) - 1) // 2)
     return tuple(odd.items()) if len(odd) <= most else ()
 
 
-def _odd_time(pod: Periods, time_s: float, typical_s: float, tuning: LimitTuning) -> str:
-    """Why a pod's time per request is unlike the typical one; empty if chance explains it."""
+def _odd_time(
+    pod: Periods, time_s: float, typical_s: float, all_pods: Sequence[Periods], tuning: LimitTuning
+) -> str:
+    """Why a pod's time per request is unlike the typical one; empty if chance explains it.
+
+    Chance is that of as many completions as it should have had: a slow one would excuse itself by its few.
+    """
     if not isfinite(typical_s) or not typical_s:
         return ""
     if not isfinite(time_s):
         return "answers nothing" if pod.held_in_flight_s > 10 * typical_s else ""
     off = log(time_s / typical_s)
-    squares, degrees = dispersion([pod])
+    if abs(off) <= tuning.odd_pod:
+        return ""
+    squares, degrees = dispersion(all_pods)
     spread = max(tuning.dispersion, squares / degrees if degrees else 0.0)
-    if abs(off) <= max(tuning.odd_pod, 4.0 * sqrt(spread / sum(pod.done))):
+    if abs(off) <= 4.0 * sqrt(2.0 * spread * typical_s / pod.held_in_flight_s):
         return ""
     if off > 0:
         return f"takes {time_s / typical_s:.3g} times as long as the others"

@@ -103,6 +103,13 @@ class LimitTuning:
     """Growth that a doubling lacks to be in proportion (share), beyond doubt, from which the knee is taken
     to lie within it when `explore_decisions` are used up: one more doubling would come too late."""
 
+    once_more_spare: int = 2
+    """Decisions that must be left of them for a limit to be tried a second time: there, and back."""
+
+    gain_late: float = 0.35
+    """Gain (logarithm) by which a doubling must have brought half of itself to go on when they are used up:
+    with less the knee lies within it, or is passed smoothly, and latency would double for nothing."""
+
     explore_max: int = 30
     """The same without exception."""
 
@@ -121,6 +128,10 @@ class LimitTuning:
     odd_spread: float = 16.0
     """Dispersion of completions within one window, over the usual one and at least 1, that costs do not
     have by chance: a disturbance began or ended in it, and exploring sets it aside."""
+
+    odd_drift: float = 0.2
+    """And how far periods are from their mean then, at least (standard deviation, relative): a sixth of
+    the window at a half is 0.2. Others on the same machine take a tenth for a while, now and then."""
 
     odd_noise: float = 4.0
     """Most by which one window's dispersion may exceed what was usual, to count for what is usual."""
