@@ -128,7 +128,7 @@ def _in_force(
 def _taken_in(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
     """The state with what every window tells, whatever is decided."""
     state = with_unloaded(with_noise(state, window, tuning), window)
-    return replace(state, pressed=press(state.pressed, window.metrics, tuning))
+    return press(state, window.metrics, tuning)
 
 
 def _choose(
@@ -255,6 +255,10 @@ def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[t
         ("cache_share", metrics.cache),
         ("server_queue_share", metrics.server_queue),
         ("gpu_compute_share", metrics.compute),
+        ("gpu_bandwidth_share", metrics.bandwidth),
+        ("gpu_memory_share", metrics.gpu_memory),
+        ("gpu_engine_share", metrics.engine),
         ("gpu_share", metrics.gpu),
+        ("gpu_pods", metrics.gpu_pods),
         ("explored_decisions", state.explored),
     )

@@ -85,6 +85,7 @@ class LimitState:
     spread: float = 0.0  # mean distance of throughput at rest from its mean (logarithm)
     residuals: tuple[float, ...] = ()  # of the last windows at rest, in units of what counts as changed
     pressed: tuple[Pressed, ...] = ()
+    gpu_memory_least: float = 1.0  # share in use where it was least
     decided_s: float | None = None
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here
@@ -108,6 +109,7 @@ class Learned:
     explored: int = 0
     spread: float = 0.0
     held_at: int = 0
+    gpu_memory_least: float = 1.0
 
     def to_json(self) -> str:
         """As compact JSON."""
@@ -156,6 +158,7 @@ def learned(state: LimitState) -> Learned:
         explored=state.explored,
         spread=state.spread,
         held_at=state.held_at,
+        gpu_memory_least=state.gpu_memory_least,
     )
 
 
@@ -173,6 +176,7 @@ def resume(stored: Learned) -> LimitState:
         explored=stored.explored,
         spread=stored.spread,
         held_at=stored.held_at,
+        gpu_memory_least=stored.gpu_memory_least,
     )
 
 

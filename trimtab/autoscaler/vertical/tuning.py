@@ -186,6 +186,13 @@ class LimitTuning:
     memory_urgent: float = 0.96
     """Memory share at which one window is enough."""
 
+    gpu_memory_band: tuple[float, float] = (0.9, 0.8)
+    """GPU memory in use, if it grew. An allocation that does not fit fails, and nothing is reclaimed."""
+
+    gpu_memory_grown: float = 0.05
+    """By how much of the whole it must have grown since the least that was seen. Many servers take nearly
+    all of it at their start (vLLM 0.9, TensorFlow more) and never more: full at any limit is no stress."""
+
     cache_band: tuple[float, float] = (0.9, 0.75)
     """Key-value cache in use, while requests wait in the server: beyond it requests are preempted."""
 
@@ -198,6 +205,9 @@ class LimitTuning:
     compute_band: tuple[float, float] = (0.85, 0.75)
     """Tensor or half-precision pipes of the GPU: kernels reach little more. Its utilisation is not
     asked: it pins near 90 % at any load."""
+
+    bandwidth_band: tuple[float, float] = (0.75, 0.65)
+    """Share of cycles in which the GPU's memory moved data: 0.8 is the most in practice (DCGM's manual)."""
 
     io_band: tuple[float, float] = (0.6, 0.4)
     """Share of time in which some task waited for I/O."""
