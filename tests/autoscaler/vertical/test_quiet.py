@@ -30,6 +30,14 @@ def test_no_change_in_three_hours_of_stationary_traffic(costs: Costs, seed: int)
         assert sum(d.limit != d.limit_before for d in window) <= 1
 
 
+def test_quiet_where_equal_requests_of_half_a_minute_complete_in_step() -> None:
+    """The first window at the limit found may see the end of a whole batch, five times what it gives."""
+    even = lognormal(0.0001)
+    loop = Loop(World(batching(59, 30.0, 0.5), even, pods=3, limit=1)).onboard().run(HOUR)
+    assert loop.changes(HOUR) <= 1
+    assert loop.limit == pytest.approx(57, abs=2)
+
+
 @pytest.mark.parametrize("load", [0.6, 0.9, 1.2])
 def test_no_change_with_poisson_arrivals(load: float) -> None:
     world = World(cpu(4, 0.4), lognormal(1.5), pods=2, limit=4, seed=5)

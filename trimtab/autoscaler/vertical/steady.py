@@ -7,7 +7,7 @@ from math import log, sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.curve import error
-from trimtab.autoscaler.vertical.levels import fold, level_at
+from trimtab.autoscaler.vertical.levels import fits, fold, level_at
 from trimtab.autoscaler.vertical.state import ONBOARDING, Level, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 
@@ -23,6 +23,9 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     """Take in one window in which the limit in force was held."""
     known = level_at(state.levels, seen.limit)
     if known is None:
+        # half of a request's time after the change a whole batch of equal ones may end, or none
+        if not fits(state, seen, tuning) and state.odd + 1 < tuning.odd_windows_max:
+            return Rest(replace(state, odd=state.odd + 1), None)
         return Rest(replace(state, levels=fold(state.levels, seen, tuning), odd=0, residuals=()), None)
     off = log(seen.rate / known.rate)
     chance = error(seen, state, tuning)
