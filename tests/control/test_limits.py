@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from trimtab.autoscaler.vertical import Learned, LimitSignals, LimitState
+from trimtab.autoscaler.vertical import Learned, LimitSignals, LimitState, resume
+from trimtab.autoscaler.vertical.state import Level
 from trimtab.control import limits
 from trimtab.control.limits import CONFIRMED_EACH_S, LIMIT_EACH_S
 from trimtab.control.records import LearnedLimit, Outcome
@@ -33,12 +34,14 @@ class Axis:
         self.given: list[LimitSignals] = []
         self.times_s: list[float] = []
         self.states: list[LimitState] = []
+        self.knows: LimitState | None = None  # None: nothing but the limit
 
     def decide(self, state: LimitState, signals: LimitSignals, now_s: float) -> tuple[Any, LimitDecision]:
         self.given.append(signals)
         self.times_s.append(now_s)
         self.states.append(state)
-        limit = min(self.wants or signals.limit, signals.ceiling)
+        state = self.knows or state
+        limit = min(self.wants or state.limit or signals.limit, signals.ceiling)
         decision = LimitDecision(signals.revision, now_s, signals.limit, limit, "test", "because")
         return replace(state, limit=limit), decision
 
@@ -179,6 +182,77 @@ async def test_another_endpoint_of_the_same_hash_begins_with_it(plane: Any, axis
     plane.apply(spec(2))
     await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
     assert plane.endpoints.revisions(IRIS)[2].learned_limit == 0, "of another model nothing is known"
+
+
+def known(limit: int, phase: str = "resting", held_at: int = 0) -> Learned:
+    levels = tuple(Level(n, 600.0 * n, 1000.0 * n, 600.0, 20.0) for n in (4, 8, 16) if n <= limit)
+    return Learned(
+        limit, phase, levels, dispersion=10.0, dispersion_periods=40.0, explored=10, held_at=held_at
+    )
+
+
+def put(plane: Any, learned: Learned, name: EndpointName = IRIS) -> str:
+    """Stores it for the model of an endpoint, as if it had been learned before; the hash."""
+    revision_hash: str = plane.endpoints.revisions(name)[1].revision.hash
+    entry = LearnedLimit(revision_hash, learned.limit, learned.to_json(), plane.clock.wall_s())
+    plane.store.record([], [entry])
+    return revision_hash
+
+
+def restart(plane: Any) -> None:
+    plane.kill()
+    plane.start()
+    plane.envoy.connected = True
+
+
+async def test_another_endpoints_narrow_range_leaves_what_was_learned(plane: Any, spec: Spec) -> None:
+    plane.apply(spec(1, high=1000))
+    revision_hash = put(plane, known(16))
+    restart(plane)
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+    await served(plane, spec(1, high=4), WINE)
+    await plane.seconds(60)
+    assert plane.store.learned(revision_hash).target == 16
+    restart(plane)
+    await plane.seconds(60)
+    assert told_to_envoy(plane) == 16
+
+
+async def test_a_range_that_was_narrow_for_a_while_costs_nothing(plane: Any, spec: Spec) -> None:
+    plane.apply(spec(1, high=1000))
+    revision_hash = put(plane, known(16))
+    restart(plane)
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+    await plane.seconds(40)
+    plane.apply(spec(1, high=4))
+    await plane.seconds(2 * int(CONFIRMED_EACH_S))
+    assert (told_to_envoy(plane), plane.store.learned(revision_hash).target) == (4, 16)
+    plane.apply(spec(1, high=1000))
+    await plane.look()
+    assert told_to_envoy(plane) == 16, "at once"
+    await plane.seconds(60)
+    assert told_to_envoy(plane) == 16
+
+
+@pytest.mark.parametrize(
+    ("there", "mine", "stays"),
+    [
+        (known(16), known(4, held_at=4), True),
+        (known(16), known(8, "onboarding"), True),
+        (known(16), known(8), False),
+        (known(16, held_at=16), known(32, held_at=32), False),
+        (known(16, "onboarding"), known(4, held_at=4), False),
+    ],
+)
+async def test_of_two_endpoints_with_the_same_hash_what_knows_more_is_kept(
+    plane: Any, axis: Axis, spec: Spec, there: Learned, mine: Learned, stays: bool
+) -> None:
+    await served(plane, spec(1, high=1000))
+    revision_hash = put(plane, there)
+    axis.knows = resume(mine)
+    await plane.seconds(int(LIMIT_EACH_S) + 6)
+    assert plane.store.learned(revision_hash).target == (there if stays else mine).limit
+    assert told_to_envoy(plane) == mine.limit, "its own pods go by what they have shown"
 
 
 async def test_what_changes_a_little_each_time_is_stored_now_and_then(

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from zlib import crc32
 
-from trimtab.autoscaler.vertical import Learned, LimitSignals, LimitState, decide_limit, learned, resume
+from trimtab.autoscaler.vertical import (
+    RESTING,
+    Learned,
+    LimitSignals,
+    LimitState,
+    decide_limit,
+    learned,
+    resume,
+)
 from trimtab.control.records import EndpointRecord, LearnedLimit, RevisionRecord
 from trimtab.control.view import limit_ceiling, target_concurrency
 from trimtab.core.clock import Clock
@@ -40,7 +48,7 @@ class _Axis:
 
 
 class Learning(NamedTuple):
-    """A decision; the limit in force from now on, 0 if nothing was learned; what has to be stored."""
+    """A decision; the limit that was learned, 0 if none was; what has to be stored."""
 
     decision: LimitDecision
     limit: int
@@ -79,7 +87,7 @@ class Limits:
         axis.state, decision = decide_limit(axis.state, self._signals(axis, record, serving, pods), now_s)
         axis.waiting.clear()
         to_store = self._worth_storing(axis, serving.revision.hash, decision)
-        return Learning(decision, decision.limit if axis.stored else 0, to_store)
+        return Learning(decision, axis.state.limit if axis.stored else 0, to_store)
 
     def _axis(self, name: EndpointName, serving: RevisionRecord, now_s: float) -> _Axis:
         key = serving.revision.key
@@ -114,7 +122,18 @@ class Limits:
         if fresh and before is not None and before.target == now.limit:
             return None
         axis.stored = LearnedLimit(revision_hash, now.limit, now.to_json(), wall_s)
-        return axis.stored
+        there = self._stored(revision_hash)
+        if there is None or (before is not None and there.content == before.content):
+            return axis.stored
+        # another endpoint with the same hash has stored something since
+        news = before is None or before.content != axis.stored.content
+        return axis.stored if news and not _knows_more(_resumed(there), now) else None
+
+
+def _knows_more(there: LimitState, now: Learned) -> bool:
+    """Whether there is found what is still looked for here, or only as far as a narrower range lets it."""
+    held = now.held_at and not there.held_at and there.limit > now.limit
+    return there.phase == RESTING and bool(now.phase != RESTING or held)
 
 
 def _resumed(stored: LearnedLimit | None) -> LimitState:

@@ -49,5 +49,5 @@ PLANTS: dict[DecideLimit, tuple[str, ...]] = {
     old_evidence_counts: ("silence_changes_no_limit", "order_and_repetition"),
     idle_pods_are_full: ("load_raises_no_limit",),
     leaps: ("limit_steps_bounded",),
-    ceiling_is_forgotten: ("limit_within_bounds",),
+    ceiling_is_forgotten: ("limit_within_bounds", "limit_comes_to_rest"),
 }

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 
 from tests.autoscaler.faults.simulation import Violated
 from tests.autoscaler.faults.vertical_world import UNFORGOTTEN, PodsWorld
@@ -32,6 +32,9 @@ STATE_BYTES_MAX = 16_000
 CALM_S = 1200  # at the end, in which the limit must rest
 CHANGES_MAX = 1  # in it: as promised for an hour of stationary traffic
 GOOD_SHARE = 0.8  # of the best throughput that the limit reaches then; how near it comes is tested elsewhere
+DOUBT = 2.0
+"""Standard errors of a window's completions by which that share may be missed: exploring tells limits apart by
+a window or two each. Of 25 completions in 30 s it is 0.2, and of neighbouring limits chance takes one."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,8 @@ class LimitSimulation:
         share = world.rate(float(self._calm[-1])) / best
         changes = sum(before != after for before, after in pairwise(self._calm))
         spoilt = UNFORGOTTEN & {each.kind for each in world.happenings}
-        if changes > CHANGES_MAX or (share < GOOD_SHARE and not spoilt):
+        good = GOOD_SHARE - DOUBT / sqrt(best * len(world.pods) * EACH_S)
+        if changes > CHANGES_MAX or (share < good and not spoilt):
             found = f"{changes} changes in {CALM_S} s, {share:.0%} of the best throughput at {self._calm[-1]}"
             self._fail(
                 "limit_comes_to_rest", found, "A fault that is over must not cost throughput for ever."

@@ -112,3 +112,19 @@ def test_saturated_cores_end_the_doubling_sooner() -> None:
     ).run(11)
     assert max(free.limits()) > max(busy.limits())
     assert busy.limit <= 10
+
+
+@pytest.mark.parametrize("service_s", [5.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_few_long_requests_do_not_let_the_limit_run_away(seed: int, service_s: float) -> None:
+    """Three a window tell nothing of one doubling, but eight times as many in flight that bring no more do."""
+    loop = Loop(World(cpu(1, service_s), pods=3, limit=1, seed=seed)).run(60)
+    assert max(loop.limits()) <= 16
+    assert loop.limit <= 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_doubling_that_brought_little_is_the_last_once_the_decisions_are_used_up(seed: int) -> None:
+    loop = Loop(World(cpu(300, 5.0), pods=1, limit=1, seed=seed)).run(40)
+    assert max(loop.limits()) == 512
+    assert loop.limit == pytest.approx(300, rel=0.15)

@@ -26,7 +26,17 @@ from trimtab.core.signals import GpuSignal, PodSignal, RevisionSignal
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 numbers = st.none() | st.sampled_from([0.0, -1.0, nan, inf, -inf, 1e300, 1e-300]) | st.floats(0, 200)
-gpus = st.none() | st.builds(GpuSignal, utilisation=numbers, tensor_active=numbers, fp16_active=numbers)
+gpus = st.none() | st.builds(
+    GpuSignal,
+    utilisation=numbers,
+    engine_active=numbers,
+    memory_used_bytes=numbers,
+    memory_free_bytes=numbers,
+    memory_bandwidth=numbers,
+    tensor_active=numbers,
+    fp16_active=numbers,
+    pods=st.integers(1, 3),
+)
 pods = st.builds(
     PodSignal,
     revision=st.sampled_from([REVISION, RevisionKey(EndpointName("default", "other"), 2)]),
@@ -89,7 +99,8 @@ def test_bounds_and_steps_whatever_comes(
         assert floor <= decision.limit <= ceiling
         assert limit / DEFAULT.step_down <= max(decision.limit, 1) <= max(1, ceil(limit * DEFAULT.step_up))
         assert decision.reason
-        assert Learned.from_json(learned(after).to_json()).limit == decision.limit
+        kept = Learned.from_json(learned(after).to_json()).limit
+        assert min(max(kept, floor), ceiling) == decision.limit
         state, limit = after, decision.limit
 
 

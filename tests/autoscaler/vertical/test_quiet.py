@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.autoscaler.vertical.models import Costs, batching, cpu, hundredfold, lognormal, slower
-from tests.autoscaler.vertical.world import Loop, World
-from trimtab.autoscaler.vertical import Learned, learned, resume
+from tests.autoscaler.vertical.world import REVISION, Loop, World
+from trimtab.autoscaler.vertical import Learned, LimitSignals, LimitState, decide_limit, learned, resume
+from trimtab.core.signals import PodSignal
 
 COSTS: dict[str, Costs] = {"cv 0.3": lognormal(0.3), "cv 1.5": lognormal(1.5), "hundredfold": hundredfold}
 HOUR = 120  # decisions
@@ -27,6 +28,14 @@ def test_no_change_in_three_hours_of_stationary_traffic(costs: Costs, seed: int)
     for begin in range(0, 2 * HOUR, 10):
         window = loop.decisions[-3 * HOUR :][begin : begin + HOUR]
         assert sum(d.limit != d.limit_before for d in window) <= 1
+
+
+def test_quiet_where_equal_requests_of_half_a_minute_complete_in_step() -> None:
+    """The first window at the limit found may see the end of a whole batch, five times what it gives."""
+    even = lognormal(0.0001)
+    loop = Loop(World(batching(59, 30.0, 0.5), even, pods=3, limit=1)).onboard().run(HOUR)
+    assert loop.changes(HOUR) <= 1
+    assert loop.limit == pytest.approx(57, abs=2)
 
 
 @pytest.mark.parametrize("load", [0.6, 0.9, 1.2])
@@ -75,6 +84,18 @@ def test_a_slow_pod_is_left_out_and_named(pods: int) -> None:
     assert set(loop.limits()[-40:]) == {before}
     assert "left out: iris-0 (takes " in loop.decisions[-1].reason
     assert "times as long as the others)" in loop.decisions[-1].reason
+
+
+def test_one_slow_pod_of_two_does_not_excuse_itself_by_its_few_completions() -> None:
+    """Three in 30 s, where the other answers thirty."""
+    done = {"iris-0": (0.0, 1.0), "iris-1": (4.0, 6.0)}
+    told = tuple(
+        PodSignal(REVISION, pod, at_s, 5.0, in_flight=4.0, completions=done[pod][int(at_s // 5) % 2])
+        for pod in done
+        for at_s in (15.0, 20.0, 25.0, 30.0, 35.0, 40.0)
+    )
+    _, decision = decide_limit(LimitState(), LimitSignals(REVISION, told, ready_pods=2, limit=4), 40.0)
+    assert "left out: iris-0 (takes 10 times as long as the others)" in decision.reason
 
 
 def test_onboarding_beside_a_noisy_neighbour() -> None:
@@ -158,12 +179,47 @@ def test_a_ceiling_that_was_lower_for_a_while_does_not_stay() -> None:
     assert loop.run(12).limit == 16
 
 
-def test_a_ceiling_lowered_at_rest_and_lifted_again() -> None:
-    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard()
+@pytest.mark.parametrize("at_once", [True, False], ids=["clamped before", "by the decision"])
+def test_a_range_narrowed_at_rest_and_widened_again(at_once: bool) -> None:
+    """The control plane lets a new range count at once, before the next decision."""
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard().run(10)
     loop.world.ceiling = 4
-    assert loop.run(10).limit == 4
+    loop.world.limit = 4 if at_once else 16
+    loop.run(60)
+    assert set(loop.limits()[-60:]) == {4}
+    assert loop.decisions[-1].reason == (
+        "stays at 4: the knee was found at 16; held by the range's maximum at 4"
+    )
+    assert loop.decisions[-1].binds == "the range's maximum"
+    assert learned(loop.state).limit == 16
     loop.world.ceiling = 1000
-    assert loop.run(12).limit == 16
+    loop.world.limit = 16 if at_once else 4
+    loop.run(40)
+    assert set(loop.limits()[-40:]) == {16}, "at once, and nothing is looked for again"
+
+
+@pytest.mark.parametrize("windows", [1, 2, 12])
+@pytest.mark.parametrize("ceiling", [4, 16])
+def test_a_range_narrowed_while_onboarding_and_widened_again(ceiling: int, windows: int) -> None:
+    """It comes to rest at the end of the range, or has not yet: either way it doubles on once it may."""
+    loop = Loop(World(cpu(64, 0.2), pods=2, limit=1)).run(4)
+    assert loop.limit == 16
+    loop.world.ceiling, loop.world.limit = ceiling, min(16, ceiling)
+    assert loop.run(windows).limit <= ceiling
+    loop.world.ceiling = 1000
+    assert loop.run(16).limit == pytest.approx(64, abs=2)
+
+
+def test_a_profile_that_changed_under_a_narrow_range_is_learned() -> None:
+    loop = Loop(World(cpu(16, 0.1), pods=2, limit=1)).onboard().run(40)
+    loop.world.ceiling = loop.world.limit = 4
+    loop.run(20)
+    for pod in loop.world.fleet:
+        pod.rate = cpu(2, 0.1)
+    loop.run(40)
+    assert (loop.limit, loop.state.limit) == (2, 2)
+    loop.world.ceiling = 1000
+    assert set(loop.run(20).limits()[-20:]) == {2}
 
 
 def test_what_was_stored_before_a_field_was_added_is_read() -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from math import log2
+from typing import Any
+
 import pytest
 
 from tests.autoscaler.vertical.models import batching, cpu
 from tests.autoscaler.vertical.world import Loop, World
+from trimtab.autoscaler.vertical import DEFAULT, Learned, LimitState, learned, resume
+from trimtab.autoscaler.vertical.metrics import Metrics
+from trimtab.autoscaler.vertical.stress import press, saturated
 from trimtab.core.signals import GpuSignal
 
 GB = 1e9
@@ -53,6 +61,93 @@ def test_a_full_cache_with_a_queue_in_the_server_lowers_to_what_it_runs() -> Non
 def test_a_full_cache_without_a_queue_is_well_used() -> None:
     world = World(cpu(8, 0.2), pods=2, limit=8, metrics=lambda limit, n: {"cache_used": 0.97, "queued": 0.0})
     assert Loop(world).run(12).limit == 8
+
+
+def gpu_memory(limit: int, in_flight: float) -> dict[str, object]:
+    """16 of 80 GB for the model, and 2 more for each request."""
+    used = min(79.9, 16.0 + 2.0 * in_flight)
+    return {"gpu": GpuSignal(memory_used_bytes=used * GB, memory_free_bytes=(80.0 - used) * GB)}
+
+
+def test_gpu_memory_that_grows_with_the_limit_holds_it_down() -> None:
+    loop = Loop(World(batching(60, 1.0, 0.3), pods=2, limit=8, metrics=gpu_memory)).run(60)
+    assert 16 <= loop.limit <= 28  # 72 GB hold 28
+    assert loop.changes(40) == 0
+    lowered = next(d for d in loop.decisions if d.rule == "gpu memory")
+    assert lowered.reason == (
+        "goes from 32 to 24: the GPU's memory is 100% full, and grew with the requests in flight"
+    )
+    assert dict(lowered.inputs)["gpu_memory_share"] == pytest.approx(0.999, abs=0.01)
+    again = resume(Learned.from_json(learned(loop.state).to_json()))
+    assert again.gpu_memory_least == pytest.approx(0.4, abs=0.02), "after a restart too"
+
+
+@pytest.mark.parametrize("share", [0.9, 0.97, 0.995])
+def test_gpu_memory_taken_at_the_start_is_no_stress(share: float) -> None:
+    """As vLLM and TensorFlow do. A little more or less of it is none either."""
+    full = Loop(
+        World(
+            batching(8, 0.5, 0.5),
+            pods=2,
+            limit=1,
+            metrics=lambda limit, n: {
+                "gpu": GpuSignal(
+                    memory_used_bytes=(share - 0.01 + 0.001 * min(n, 10)) * 80 * GB,
+                    memory_free_bytes=(1.01 - share - 0.001 * min(n, 10)) * 80 * GB,
+                )
+            },
+        )
+    ).run(20)
+    plain = Loop(World(batching(8, 0.5, 0.5), pods=2, limit=1)).run(20)
+    assert full.limits() == plain.limits()
+
+
+def slow_growth(n: float) -> float:
+    """Beyond 6 throughput rises by 4 % with each doubling."""
+    return min(n, 6) / 0.1 * (1 + 0.06 * log2(max(1.0, n / 6)))
+
+
+SATURATED: dict[str, Callable[[float], dict[str, Any]]] = {
+    "cores": lambda n: {"cpu_cores": 4.0 * n},
+    "compute": lambda n: {"gpu": GpuSignal(tensor_active=0.9 * n, fp16_active=0.1)},
+    "half precision": lambda n: {"gpu": GpuSignal(tensor_active=0.0, fp16_active=0.9 * n)},
+    "bandwidth": lambda n: {"gpu": GpuSignal(memory_bandwidth=0.8 * n)},
+    "I/O": lambda n: {"io_wait": 0.8 * n},
+}
+
+
+@pytest.mark.parametrize("what", SATURATED)
+def test_what_is_saturated_lets_a_small_gain_be_chance(what: str) -> None:
+    def metrics(limit: int, in_flight: float) -> dict[str, object]:
+        return SATURATED[what](min(1.0, in_flight / 6))
+
+    free = Loop(World(slow_growth, pods=3, limit=1)).run(11)
+    busy = Loop(World(slow_growth, pods=3, limit=1, metrics=metrics)).run(11)
+    assert max(busy.limits()) < max(free.limits())
+    assert busy.limit <= 10
+    assert any(" saturated" in d.reason or "tasks wait for I/O" in d.reason for d in busy.decisions)
+
+
+@pytest.mark.parametrize("what", ["compute", "half precision", "bandwidth"])
+def test_what_saturates_a_gpu_that_others_share_is_not_this_pods(what: str) -> None:
+    def metrics(limit: int, in_flight: float) -> dict[str, object]:
+        gpu = SATURATED[what](1.0)["gpu"]
+        return {"gpu": replace(gpu, pods=3, memory_used_bytes=(0.5 + 0.01 * limit) * GB, memory_free_bytes=1e6)}
+
+    free = Loop(World(slow_growth, pods=3, limit=1)).run(11)
+    shared = Loop(World(slow_growth, pods=3, limit=1, metrics=metrics)).run(11)
+    assert shared.limits() == free.limits()
+    inputs = dict(shared.decisions[-1].inputs)
+    assert inputs["gpu_pods"] == 3
+    assert inputs["gpu_memory_share"] == pytest.approx(1.0, abs=0.01), "shown all the same"
+
+
+def test_a_gpu_that_is_no_longer_told_of_stays_what_it_was() -> None:
+    """An exporter that is away for a minute is unknown, and no relief."""
+    state = press(LimitState(), Metrics(compute=0.9, gpu_pods=1.0), DEFAULT)
+    assert saturated(state.pressed, Metrics(compute=0.9, gpu_pods=1.0))
+    state = press(state, Metrics(), DEFAULT)
+    assert [each.metric for each in state.pressed] == ["compute"]
 
 
 @pytest.mark.parametrize("utilisation", [0.2, 0.9, 1.0, None])

@@ -67,6 +67,7 @@ class World:
     now_s: float = 0.0
     metrics: Callable[[int, float], dict[str, object]] = lambda limit, in_flight: {}
     pods_report: bool = True
+    hop_s: float = 0.0  # of each request's time that no pod sees: between it and Envoy
     times_s: list[float] = field(default_factory=list)  # of each request, with its wait in the queue
 
     def __post_init__(self) -> None:
@@ -122,16 +123,10 @@ class World:
         """The next 30 s."""
         pods, envoys = [], []
         for _ in range(round(WINDOW_S / PERIOD_S)):
-            self.run_to(self.now_s + PERIOD_S)
-            done = sum(pod.completions for pod in self.fleet)
-            spent_s = sum(pod.request_time_s for pod in self.fleet)
-            held = sum(len(pod.jobs) for pod in self.fleet)
-            queued = len(self.queue) if self.offered_per_s else 50
-            envoys.append(
-                RevisionSignal(REVISION, "e1", self.now_s, PERIOD_S, done, done, 0, 0, held, queued, spent_s)
-            )
+            envoys += [self._second() for _ in range(round(PERIOD_S))]
             for pod in self.fleet:
-                in_flight = pod.in_flight_s / PERIOD_S
+                on_the_way_s = self.hop_s * pod.completions
+                in_flight = (pod.in_flight_s - on_the_way_s) / PERIOD_S
                 given = self.metrics(self.limit, in_flight)
                 pods.append(
                     PodSignal(
@@ -141,7 +136,7 @@ class World:
                         PERIOD_S,
                         in_flight=in_flight,
                         completions=float(pod.completions),
-                        request_time_s=pod.request_time_s,
+                        request_time_s=pod.request_time_s - on_the_way_s,
                         failed=0.9 * pod.completions if pod.failing else None,
                         **given,  # type: ignore[arg-type]
                     )
@@ -158,6 +153,17 @@ class World:
             floor=self.floor,
             ceiling=self.ceiling,
         )
+
+    def _second(self) -> RevisionSignal:
+        """The next second, as Envoy sees it."""
+        done = sum(pod.completions for pod in self.fleet)
+        spent_s = sum(pod.request_time_s for pod in self.fleet)
+        self.run_to(self.now_s + 1.0)
+        done = sum(pod.completions for pod in self.fleet) - done
+        spent_s = sum(pod.request_time_s for pod in self.fleet) - spent_s
+        held = sum(len(pod.jobs) for pod in self.fleet)
+        queued = len(self.queue) if self.offered_per_s else 50
+        return RevisionSignal(REVISION, "e1", self.now_s, 1.0, done, done, 0, 0, held, queued, spent_s)
 
     def best(self) -> tuple[int, float]:
         """The smallest limit that reaches 97 % of the best throughput, by trying all; and that best one."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, explore, reconsider
+from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import watch
@@ -61,8 +61,12 @@ def decide_limit(
         choice = _Choice(state, won, "rest")
     else:
         choice = _choose(_taken_in(state, window, tuning), signals, window, now_s, tuning)
+    # what is kept is what was wanted, also where the range lets less of it come into force
+    wanted = choice.state.limit
+    if choice.won.limit != _bounded(wanted, signals):
+        wanted = choice.won.limit
+    limit = _bounded(wanted, signals)
     floor, ceiling = _bounds(signals)
-    limit = max(floor, min(choice.won.limit, ceiling))
     bound = "" if limit == choice.won.limit else (_FLOOR if limit == floor else _CEILING)
     decision = LimitDecision(
         revision=signals.revision,
@@ -83,13 +87,18 @@ def decide_limit(
             LimitCandidate(_CEILING, ceiling, f"no higher than {ceiling}"),
         ),
     )
-    after = _after(choice.state, window, limit, now_s, tuning)
-    return (replace(after, held_at=ceiling) if bound == _CEILING else after), decision
+    return _after(choice.state, window, decision, wanted, tuning), decision
 
 
 def _bounds(signals: LimitSignals) -> tuple[int, int]:
     floor = max(1, signals.floor)
     return floor, max(floor, signals.ceiling)
+
+
+def _bounded(limit: int, signals: LimitSignals) -> int:
+    """What the range lets come into force of a limit."""
+    floor, ceiling = _bounds(signals)
+    return max(floor, min(limit, ceiling))
 
 
 def _in_force(
@@ -102,21 +111,24 @@ def _in_force(
         state = replace(state, decided_s=None, changed_s=None, settled_s=None, rested_s=None, looked_s=None)
     if not state.limit:
         return replace(state, limit=max(1, signals.limit)), False
-    if state.limit == signals.limit:
-        return state, False
-    floor, ceiling = _bounds(signals)
-    since_s = now_s if state.changed_s is None else state.changed_s
-    if now_s - since_s < tuning.apply_s and floor <= state.limit <= ceiling:
-        # evidence counts once it is in force, at the earliest from the next decision on
-        return replace(state, changed_s=since_s, settled_s=now_s + tuning.settle_s), True
+    wanted, ranged = _bounded(state.limit, signals), state.applied == signals.limit
+    if signals.limit == wanted:
+        if ranged or not state.applied:
+            return state, False
+        # the range has changed meanwhile, and the limit with it
+        return replace(state, changed_s=now_s, settled_s=now_s + tuning.settle_s), False
+    since_s = now_s if ranged or state.changed_s is None else state.changed_s
     settled_s = now_s + tuning.settle_s
+    if now_s - since_s < tuning.apply_s:
+        # evidence counts once it is in force, at the earliest from the next decision on
+        return replace(state, changed_s=since_s, settled_s=settled_s), True
     return replace(state, limit=max(1, signals.limit), changed_s=now_s, settled_s=settled_s), False
 
 
 def _taken_in(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
     """The state with what every window tells, whatever is decided."""
     state = with_unloaded(with_noise(state, window, tuning), window)
-    return replace(state, pressed=press(state.pressed, window.metrics, tuning))
+    return press(state, window.metrics, tuning)
 
 
 def _choose(
@@ -165,10 +177,16 @@ def _explore(
     step = explore(state, seen, window.torn, bounds, tuning)
     after = step.state
     if step.done:
-        held_at = bounds.ceiling if step.choice.limit >= signals.ceiling else 0
-        after = replace(after, phase=RESTING, rested_s=now_s, looked_s=now_s, held_at=held_at)
-        after = replace(after, down_first=False, odd=0, residuals=())
+        held_at = signals.ceiling if _range_held(step, signals.ceiling, tuning) else 0
+        after = replace(after, limit=step.choice.limit, phase=RESTING, rested_s=now_s, looked_s=now_s)
+        after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
+
+
+def _range_held(step: Step, ceiling: int, tuning: LimitTuning) -> bool:
+    """Whether a wider range might bring more: the knee is at its end, or in the last doubling before it."""
+    top, limit = step.state.levels[-1].limit, step.choice.limit
+    return limit >= ceiling or (top >= ceiling and limit * tuning.step_up > top)
 
 
 def _bounds_within(state: LimitState, signals: LimitSignals, window: Window) -> Bounds:
@@ -198,20 +216,26 @@ def _rest(
         after = replace(after, looked_s=now_s)
         if better is not None:
             return _Choice(replace(after, rested_s=now_s, residuals=()), better)
+    if state.limit != seen.limit:  # the range keeps it from coming into force
+        found = LimitCandidate("rest", state.limit, reasons.elsewhere(state.limit))
+        return _Choice(after, found, "rest")
     aside = known is not None and (not after.levels or level_at(after.levels, seen.limit) == known)
     why = reasons.odd(seen, known) if aside and known is not None else reasons.rests(known)
     change = f"throughput a third away from {known.rate:.3g}/s for minutes" if known else ""
     return _Choice(after, LimitCandidate("rest", seen.limit, why), "rest", change)
 
 
-def _after(state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning) -> LimitState:
+def _after(
+    state: LimitState, window: Window, decision: LimitDecision, wanted: int, tuning: LimitTuning
+) -> LimitState:
     """The state after the decision; after a change nothing counts until it has settled."""
-    state = replace(state, decided_s=now_s)
-    if limit == state.limit:
+    before, limit, now_s = state.applied or decision.limit_before, decision.limit, decision.at_s
+    state = replace(state, limit=wanted, applied=limit, decided_s=now_s)
+    if limit == before:
         return state
-    time_s = (window.time_s or 0.0) * max(1.0, limit / state.limit)
+    time_s = (window.time_s or 0.0) * max(1.0, limit / decision.limit_before)
     settle_s = tuning.settle_s + min(tuning.settle_max_s, tuning.settle_times * time_s)
-    return replace(state, limit=limit, changed_s=now_s, settled_s=now_s + settle_s)
+    return replace(state, changed_s=now_s, settled_s=now_s + settle_s)
 
 
 def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[tuple[str, float | None], ...]:
@@ -219,6 +243,7 @@ def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[t
     return (
         ("ready_pods", signals.ready_pods),
         ("in_flight", window.in_flight),
+        ("in_flight_at_envoy", window.at_envoy),
         ("held_share", window.held),
         ("queued_share", window.queued),
         ("rate_per_s", seen.rate if seen else None),
@@ -230,6 +255,10 @@ def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[t
         ("cache_share", metrics.cache),
         ("server_queue_share", metrics.server_queue),
         ("gpu_compute_share", metrics.compute),
+        ("gpu_bandwidth_share", metrics.bandwidth),
+        ("gpu_memory_share", metrics.gpu_memory),
+        ("gpu_engine_share", metrics.engine),
         ("gpu_share", metrics.gpu),
+        ("gpu_pods", metrics.gpu_pods),
         ("explored_decisions", state.explored),
     )

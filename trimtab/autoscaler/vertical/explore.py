@@ -35,12 +35,12 @@ def explore(state: LimitState, seen: Level, torn: bool, bounds: Bounds, tuning: 
 
     `torn`: its periods are so unlike each other that a disturbance began or ended in it.
     """
-    state = replace(state, explored=state.explored + 1)
     if torn or not fits(state, seen, tuning):
         state = _set_aside(state, seen, tuning)
         if state.odd:
             return Step(state, LimitCandidate("disturbance", seen.limit, reasons.disturbed(seen)))
     else:
+        state = replace(state, explored=state.explored + 1)
         # confirmed by a lower limit that gives what it gave; one to be tried again stays a suspect until then
         confirmed = seen.limit != state.suspect and level_at(state.levels, state.suspect) is not None
         suspect = 0 if confirmed and level_at(state.levels, seen.limit) is not None else state.suspect
@@ -59,7 +59,7 @@ def _set_aside(state: LimitState, seen: Level, tuning: LimitTuning) -> LimitStat
     """
     odd = state.odd + 1
     if odd >= tuning.odd_windows_max:
-        return replace(state, levels=(seen,), odd=0, suspect=0, unloaded_s=0.0)
+        return replace(state, levels=(seen,), odd=0, suspect=0, unloaded_s=0.0, explored=1)
     kept = tuple(level for level in state.levels if level.limit != state.suspect or level.limit == seen.limit)
     return replace(state, levels=kept, odd=odd, suspect=0)
 
@@ -74,12 +74,14 @@ def _collapsed(state: LimitState, level: Level, tuning: LimitTuning) -> Step | N
     if log(best.rate / level.rate) <= max(tuning.collapse, 3 * doubt):
         return None
     fall = log(best.rate / level.rate)
-    levels = state.levels
-    if fall > tuning.implausible:  # rather costs than the limit: forgotten, and tried again
+    levels, explored = state.levels, state.explored
+    if fall > tuning.implausible:  # rather costs than the limit: forgotten with what it took, and tried again
         levels = tuple(each for each in levels if each is not level)
+        explored = max(0, explored - 2)
     limit = max(best.limit, ceil(level.limit / tuning.step_down))
     why = reasons.collapsed(best, level)
-    return Step(replace(state, suspect=level.limit, levels=levels), LimitCandidate("collapse", limit, why))
+    after = replace(state, suspect=level.limit, levels=levels, explored=explored)
+    return Step(after, LimitCandidate("collapse", limit, why))
 
 
 def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Step | None:
@@ -94,6 +96,18 @@ def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) ->
             down = max(bounds.floor, ceil(limit / 2))
             return Step(state, LimitCandidate("probe", down, reasons.slower(level)))
         return Step(state, LimitCandidate("onboarding", double, reasons.untried(level)))
+    stressed, unsure = _stressed(state, level, lower, bounds, tuning)
+    if unsure and state.explored < tuning.explore_decisions:
+        return Step(state, LimitCandidate("evidence", limit, reasons.unsure(lower[-1], level)))
+    if stressed or state.explored >= tuning.explore_max:
+        return None
+    return Step(state, LimitCandidate("onboarding", double, reasons.grows(lower[-1], level)))
+
+
+def _stressed(
+    state: LimitState, level: Level, lower: list[Level], bounds: Bounds, tuning: LimitTuning
+) -> tuple[bool, bool]:
+    """Whether throughput no longer grows up to a limit, and whether that is not clear yet."""
     before = lower[-1]
     doublings = max(0.3, log(max(1.0, level.in_flight / before.in_flight)) / log(2))
     # the lower limits together: one of them may have been lucky
@@ -101,17 +115,20 @@ def _up(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) ->
     gain = log(level.rate / smooth.rate(before.in_flight)) / doublings
     doubt = sqrt(error(level, state, tuning) ** 2 + error(before, state, tuning) ** 2) / doublings
     wanted = log(1.0 + (tuning.gain_saturated if bounds.saturated else tuning.gain_min))
+    if not bounds.saturated and all(_in_proportion(each, level, state, tuning) for each in lower):
+        return False, False  # too few or too costly requests to tell
     stressed = gain <= wanted
     if state.explored > tuning.explore_decisions:
-        stressed = stressed or _edge_within(lower, gain, doubt, tuning)
+        stressed = gain <= max(wanted, tuning.gain_late) or _edge_within(lower, gain, doubt, tuning)
     unsure = abs(gain - wanted) < doubt and level.windows < 2 and not bounds.saturated
-    if gain + 2 * doubt > log(2) and not bounds.saturated:  # too few or too costly requests to tell
-        stressed = unsure = False
-    if unsure and state.explored < tuning.explore_decisions:
-        return Step(state, LimitCandidate("evidence", limit, reasons.unsure(before, level)))
-    if stressed or state.explored >= tuning.explore_max:
-        return None
-    return Step(state, LimitCandidate("onboarding", double, reasons.grows(before, level)))
+    return stressed, unsure
+
+
+def _in_proportion(lower: Level, level: Level, state: LimitState, tuning: LimitTuning) -> bool:
+    """Whether throughput may have grown as much as the limit. Of a few requests one doubling tells nothing,
+    but eight times as many that bring no more tell, however few they are."""
+    doubt = 2 * sqrt(error(level, state, tuning) ** 2 + error(lower, state, tuning) ** 2)
+    return log(level.rate / lower.rate) + doubt > log(level.in_flight / lower.in_flight)
 
 
 def _edge_within(lower: list[Level], gain: float, doubt: float, tuning: LimitTuning) -> bool:
@@ -124,30 +141,61 @@ def _edge_within(lower: list[Level], gain: float, doubt: float, tuning: LimitTun
 
 
 def _settle(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> Step:
-    """To the knee of what was seen; under the lowest limit tried, if that is as good as the best one."""
+    """To the knee of what was seen, unless a limit should be tried first; then to rest."""
     curve = fit(state.levels, state, tuning)
+    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
     late = state.explored >= tuning.explore_decisions
     down = _below(state, level, curve, bounds, tuning)
     if down is not None and state.explored < tuning.explore_max:
         return Step(state, LimitCandidate("probe", down, reasons.flat(state.levels, bounds.saturated)))
-    between = None if late else peak_between(state.levels, state, tuning)
-    if between is not None and bounds.floor < between < bounds.ceiling:
-        limit = _step(between, level.limit, tuning)
-        return Step(state, LimitCandidate("probe", limit, reasons.peak(state.levels, between)))
-    goal = max(bounds.floor, min(knee(curve, state.levels, state, tuning), bounds.ceiling))
-    lower = None if late else _maybe_lower(curve, goal, state, tuning)
-    if lower is not None and lower >= bounds.floor:
-        limit = _step(lower, level.limit, tuning)
-        return Step(state, LimitCandidate("probe", limit, reasons.lower(state.levels, lower)))
+    probe = None if late else _probe(state, level, curve, goal, bounds, tuning)
+    if probe is not None:
+        return Step(state, probe)
     why = reasons.found(goal, state.levels, tuning, bounds.saturated)
     if abs(log(goal / level.limit)) <= tuning.near:
         done = late or error(level, state, tuning) <= tuning.sure
         return Step(state, LimitCandidate("knee", level.limit, why), done=done)
     limit = _step(goal, level.limit, tuning)
     known = level_at(state.levels, goal)
+    # whether more than the highest limit tried is better is asked there
+    open_above = known is state.levels[-1] and goal < bounds.ceiling
     sure = known is not None and known is not state.levels[-1] and error(known, state, tuning) <= tuning.sure
-    done = limit == goal and (late or sure)
+    done = limit == goal and not open_above and (late or sure)
     return Step(state, LimitCandidate("knee", limit, why), done=done)
+
+
+def _probe(
+    state: LimitState, level: Level, curve: Fit, goal: int, bounds: Bounds, tuning: LimitTuning
+) -> LimitCandidate | None:
+    """A limit that should be tried, or tried again, before the goal is believed; None if there is none."""
+    levels, limit = state.levels, level.limit
+    if _cut_short(state, level, bounds, tuning):
+        return LimitCandidate("probe", _step(levels[-1].limit, limit, tuning), reasons.cut_short(levels[-1]))
+    between = peak_between(levels, state, tuning)
+    if between is not None and bounds.floor < between < bounds.ceiling:
+        return LimitCandidate("probe", _step(between, limit, tuning), reasons.peak(levels, between))
+    lower = _maybe_lower(curve, goal, state, tuning)
+    if lower is not None and lower >= bounds.floor:
+        return LimitCandidate("probe", _step(lower, limit, tuning), reasons.lower(levels, lower))
+    again = _once_more(curve, goal, state, bounds, tuning)
+    if again is not None:
+        return LimitCandidate("probe", _step(again.limit, limit, tuning), reasons.once_more(again))
+    return None
+
+
+def _cut_short(state: LimitState, level: Level, bounds: Bounds, tuning: LimitTuning) -> bool:
+    """Whether the highest limit tried is better than all others beyond doubt, and doubling ended there.
+
+    The range ended it, or a window that was worth nothing has been replaced since.
+    """
+    top = state.levels[-1]
+    lower = [each for each in state.levels if each.limit <= 0.75 * top.limit]
+    if level is top or top.limit >= bounds.ceiling or not lower:
+        return False
+    best = max(lower, key=lambda each: each.rate)
+    doubt = 2 * sqrt(error(top, state, tuning) ** 2 + error(best, state, tuning) ** 2)
+    gain = log(top.rate / best.rate) / (log(top.limit / best.limit) / log(2))
+    return gain > doubt + log(1.0 + (tuning.gain_saturated if bounds.saturated else tuning.gain_min))
 
 
 def _maybe_lower(curve: Fit, goal: int, state: LimitState, tuning: LimitTuning) -> int | None:
@@ -160,6 +208,27 @@ def _maybe_lower(curve: Fit, goal: int, state: LimitState, tuning: LimitTuning) 
             abs(log(one / level.limit)) > tuning.near for level in state.levels
         ):
             return one
+    return None
+
+
+def _once_more(
+    curve: Fit, goal: int, state: LimitState, bounds: Bounds, tuning: LimitTuning
+) -> Level | None:
+    """A limit not far above the goal of which a single window says that it is no better; None if none does.
+
+    Where throughput fell, or chance leaves room for a good deal more, that window may have met a disturbance.
+    """
+    if state.explored + tuning.once_more_spare > tuning.explore_decisions:
+        return None
+    below = min(state.levels, key=lambda level: abs(log(level.limit / goal)))
+    for above in state.levels:
+        far = log(above.limit / goal)
+        if above.windows > 1.0 or above.limit > bounds.ceiling or not tuning.near < far <= log(tuning.step_up) + tuning.worth:
+            continue
+        off = log(above.rate / curve.rate(goal))
+        doubt = 2.0 * sqrt(error(above, state, tuning) ** 2 + error(below, state, tuning) ** 2)
+        if off < -max(tuning.gain_min, doubt) or off + doubt > tuning.worth:
+            return above
     return None
 
 

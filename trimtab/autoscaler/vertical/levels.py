@@ -56,8 +56,14 @@ def fits(state: LimitState, seen: Level, tuning: LimitTuning) -> bool:
 
 
 def is_torn(state: LimitState, window: Window, tuning: LimitTuning) -> bool:
-    """Whether the periods of a window are so unlike each other that a disturbance began or ended in it."""
-    return window.squares > tuning.odd_spread * _usual(state) * window.degrees
+    """Whether the periods of a window are so unlike each other that a disturbance began or ended in it.
+
+    Of thousands of completions in a period, a tenth more or less is far beyond chance, and still no such.
+    """
+    if window.seen is None or window.squares <= tuning.odd_spread * _usual(state) * window.degrees:
+        return False
+    each = window.seen.completions / window.periods
+    return window.squares > tuning.odd_drift**2 * each * window.degrees
 
 
 def _usual(state: LimitState) -> float:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.state import LimitSignals
-from trimtab.core.signals import PodSignal
+from trimtab.core.signals import GpuSignal, PodSignal
 
 
 class Metrics(NamedTuple):
@@ -19,7 +19,16 @@ class Metrics(NamedTuple):
     cache: float | None = None
     server_queue: float | None = None  # of its requests
     compute: float | None = None  # the busier of the GPU's tensor and half-precision pipes
+    bandwidth: float | None = None  # of the GPU's memory
+    gpu_memory: float | None = None  # used, of all of it
+    engine: float | None = None  # share of time in which the GPU computed at all: shown, never a reason
     gpu: float | None = None  # utilisation: shown, never a reason
+    gpu_pods: float | None = None  # that share a GPU with one of these; None: there is no GPU
+
+    @property
+    def gpu_own(self) -> bool:
+        """Whether a GPU's figures are of this pod alone."""
+        return self.gpu_pods == 1.0
 
 
 def _mean(values: Sequence[float | None], most: float = 1e15) -> float | None:
@@ -46,19 +55,35 @@ def of_pods(told: Sequence[Sequence[PodSignal]], signals: LimitSignals) -> Metri
             (_mean([s.queued for s in each]), _mean([s.in_flight for s in each])) for each in seen
         )
     ]
-    pipes = [
-        max((x for x in (s.gpu.tensor_active, s.gpu.fp16_active) if x is not None), default=None)
-        if s.gpu
-        else None
-        for each in seen
-        for s in each
-    ]
     return Metrics(
         cpu=cpu / cores if cpu is not None and cores > 0 else None,
         memory=used / memory if used is not None and memory > 0 else None,
         io_wait=_median([_mean([s.io_wait for s in each], 1.0) for each in seen]),
         cache=_median([_mean([s.cache_used for s in each], 1.0) for each in seen]),
         server_queue=_median(waiting),
-        compute=_mean(pipes, 1.0),
-        gpu=_mean([s.gpu.utilisation if s.gpu else None for each in seen for s in each], 1.0),
+        **_of_gpus(seen),
     )
+
+
+def _of_gpus(told: Sequence[Sequence[PodSignal]]) -> dict[str, float | None]:
+    gpus = [[s.gpu for s in each if s.gpu is not None] for each in told]
+    every = [gpu for each in gpus for gpu in each]
+    if not every:
+        return {}
+    return {
+        "compute": _mean([_busier(gpu) for gpu in every], 1.0),
+        "bandwidth": _mean([gpu.memory_bandwidth for gpu in every], 1.0),
+        "gpu_memory": _median([_mean([_memory_used(gpu) for gpu in each], 1.0) for each in gpus]),
+        "engine": _mean([gpu.engine_active for gpu in every], 1.0),
+        "gpu": _mean([gpu.utilisation for gpu in every], 1.0),
+        "gpu_pods": float(max([gpu.pods for gpu in every])),
+    }
+
+
+def _busier(gpu: GpuSignal) -> float | None:
+    return max((x for x in (gpu.tensor_active, gpu.fp16_active) if x is not None), default=None)
+
+
+def _memory_used(gpu: GpuSignal) -> float | None:
+    used, free = gpu.memory_used_bytes, gpu.memory_free_bytes
+    return used / (used + free) if used is not None and free is not None and used + free > 0 else None

@@ -28,6 +28,7 @@ class Periods:
     done_in_flight_s: float = 0.0
     held_s: float = 0.0
     held_in_flight_s: float = 0.0
+    let_in_s: float = 0.0  # the same as the limit counts: by Envoy, where the pod sees but a part
     failed: float = 0.0
     answered: float = 0.0
     done: list[float] = field(default_factory=list)  # successes in each held period
@@ -67,8 +68,16 @@ def _known(value: float | None, most: float = 1e9) -> float | None:
     return value if value is not None and 0.0 <= value <= most else None  # NaN compares false
 
 
-def add(pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning) -> None:
-    """Add one settled period."""
+def held_share(pods: Sequence[Periods]) -> float:
+    """Share of the periods in which pods held about the limit."""
+    known_s = sum([pod.known_s for pod in pods])
+    return sum([pod.held_s for pod in pods]) / known_s if known_s else 0.0
+
+
+def add(
+    pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning, let_in: float | None = None
+) -> None:
+    """Add one settled period. `let_in`: by Envoy's count, if that is about the limit."""
     pod.metrics.append(signal)
     period_s = signal.period_s
     done = _known(signal.completions)
@@ -88,9 +97,10 @@ def add(pod: Periods, signal: PodSignal, limit: int, tuning: LimitTuning) -> Non
     pod.failed += failed
     pod.all_done += done - failed
     pod.done_in_flight_s += in_flight * period_s
-    if in_flight >= tuning.held_share * limit:
+    if let_in is not None or in_flight >= tuning.held_share * limit:
         pod.held_s += period_s
         pod.held_in_flight_s += in_flight * period_s
+        pod.let_in_s += max(in_flight, let_in or 0.0) * period_s
         pod.done.append(done - failed)
         pod.aged_s.append(None if spent_s is None else in_flight * period_s - spent_s)
 
@@ -123,22 +133,29 @@ def odd_pods(pods: Sequence[Periods], tuning: LimitTuning) -> tuple[tuple[str, s
         times = [pod.time_s() for pod in held]
         typical = median(times) if len(held) > 2 else min(times)
         for pod, time_s in zip(held, times, strict=True):
-            if why := _odd_time(pod, time_s, typical, tuning):
+            if why := _odd_time(pod, time_s, typical, held, tuning):
                 odd[pod.name] = why
     most = max(1, (len(pods) - 1) // 2)
     return tuple(odd.items()) if len(odd) <= most else ()
 
 
-def _odd_time(pod: Periods, time_s: float, typical_s: float, tuning: LimitTuning) -> str:
-    """Why a pod's time per request is unlike the typical one; empty if chance explains it."""
+def _odd_time(
+    pod: Periods, time_s: float, typical_s: float, all_pods: Sequence[Periods], tuning: LimitTuning
+) -> str:
+    """Why a pod's time per request is unlike the typical one; empty if chance explains it.
+
+    Chance is that of as many completions as it should have had: a slow one would excuse itself by its few.
+    """
     if not isfinite(typical_s) or not typical_s:
         return ""
     if not isfinite(time_s):
         return "answers nothing" if pod.held_in_flight_s > 10 * typical_s else ""
     off = log(time_s / typical_s)
-    squares, degrees = dispersion([pod])
+    if abs(off) <= tuning.odd_pod:
+        return ""
+    squares, degrees = dispersion(all_pods)
     spread = max(tuning.dispersion, squares / degrees if degrees else 0.0)
-    if abs(off) <= max(tuning.odd_pod, 4.0 * sqrt(spread / sum(pod.done))):
+    if abs(off) <= 4.0 * sqrt(2.0 * spread * typical_s / pod.held_in_flight_s):
         return ""
     if off > 0:
         return f"takes {time_s / typical_s:.3g} times as long as the others"

@@ -90,6 +90,14 @@ def lower(levels: Sequence[Level], lower: int) -> str:
     return f"{lower} was not tried and may give as much as the best so far ({rate(best)})"
 
 
+def cut_short(top: Level) -> str:
+    return f"by what is known now throughput still rises at the highest limit tried ({rate(top)})"
+
+
+def once_more(above: Level) -> str:
+    return f"a single window alone says that {above.limit} is no better ({rate(above)}); it is tried again"
+
+
 def found(goal: int, levels: Sequence[Level], tuning: LimitTuning, saturated: str) -> str:
     """Why the knee is where it is: what its neighbours gave, and what more in flight costs."""
     near = min(levels, key=lambda each: abs(each.limit - goal))
@@ -105,6 +113,10 @@ def found(goal: int, levels: Sequence[Level], tuning: LimitTuning, saturated: st
 
 def rests(level: Level | None) -> str:
     return f"the knee was found here ({rate(level)})" if level else "the knee was found here"
+
+
+def elsewhere(limit: int) -> str:
+    return f"the knee was found at {limit}"
 
 
 def odd(seen: Level, known: Level) -> str:

@@ -69,7 +69,8 @@ class Pressed:
 class LimitState:
     """What is remembered between two decisions on a revision's limit."""
 
-    limit: int = 0  # wanted last; 0: not yet
+    limit: int = 0  # wanted last, whatever the range lets come into force of it; 0: not yet
+    applied: int = 0  # what it let come into force at the last decision; 0: not known
     phase: str = ONBOARDING
     levels: tuple[Level, ...] = ()  # by limit
     cap: int = 0  # no higher, since a metric pressed there; 0: none
@@ -84,6 +85,7 @@ class LimitState:
     spread: float = 0.0  # mean distance of throughput at rest from its mean (logarithm)
     residuals: tuple[float, ...] = ()  # of the last windows at rest, in units of what counts as changed
     pressed: tuple[Pressed, ...] = ()
+    gpu_memory_least: float = 1.0  # share in use where it was least
     decided_s: float | None = None
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here
@@ -107,6 +109,7 @@ class Learned:
     explored: int = 0
     spread: float = 0.0
     held_at: int = 0
+    gpu_memory_least: float = 1.0
 
     def to_json(self) -> str:
         """As compact JSON."""
@@ -155,6 +158,7 @@ def learned(state: LimitState) -> Learned:
         explored=state.explored,
         spread=state.spread,
         held_at=state.held_at,
+        gpu_memory_least=state.gpu_memory_least,
     )
 
 
@@ -172,6 +176,7 @@ def resume(stored: Learned) -> LimitState:
         explored=stored.explored,
         spread=stored.spread,
         held_at=stored.held_at,
+        gpu_memory_least=stored.gpu_memory_least,
     )
 
 

@@ -7,7 +7,7 @@ from math import log, sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.curve import error
-from trimtab.autoscaler.vertical.levels import fold, level_at
+from trimtab.autoscaler.vertical.levels import fits, fold, level_at
 from trimtab.autoscaler.vertical.state import ONBOARDING, Level, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 
@@ -23,6 +23,9 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     """Take in one window in which the limit in force was held."""
     known = level_at(state.levels, seen.limit)
     if known is None:
+        # half of a request's time after the change a whole batch of equal ones may end, or none
+        if not fits(state, seen, tuning) and state.odd + 1 < tuning.odd_windows_max:
+            return Rest(replace(state, odd=state.odd + 1), None)
         return Rest(replace(state, levels=fold(state.levels, seen, tuning), odd=0, residuals=()), None)
     off = log(seen.rate / known.rate)
     chance = error(seen, state, tuning)
@@ -41,7 +44,7 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     rested = state.rested_s is None or now_s - state.rested_s >= tuning.rest_s
     if not rested or not _changed(residuals, tuning):
         return Rest(state, None)
-    return Rest(_anew(state, slower=off < 0), seen.rate / known.rate)
+    return Rest(_anew(state, seen.limit, slower=off < 0), seen.rate / known.rate)
 
 
 def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -> Rest:
@@ -52,7 +55,7 @@ def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -
     if state.odd + 1 < tuning.odd_windows_max:
         return Rest(replace(state, odd=state.odd + 1), None)
     factor = seen.rate / known.rate
-    return Rest(_anew(state, slower=factor < 1.0), factor)
+    return Rest(_anew(state, seen.limit, slower=factor < 1.0), factor)
 
 
 def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:
@@ -63,10 +66,11 @@ def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:
     return sum(1 for x in residuals[-of:] if x > 1.0) >= enough and residuals[-1] > 0
 
 
-def _anew(state: LimitState, slower: bool) -> LimitState:
-    """Explore again, from here, with nothing but what holds now."""
+def _anew(state: LimitState, limit: int, slower: bool) -> LimitState:
+    """Explore again, from the limit in force, with nothing but what holds now."""
     return replace(
         state,
+        limit=limit,
         phase=ONBOARDING,
         levels=(),
         cap=0,

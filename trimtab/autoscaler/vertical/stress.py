@@ -1,7 +1,8 @@
 """Metrics with a band of their own: which hold beyond it, and what that asks of the limit.
 
-Memory and the key-value cache lower the limit. Processors, compute pipes and I/O wait never do: they
-only say that more throughput from a higher limit would be chance.
+Memory, a GPU's memory that grew, and the key-value cache lower the limit. Processors, compute pipes, memory
+bandwidth and I/O wait never do: they only say that more throughput from a higher limit would be chance.
+Of a GPU that others share the figures are theirs as much: they are shown, and decide nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.evidence import Window
 from trimtab.autoscaler.vertical.metrics import Metrics
-from trimtab.autoscaler.vertical.state import Pressed
+from trimtab.autoscaler.vertical.state import LimitState, Pressed
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.decision import LimitCandidate
 
-MEMORY, CACHE, CPU, COMPUTE, IO = "memory", "cache", "cpu", "compute", "io wait"
+MEMORY, GPU_MEMORY, CACHE = "memory", "gpu memory", "cache"
+CPU, COMPUTE, BANDWIDTH, IO = "cpu", "compute", "bandwidth", "io wait"
 
 
 class _Gauge(NamedTuple):
@@ -25,18 +27,21 @@ class _Gauge(NamedTuple):
     band: tuple[float, float]
 
 
-def press(pressed: tuple[Pressed, ...], metrics: Metrics, tuning: LimitTuning) -> tuple[Pressed, ...]:
-    """The metrics beyond their bands after this window. An unknown one stays what it was."""
-    before = {each.metric: each for each in pressed}
+def press(state: LimitState, metrics: Metrics, tuning: LimitTuning) -> LimitState:
+    """The state with the metrics beyond their bands after this window. An unknown one stays what it was."""
+    if metrics.gpu_own and metrics.gpu_memory is not None:
+        least = min(state.gpu_memory_least, metrics.gpu_memory)
+        state = replace(state, gpu_memory_least=least)
+    before = {each.metric: each for each in state.pressed}
     after = []
-    for gauge in _gauges(metrics, tuning):
+    for gauge in _gauges(state, metrics, tuning):
         known, value = before.get(gauge.metric), gauge.value
         if value is None or (known and gauge.band[1] <= value < gauge.band[0]):
             after += [known] if known else []
         elif value >= gauge.band[0]:
             windows = known.windows + 1 if known else 1
             after.append(Pressed(gauge.metric, windows, known.lowered_at if known else None))
-    return tuple(after)
+    return replace(state, pressed=tuple(after))
 
 
 def saturated(pressed: tuple[Pressed, ...], metrics: Metrics) -> str:
@@ -47,7 +52,9 @@ def saturated(pressed: tuple[Pressed, ...], metrics: Metrics) -> str:
     metric_names = {each.metric for each in pressed}
     if COMPUTE in metric_names:
         return "the GPU's compute pipes are saturated"
-    if CPU in metric_names and metrics.gpu is None and metrics.compute is None:
+    if BANDWIDTH in metric_names:
+        return "the GPU's memory bandwidth is saturated"
+    if CPU in metric_names and metrics.gpu_pods is None:
         return "its cores are saturated"
     return "tasks wait for I/O" if IO in metric_names else ""
 
@@ -59,19 +66,21 @@ def lower(
 
     A second step needs that the first one helped; and what is far from its limit is not there by it.
     """
-    if window.in_flight is None or window.in_flight < limit / 2:
+    if window.in_flight is None or max(window.in_flight, window.at_envoy or 0.0) < limit / 2:
         return None
     metrics = window.metrics
     for each in pressed:
-        value = {MEMORY: metrics.memory, CACHE: metrics.cache}.get(each.metric)
+        value = _lowering(metrics).get(each.metric)
         if value is None or (each.lowered_at is not None and value > each.lowered_at - tuning.pressed_gain):
             continue
-        urgent = each.metric == MEMORY and value >= tuning.memory_urgent
+        urgent = each.metric != CACHE and value >= tuning.memory_urgent
         if each.windows < tuning.band_windows and not urgent:
             continue
-        if each.metric == MEMORY:
+        if each.metric != CACHE:
             why = f"memory is at {value:.0%} of what the pod may use"
-            return LimitCandidate(MEMORY, max(1, floor(limit * tuning.pressed_step)), why)
+            if each.metric == GPU_MEMORY:
+                why = f"the GPU's memory is {value:.0%} full, and grew with the requests in flight"
+            return LimitCandidate(each.metric, max(1, floor(limit * tuning.pressed_step)), why)
         waiting = metrics.server_queue
         if waiting is not None and waiting >= tuning.server_queue:
             queue = f"{waiting:.0%} of the requests wait in the server"
@@ -83,15 +92,27 @@ def lower(
 
 def lowered(pressed: tuple[Pressed, ...], metric: str, metrics: Metrics) -> tuple[Pressed, ...]:
     """Remember the value of the metric for which the limit was just lowered, and count anew."""
-    value = {MEMORY: metrics.memory, CACHE: metrics.cache}.get(metric)
+    value = _lowering(metrics).get(metric)
     return tuple(replace(p, windows=0, lowered_at=value) if p.metric == metric else p for p in pressed)
 
 
-def _gauges(metrics: Metrics, tuning: LimitTuning) -> tuple[_Gauge, ...]:
+def _lowering(metrics: Metrics) -> dict[str, float | None]:
+    """The metrics that may lower the limit."""
+    return {MEMORY: metrics.memory, GPU_MEMORY: metrics.gpu_memory, CACHE: metrics.cache}
+
+
+def _gauges(state: LimitState, metrics: Metrics, tuning: LimitTuning) -> tuple[_Gauge, ...]:
+    compute, bandwidth, used = metrics.compute, metrics.bandwidth, metrics.gpu_memory
+    if metrics.gpu_pods is not None and not metrics.gpu_own:
+        compute = bandwidth = used = 0.0
+    if used is not None and used - state.gpu_memory_least < tuning.gpu_memory_grown:
+        used = 0.0
     return (
         _Gauge(MEMORY, metrics.memory, tuning.memory_band),
+        _Gauge(GPU_MEMORY, used, tuning.gpu_memory_band),
         _Gauge(CACHE, metrics.cache, tuning.cache_band),
         _Gauge(CPU, metrics.cpu, tuning.cpu_band),
-        _Gauge(COMPUTE, metrics.compute, tuning.compute_band),
+        _Gauge(COMPUTE, compute, tuning.compute_band),
+        _Gauge(BANDWIDTH, bandwidth, tuning.bandwidth_band),
         _Gauge(IO, metrics.io_wait, tuning.io_band),
     )

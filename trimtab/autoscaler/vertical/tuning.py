@@ -103,6 +103,13 @@ class LimitTuning:
     """Growth that a doubling lacks to be in proportion (share), beyond doubt, from which the knee is taken
     to lie within it when `explore_decisions` are used up: one more doubling would come too late."""
 
+    once_more_spare: int = 2
+    """Decisions that must be left of them for a limit to be tried a second time: there, and back."""
+
+    gain_late: float = 0.35
+    """Gain (logarithm) by which a doubling must have brought half of itself to go on when they are used up:
+    with less the knee lies within it, or is passed smoothly, and latency would double for nothing."""
+
     explore_max: int = 30
     """The same without exception."""
 
@@ -121,6 +128,10 @@ class LimitTuning:
     odd_spread: float = 16.0
     """Dispersion of completions within one window, over the usual one and at least 1, that costs do not
     have by chance: a disturbance began or ended in it, and exploring sets it aside."""
+
+    odd_drift: float = 0.2
+    """And how far periods are from their mean then, at least (standard deviation, relative): a sixth of
+    the window at a half is 0.2. Others on the same machine take a tenth for a while, now and then."""
 
     odd_noise: float = 4.0
     """Most by which one window's dispersion may exceed what was usual, to count for what is usual."""
@@ -175,6 +186,13 @@ class LimitTuning:
     memory_urgent: float = 0.96
     """Memory share at which one window is enough."""
 
+    gpu_memory_band: tuple[float, float] = (0.9, 0.8)
+    """GPU memory in use, if it grew. An allocation that does not fit fails, and nothing is reclaimed."""
+
+    gpu_memory_grown: float = 0.05
+    """By how much of the whole it must have grown since the least that was seen. Many servers take nearly
+    all of it at their start (vLLM 0.9, TensorFlow more) and never more: full at any limit is no stress."""
+
     cache_band: tuple[float, float] = (0.9, 0.75)
     """Key-value cache in use, while requests wait in the server: beyond it requests are preempted."""
 
@@ -187,6 +205,9 @@ class LimitTuning:
     compute_band: tuple[float, float] = (0.85, 0.75)
     """Tensor or half-precision pipes of the GPU: kernels reach little more. Its utilisation is not
     asked: it pins near 90 % at any load."""
+
+    bandwidth_band: tuple[float, float] = (0.75, 0.65)
+    """Share of cycles in which the GPU's memory moved data: 0.8 is the most in practice (DCGM's manual)."""
 
     io_band: tuple[float, float] = (0.6, 0.4)
     """Share of time in which some task waited for I/O."""
