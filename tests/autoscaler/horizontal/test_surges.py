@@ -6,6 +6,7 @@ from math import sqrt
 
 import pytest
 
+from trimtab.autoscaler.horizontal import State, inherit
 from trimtab.autoscaler.horizontal.surges import Surge, Surges, learn, spare
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 
@@ -73,11 +74,17 @@ def test_a_jump_in_steps_is_a_jump_and_a_ramp_is_none() -> None:
 
 def test_a_surge_from_near_what_is_held_is_not_due_while_the_load_is_far_below() -> None:
     """A ramp that repeats: what comes next has to pass what is held already."""
-    ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 1.5 * i) for i in range(40)]], 800.0)
+    ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 2 * i) for i in range(40)]], 800.0)
     (surge,) = ramp.seen
-    assert surge.begun > 0.5
-    assert spare(ramp, 70.0, 73.0, 850.0, DEFAULT) > 0.0
-    assert spare(ramp, 20.0, 73.0, 850.0, DEFAULT) == 0.0
+    assert surge.begun > 0.4
+    assert spare(ramp, 90.0, 94.0, 850.0, DEFAULT) > 0.0
+    assert spare(ramp, 20.0, 94.0, 850.0, DEFAULT) == 0.0
+
+
+def test_a_revision_that_takes_over_remembers_surges_by_its_own_clock() -> None:
+    old = State(observed_s=2_000.0, surges=Surges((Surge(1_900.0, 4.0, 0.5),)))
+    (surge,) = inherit(old, State(observed_s=5.0)).surges.seen
+    assert surge == Surge(-95.0, 4.0, 0.5)
 
 
 def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:

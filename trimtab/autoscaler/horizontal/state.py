@@ -80,7 +80,7 @@ def inherit(old: State, new: State | None = None) -> State:
         service_time=new.service_time or old.service_time,
         slow=max(new.slow, old.slow, key=lambda slow: slow.arrivals),
         demand=max(new.demand, old.demand),
-        surges=max(new.surges, old.surges, key=lambda surges: len(surges.seen)),
+        surges=new.surges if new.surges.seen else old.surges.moved(new.observed_s - old.observed_s),
         inherited=max(new.inherited, largest),
     )
 

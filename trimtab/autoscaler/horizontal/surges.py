@@ -41,6 +41,10 @@ class Surges(NamedTuple):
     seen: tuple[Surge, ...] = ()
     prepared: tuple[Prepared, ...] = ()  # by each decision, back to `surge_apart_s` before the lead
 
+    def moved(self, by_s: float) -> Surges:
+        """The same on another clock of observed seconds; what was prepared is the other's."""
+        return Surges(tuple(surge._replace(at_s=surge.at_s + by_s) for surge in self.seen))
+
 
 def learn(
     surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning
