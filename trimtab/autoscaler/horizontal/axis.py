@@ -122,8 +122,9 @@ def _choose(seen: Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     if up.pods >= held or held <= pods_range(signals)[0]:
         change = f"demand above {up.pods * target} concurrent requests" if not capped else "the next decision"
         return _Choice(up, "growth" if capped else "", change, candidates)
-    if seen.known_s < tuning.short_window_s:
-        few = Candidate("unknown", held, reasons.few_seconds(now, seen.known_s))
+    known_s = seen.known_s if seen.evidence.seconds else 0  # nothing new is no news
+    if known_s < tuning.short_window_s:
+        few = Candidate("unknown", held, reasons.few_seconds(now, known_s))
         return _Choice(few, "missing signals", "some more seconds of signals", (*candidates, few))
     if seen.demand.backlog > seen.demand.headroom:
         backlog = Candidate("backlog", held, reasons.backlog(now, seen.demand))
