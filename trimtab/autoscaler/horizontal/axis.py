@@ -72,7 +72,8 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
         candidates=choice.candidates + bounds,
     )
     # The machine keeps pods from starting, but makes nobody forget those that were there and died.
-    return after._replace(pods=wanted if wanted <= before else max(before, pods)), decision
+    kept = wanted if wanted <= before else max(before, pods)
+    return (after if after.pods == kept else after._replace(pods=kept)), decision
 
 
 def urgent(state: State, signals: Signals, tuning: Tuning = DEFAULT) -> bool:

@@ -71,10 +71,7 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     if given.stalled_s >= max(tuning.stall_s, tuning.stall_factor * lasts_s):
         lasts_s = given.stalled_s
         load = max(load, min(given.in_flight))  # streams, of which none has completed yet
-    within_s = drain_s(given.slots, tuning)
-    # A queued request needs one slot at most, and less if others follow it there within the drain time.
-    backlog = queued * min(1.0, lasts_s / within_s)
-    backlog += min(_to_come(given, load, tuning) / within_s, tuning.backlog_max * load)
+    backlog = _backlog(given, load, lasts_s, tuning) if queued else 0.0
     headroom = tuning.headroom * sqrt(load)
     spare = max(headroom, backlog)
     held = sum(given.in_flight) / len(given.in_flight)
@@ -93,10 +90,18 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     )
 
 
+def _backlog(given: Given, load: float, lasts_s: float, tuning: Tuning) -> float:
+    """Slots that work off what is queued, and what will queue, in the drain time."""
+    within_s = drain_s(given.slots, tuning)
+    to_come = min(_to_come(given, load, tuning) / within_s, tuning.backlog_max * load)
+    # A queued request needs one slot at most, and less if others follow it there within the drain time.
+    return given.queued[-1] * min(1.0, lasts_s / within_s) + to_come
+
+
 def _to_come(given: Given, load: float, tuning: Tuning) -> float:
     """Work that will queue until pods asked for now are ready (s of a slot), if the rise lasts."""
     slots = given.slots
-    if load <= slots.ready or not given.queued[-1]:
+    if load <= slots.ready:
         return 0.0
     risen_s = 0.0
     for asked in reversed(given.asked):

@@ -51,8 +51,8 @@ def observe(
     state: State, signals: Signals, fleet: Slots, view: View, now_s: float, tuning: Tuning
 ) -> Seen:
     """Fold one decision's signals into the state, and measure demand."""
-    asked, *gauges = by_second(view, tuning.up_window_s, tuning)
-    in_flight, queued = [gauge[-tuning.short_window_s :] for gauge in gauges]
+    last, short = by_second(view, tuning.up_window_s, tuning), tuning.short_window_s
+    asked, in_flight, queued = last.asked, last.in_flight[-short:], last.queued[-short:]
     elapsed_s = _elapsed_s(state, view, len(asked))
     known = service_time.learn(state.service_time, view.evidence, elapsed_s, tuning)
     mean_s = known.mean_s if known else 0.0

@@ -118,7 +118,7 @@ def slots(signals: Signals, tuning: Tuning) -> Slots:
     return Slots(
         ready=float(ready * target),
         expected=float(max(1, expected) * target),
-        coming_s=tuple([max(0.0, start_time_s - age_s) for age_s in starting]),
+        coming_s=tuple([max(0.0, start_time_s - age_s) for age_s in starting]) if starting else (),
         per_pod=float(target),
         start_time_s=start_time_s,
     )

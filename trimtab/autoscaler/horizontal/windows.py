@@ -109,13 +109,6 @@ class Seconds(NamedTuple):
 _Second = tuple[float, float, float]  # one of `Seconds`
 
 
-class _Believed(NamedTuple):
-    """What is known when signals come: how long requests last, and how many may arrive at most."""
-
-    service_time_s: float
-    asked_max_per_s: float
-
-
 def absorb(
     envoys: tuple[EnvoyHistory, ...],
     signals: Iterable[RevisionSignal],
@@ -137,13 +130,12 @@ def absorb(
             arrived.setdefault(signal.envoy, []).append(signal)
     evidence = Evidence()
     known = {history.envoy: history for history in envoys}
-    believed = _Believed(service_time_s, asked_max_per_s)
     for envoy, new in arrived.items():
-        known[envoy] = _merge(known.get(envoy) or EnvoyHistory(envoy), new, evidence, believed, tuning)
-    alive = [history for history in known.values() if now_s - history.newest_s < tuning.forget_s]
+        known[envoy] = _merge(known.get(envoy) or EnvoyHistory(envoy), new, evidence, service_time_s, asked_max_per_s, tuning)
+    alive = [each for each in known.values() if now_s - each.samples.at_s[-1] < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
-    newest_s = max([history.newest_s for history in alive], default=-inf)
+    newest_s = max([each.samples.at_s[-1] for each in alive], default=-inf)
     return View(tuple(alive), newest_s, evidence)
 
 
@@ -209,7 +201,8 @@ def _merge(
     history: EnvoyHistory,
     signals: list[RevisionSignal],
     evidence: Evidence,
-    believed: _Believed,
+    service_time_s: float,
+    most_per_s: float,
     tuning: Tuning,
 ) -> EnvoyHistory:
     """One Envoy's history with its new signals; what is new is added to `evidence`."""
@@ -218,7 +211,7 @@ def _merge(
     new = _unseen(samples.at_s, signals, keep_s)
     if not new:
         return history
-    most_per_s, quiet = believed.asked_max_per_s, []
+    quiet = []
     times: list[float] = []
     askeds: list[float] = []
     in_flights: list[float] = []
@@ -231,7 +224,7 @@ def _merge(
         asked /= period_s
         if queued:
             queued_s = max(queued_s, at_s)
-        if at_s - period_s - believed.service_time_s > queued_s:
+        if at_s - period_s - service_time_s > queued_s:
             quiet.append(signal)
         times.append(at_s)
         askeds.append(asked if asked < most_per_s else most_per_s)
