@@ -47,6 +47,10 @@ demo: setup  ## the whole system with real traffic; ONCE=1 ends by itself and ch
 test: setup  ## all tests; ARGS="tests/xds -k nack" for some
 	@$(PY) -m pytest $(ARGS)
 
+.PHONY: test-slow
+test-slow: setup  ## those that wait half a minute or more for real programs
+	@$(PY) -m pytest -m slow $(ARGS)
+
 .PHONY: lint
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check $(PATHS)

@@ -94,6 +94,7 @@ def test_the_replay_decides_when_the_machine_did_and_with_its_limits() -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_one_scenario_runs_on_this_machine_and_in_the_simulator() -> None:
     """The short form: a step to four times the load, with the real Envoy and real pods, in 75 s.
 

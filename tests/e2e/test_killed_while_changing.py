@@ -31,6 +31,7 @@ def settled(platform: Any, revision: int, pods: int) -> bool:
     return serves and there == [(revision, "ready")] * pods
 
 
+@pytest.mark.slow
 def test_the_control_plane_is_killed_at_any_instant_of_an_update(
     serving: Any, models: dict[str, str], until: Any
 ) -> None:
