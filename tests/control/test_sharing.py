@@ -91,12 +91,18 @@ async def served(plane: Any, name: EndpointName, spec: Any) -> None:
     await plane.until(lambda: plane.record(name).outcome is Outcome.SERVING)
 
 
-async def test_two_that_want_all_of_it_get_half_each_whoever_came_first(plane: Any, spec: Spec) -> None:
+async def one_holds_all_but_one(plane: Any, spec: Spec) -> Machine:
+    """A machine of eight pods, of which A has seven, as its load wants more of them than there are."""
     machine = Machine(plane, 800, {A: 100, B: 100})
     await served(plane, A, spec(1, name="a"))
     await served(plane, B, spec(1, name="b"))
     plane.load[A] = 12.0
     await plane.until(lambda: machine.pods(A) == 7)
+    return machine
+
+
+async def test_two_that_want_all_of_it_get_half_each_whoever_came_first(plane: Any, spec: Spec) -> None:
+    machine = await one_holds_all_but_one(plane, spec)
     plane.load[B] = 12.0
     await plane.until(lambda: machine.pods(B) == 4)
     assert (machine.pods(A), machine.pods(B)) == (4, 4)
@@ -116,11 +122,7 @@ async def test_two_that_want_all_of_it_get_half_each_whoever_came_first(plane: A
 
 
 async def test_what_is_given_back_can_be_replayed_without_beginning_anew(plane: Any, spec: Spec) -> None:
-    machine = Machine(plane, 800, {A: 100, B: 100})
-    await served(plane, A, spec(1, name="a"))
-    await served(plane, B, spec(1, name="b"))
-    plane.load[A] = 12.0
-    await plane.until(lambda: machine.pods(A) == 7)
+    machine = await one_holds_all_but_one(plane, spec)
     plane.in_flight = dict.fromkeys([pod.address for pod in plane.fleet.pods()], 1)  # what leaves takes long
     plane.load[B] = 12.0
     await plane.seconds(100)
