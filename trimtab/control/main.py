@@ -46,6 +46,7 @@ from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
 from trimtab.envoy.statistics import Signals
 from trimtab.fleet.local import LocalFleet
+from trimtab.host.collector import settle
 from trimtab.host.ports import can_bind
 from trimtab.host.process import find
 from trimtab.v1 import control_pb2_grpc
@@ -80,6 +81,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         gateway = Gateway(address.host, address.port, options.domain, keys)
         try:
             parts = _build(home, started, gateway, metrics, dcgm)
+            settle()
             await _run(parts, home, started, on_ready)
         finally:
             metrics_server.shutdown()

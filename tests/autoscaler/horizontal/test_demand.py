@@ -107,6 +107,8 @@ def test_one_request_of_minutes_is_not_read_as_dozens() -> None:
 
 
 def test_headroom_follows_the_root_of_the_load() -> None:
-    heavy = AT_REST._replace(asked=(1000.0,) * 20, in_flight=(100.0,) * 5, slots=TEN_PODS._replace(ready=200.0))
+    heavy = AT_REST._replace(
+        asked=(1000.0,) * 20, in_flight=(100.0,) * 5, slots=TEN_PODS._replace(ready=200.0)
+    )
     demand = measure(heavy, SlowRate(60_000.0, 60.0), DEFAULT)
     assert demand.headroom == pytest.approx(DEFAULT.headroom * sqrt(demand.load))

@@ -72,7 +72,9 @@ def test_it_grows_again_when_the_dependency_has_recovered(
     assert told[-1].pods > stopped[0]
 
 
-def poisson(per_s: Callable[[float], float], service_s: float, until_s: float) -> Iterator[tuple[float, float]]:
+def poisson(
+    per_s: Callable[[float], float], service_s: float, until_s: float
+) -> Iterator[tuple[float, float]]:
     """(time, service time) of independent requests, exponential ones, from a seed."""
     drawn, at_s = Random(1), 0.0
     while (at_s := at_s + drawn.expovariate(per_s(at_s))) <= until_s:

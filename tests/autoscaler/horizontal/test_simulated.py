@@ -91,7 +91,9 @@ def test_a_backlog_after_a_cold_start_is_not_growth(revision: Any) -> None:
 
 
 @pytest.mark.parametrize(("load", "service_s"), [(0.1, 0.02), (0.1, 1.0), (0.3, 0.1), (0.3, 0.5)])
-def test_a_noisy_low_load_rests_at_one_pod_and_seldom_at_two(revision: Any, load: float, service_s: float) -> None:
+def test_a_noisy_low_load_rests_at_one_pod_and_seldom_at_two(
+    revision: Any, load: float, service_s: float
+) -> None:
     run = revision().run(poisson(lambda _: load / service_s, 7200, service_s, 1), 7200)
     pods = [d.pods for d in run.decisions]
     assert set(pods) <= {1, 2}

@@ -53,6 +53,39 @@ def test_one_surge_is_prepared_for_only_for_a_while_and_two_for_longer() -> None
     assert spare(twice, 36.0, 36.0, 1_030.0 + DEFAULT.surge_window_s, DEFAULT) == 0.0
 
 
+def test_a_surge_that_stayed_is_held_for_and_little_more() -> None:
+    """A batch of a minute: after it, what it reached; not the same rise once more on top of that."""
+    batch = lived([(0.0, 16.0), (600.0, 56.0), (660.0, 16.0)], 700.0)
+    (surge,) = batch.seen
+    assert surge.stayed
+    assert (surge.rise, surge.reached) == (40.0, 56.0)
+    assert spare(batch, 56.0, 56.0, 700.0, DEFAULT) == pytest.approx(DEFAULT.surge_margin * 40.0)
+    low = spare(batch, 16.0, 16.0, 1_000.0, DEFAULT)
+    assert low == pytest.approx(40.0 + DEFAULT.surge_margin * 40.0 - 8.0, rel=0.5), (
+        "to where it went, from below"
+    )
+    assert low <= 56.0 + DEFAULT.surge_margin * 40.0 - 16.0
+
+
+def test_a_spike_may_be_followed_by_another_on_top_of_what_is_held() -> None:
+    spike = lived([(0.0, 16.0), (600.0, 56.0), (615.0, 16.0)], 700.0)
+    (surge,) = spike.seen
+    assert not surge.stayed
+    slots = DEFAULT.surge_factor * surge.size * sqrt(56.0)
+    assert spare(spike, 56.0, 56.0, 700.0, DEFAULT) == pytest.approx(
+        min(slots, DEFAULT.surge_spare_max * 56.0)
+    )
+    later = lived([(0.0, 16.0), (600.0, 56.0), (615.0, 16.0)], 1_100.0)
+    assert not later.seen[0].stayed, "the load is near what is held by then, and far from what it reached"
+
+
+def test_a_rise_that_goes_on_has_not_stayed_yet() -> None:
+    """Each further rise begins anew; a lull between does not count."""
+    rising = lived([(0.0, 16.0), (600.0, 46.0), (620.0, 70.0), (640.0, 100.0)], 660.0)
+    assert [surge.stayed for surge in rising.seen] == [False]
+    assert [surge.stayed for surge in lived([(0.0, 16.0), (600.0, 46.0)], 660.0).seen] == [True]
+
+
 def test_a_jump_to_another_level_is_no_surge() -> None:
     surges = lived([(0.0, 8.0), (600.0, 24.0), (605.0, 80.0)], 1_200.0)
     assert [surge.jump for surge in surges.seen] == [True]
@@ -74,17 +107,19 @@ def test_a_jump_in_steps_is_a_jump_and_a_ramp_is_none() -> None:
 
 def test_a_surge_from_near_what_is_held_is_not_due_while_the_load_is_far_below() -> None:
     """A ramp that repeats: what comes next has to pass what is held already."""
-    ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 2 * i) for i in range(40)]], 800.0)
+    up = [(600.0 + 5 * i, 16.0 + 2 * i) for i in range(26)]
+    ramp = lived([(0.0, 16.0), *up, (730.0, 16.0)], 800.0)
     (surge,) = ramp.seen
     assert surge.begun > 0.4
-    assert spare(ramp, 90.0, 94.0, 850.0, DEFAULT) > 0.0
-    assert spare(ramp, 20.0, 94.0, 850.0, DEFAULT) == 0.0
+    assert not surge.stayed
+    assert spare(ramp, 60.0, 66.0, 850.0, DEFAULT) > 0.0
+    assert spare(ramp, 20.0, 66.0, 850.0, DEFAULT) == 0.0
 
 
 def test_a_revision_that_takes_over_remembers_surges_by_its_own_clock() -> None:
-    old = State(observed_s=2_000.0, surges=Surges((Surge(1_900.0, 4.0, 0.5),)))
+    old = State(observed_s=2_000.0, surges=Surges((Surge(1_900.0, 4.0, 0.5, 16.0, 32.0),)))
     (surge,) = inherit(old, State(observed_s=5.0)).surges.seen
-    assert surge == Surge(-95.0, 4.0, 0.5)
+    assert surge == Surge(-95.0, 4.0, 0.5, 16.0, 32.0)
 
 
 def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:
@@ -93,7 +128,7 @@ def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:
 
 
 def test_what_is_kept_is_bounded_by_the_load() -> None:
-    surges = Surges((Surge(0.0, 100.0, 0.5),))
+    surges = Surges((Surge(0.0, 100.0, 0.5, 200.0, 204.0),))
     assert spare(surges, 4.0, 4.0, 10.0, DEFAULT) == DEFAULT.surge_spare_max * 4.0
 
 

@@ -54,7 +54,9 @@ class Demand(NamedTuple):
     queued: float
     spare: float  # beside the load: slots kept to vary within are also those that drain a backlog
     total: float  # concurrent requests that the pods must be able to hold
-    lasting: float  # what of it is to be held for longer: a backlog, and what it keeps in flight, is gone soon
+    lasting: (
+        float  # what of it is to be held for longer: a backlog, and what it keeps in flight, is gone soon
+    )
 
 
 def drain_s(slots: Slots, tuning: Tuning) -> float:

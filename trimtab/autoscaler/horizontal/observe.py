@@ -47,9 +47,7 @@ def _most(state: State, fleet: Slots, tuning: Tuning) -> float:
     return tuning.growth * max(state.demand, fleet.expected)
 
 
-def observe(
-    state: State, signals: Signals, fleet: Slots, view: View, now_s: float, tuning: Tuning
-) -> Seen:
+def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: float, tuning: Tuning) -> Seen:
     """Fold one decision's signals into the state, and measure demand."""
     last, short = by_second(view, tuning.up_window_s, tuning), tuning.short_window_s
     asked, in_flight, queued = last.asked, last.in_flight[-short:], last.queued[-short:]

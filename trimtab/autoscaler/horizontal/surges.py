@@ -5,6 +5,8 @@ behaves: each rise over what was prepared one start time ago (less what a reques
 long is in time) is remembered, and spare slots are kept for the largest one of late, or for the second
 largest of a longer time: what came twice comes again. Loads without surges pay nothing. Sizes are in
 √load, between a crowd that is so many requests whatever the load and one that is so many times the load.
+A spike that is gone at once may be followed by a higher one, on top of what is held for it. A surge that
+stayed is a level: the next one like it reaches that again, or little more, and what is held for it is enough.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ class Surge(NamedTuple):
     at_s: float  # observed seconds, of the last rise
     size: float  # largest rise, in √load
     begun: float  # least load that one began from, as a share of what it reached
+    rise: float  # the largest rise itself, in slots
+    reached: float  # most slots that it asked for
     jump: bool = False  # to a multiple of the load: rather a new level, unless it comes again
+    stayed: bool = False  # at what it reached, rather than gone at once
 
 
 class Prepared(NamedTuple):
@@ -40,31 +45,44 @@ class Surges(NamedTuple):
 
     seen: tuple[Surge, ...] = ()
     prepared: tuple[Prepared, ...] = ()  # by each decision, back to `surge_apart_s` before the lead
+    stays_s: float = 0.0  # for how long the load was near what the last surge reached
 
     def moved(self, by_s: float) -> Surges:
         """The same on another clock of observed seconds; what was prepared is the other's."""
-        return Surges(tuple(surge._replace(at_s=surge.at_s + by_s) for surge in self.seen))
+        return Surges(
+            tuple(surge._replace(at_s=surge.at_s + by_s) for surge in self.seen), stays_s=self.stays_s
+        )
 
 
-def learn(
-    surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning
-) -> Surges:
+def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning) -> Surges:
     """After a decision at `at_s` (observed seconds) in which the load asked for slots, of `held` ones.
 
     `lead_s`: for how long pods that are started now will come too late.
     """
     lead_s = min(lead_s, tuning.surge_lead_max_s)
+    seen, stays_s = _stayed(surges, asked, at_s, tuning)
     prepared = _since(surges.prepared, at_s - lead_s - tuning.surge_apart_s)
     prepared = (*prepared, Prepared(at_s, held, asked))
     before = next((each for each in reversed(prepared) if each.at_s <= at_s - lead_s), None)
     if at_s <= tuning.slow_window_s or before is None:  # what is usual is not known yet
-        return Surges(surges.seen, prepared)
+        return Surges(seen, prepared, stays_s)
     rise, root = asked - before.held, sqrt(max(1.0, before.held))
     if rise <= max(tuning.surge_least, tuning.surge_noise * root):
-        return Surges(surges.seen, prepared)
+        return Surges(seen, prepared, stays_s)
     jump = asked >= tuning.surge_ratio_max * prepared[0].held
     begun = min([each.asked for each in prepared]) / asked
-    return Surges(_with(surges.seen, Surge(at_s, rise / root, begun, jump), lead_s, tuning), prepared)
+    return Surges(_with(seen, Surge(at_s, rise / root, begun, rise, asked, jump), lead_s, tuning), prepared)
+
+
+def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[tuple[Surge, ...], float]:
+    """The surges, the last of which has stayed once its load was near for long enough; for how long it was."""
+    seen = surges.seen
+    if not seen or seen[-1].stayed or not surges.prepared or asked < tuning.surge_stays * seen[-1].reached:
+        return seen, surges.stays_s
+    stays_s = surges.stays_s + at_s - surges.prepared[-1].at_s
+    if stays_s < tuning.surge_apart_s:
+        return seen, stays_s
+    return (*seen[:-1], seen[-1]._replace(stayed=True)), stays_s
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:
@@ -79,8 +97,15 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
     """Together with those of the window; a rise that goes on is one surge."""
     last = seen[-1] if seen else None
     if last is not None and new.at_s - last.at_s <= lead_s + tuning.surge_apart_s:
-        size, begun = max(last.size, new.size), min(last.begun, new.begun)
-        return (*seen[:-1], Surge(new.at_s, size, begun, last.jump or new.jump))
+        both = Surge(
+            new.at_s,
+            max(last.size, new.size),
+            min(last.begun, new.begun),
+            max(last.rise, new.rise),
+            max(last.reached, new.reached),
+            last.jump or new.jump,
+        )
+        return (*seen[:-1], both)
     kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.surge_window_s]
     return (*kept[1 - SURGES_MAX :], new)
 
@@ -93,16 +118,23 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
     if not surges.seen:
         return 0.0
     share = recent / max(1.0, held)
-    sizes = []
+    due = []
     latest = 0.0
     for surge in surges.seen:
         passed_s = at_s - surge.at_s
-        due = share >= tuning.surge_begin * surge.begun
-        if passed_s >= tuning.surge_window_s or not due:
+        if passed_s >= tuning.surge_window_s or share < tuning.surge_begin * surge.begun:
             continue
-        sizes.append(surge.size)
+        slots = _slots(surge, held, tuning)
+        due.append(slots)
         if passed_s < tuning.surge_recent_s and not surge.jump:
-            latest = max(latest, surge.size)
-    again = sorted(sizes)[-2] if len(sizes) > 1 else 0.0
-    slots = tuning.surge_factor * max(latest, again) * sqrt(max(1.0, held))
-    return min(slots, tuning.surge_spare_max * held)
+            latest = max(latest, slots)
+    again = sorted(due)[-2] if len(due) > 1 else 0.0
+    return max(latest, again)
+
+
+def _slots(surge: Surge, held: float, tuning: Tuning) -> float:
+    """Slots beside the `held` ones for another surge like this one."""
+    slots = tuning.surge_factor * surge.size * sqrt(max(1.0, held))
+    if surge.stayed:
+        slots = min(slots, surge.reached + tuning.surge_margin * surge.rise - held)
+    return max(0.0, min(slots, tuning.surge_spare_max * held))

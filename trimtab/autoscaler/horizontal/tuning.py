@@ -87,9 +87,17 @@ class Tuning:
     by the next decision if it was real. A client that retries each second cannot multiply it."""
 
     # -- surges ---------------------------------------------------------------------------------
-    surge_factor: float = 1.4
-    """Spare slots relative to the surges seen: the next one is as likely larger as smaller than the largest
-    of late, and of those that are larger most are so by less than this."""
+    surge_factor: float = 2.0
+    """Spare slots for a spike relative to those seen: their heights have long tails, in which one in four is
+    twice as high as the largest so far that another one exceeds (Pareto's law with exponent 2)."""
+
+    surge_margin: float = 0.4
+    """The same beyond what a surge that stayed has reached, as a share of its rise: levels repeat themselves,
+    and of the next ones that are higher most are so by less than this."""
+
+    surge_stays: float = 0.5
+    """Share of what a surge reached that the load keeps, for `surge_apart_s` in all, if the surge stays: a level
+    wanders by less, and a spike is gone by then."""
 
     surge_recent_s: float = 600.0
     """A single surge makes others likely for so long (s): crowds and batches come in clusters, and ten

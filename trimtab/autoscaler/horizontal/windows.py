@@ -131,7 +131,9 @@ def absorb(
     evidence = Evidence()
     known = {history.envoy: history for history in envoys}
     for envoy, new in arrived.items():
-        known[envoy] = _merge(known.get(envoy) or EnvoyHistory(envoy), new, evidence, service_time_s, asked_max_per_s, tuning)
+        known[envoy] = _merge(
+            known.get(envoy) or EnvoyHistory(envoy), new, evidence, service_time_s, asked_max_per_s, tuning
+        )
     alive = [each for each in known.values() if now_s - each.samples.at_s[-1] < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
@@ -245,9 +247,7 @@ def _joined(samples: Samples, added: Sequence[Sequence[float]], keep_s: float) -
     return Samples(*joined)
 
 
-def _unseen(
-    times_s: tuple[float, ...], signals: list[RevisionSignal], keep_s: float
-) -> list[RevisionSignal]:
+def _unseen(times_s: tuple[float, ...], signals: list[RevisionSignal], keep_s: float) -> list[RevisionSignal]:
     """The signals of other times than these, by time; of two with the same time, always the same one."""
     last_s = times_s[-1] if times_s else -inf
     for signal in signals:

@@ -66,7 +66,9 @@ class Fleet:
         self._draining: list[_Ready] = []
         self.pod_seconds = 0.0  # of pods that have ended
         self.next_event_s = inf  # when something happens to a pod by itself
-        self.start_time_s: float | None = None  # what a start typically took, of the pods that were ready last
+        self.start_time_s: float | None = (
+            None  # what a start typically took, of the pods that were ready last
+        )
 
     @property
     def asked(self) -> int:

@@ -108,7 +108,11 @@ def summary(trace: Trace) -> str:
     """How a file was understood, in a line; empty for what is made up."""
     if isinstance(trace, Rates):
         return ""
-    kind = f"{trace.times_s.size} requests, one a row" if isinstance(trace, Requests) else f"counts per {trace.period_s:g} s"
+    kind = (
+        f"{trace.times_s.size} requests, one a row"
+        if isinstance(trace, Requests)
+        else f"counts per {trace.period_s:g} s"
+    )
     return f"{trace.name}: {kind}, from {instant_text(trace.start_s)} to {instant_text(trace.end_s)}"
 
 

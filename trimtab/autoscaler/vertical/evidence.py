@@ -19,6 +19,7 @@ from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.signals import RevisionSignal
 
+
 class Window(NamedTuple):
     """What the signals since the last decision say. Rates are per pod."""
 

@@ -211,9 +211,7 @@ def _maybe_lower(curve: Fit, goal: int, state: LimitState, tuning: LimitTuning) 
     return None
 
 
-def _once_more(
-    curve: Fit, goal: int, state: LimitState, bounds: Bounds, tuning: LimitTuning
-) -> Level | None:
+def _once_more(curve: Fit, goal: int, state: LimitState, bounds: Bounds, tuning: LimitTuning) -> Level | None:
     """A limit not far above the goal of which a single window says that it is no better; None if none does.
 
     Where throughput fell, or chance leaves room for a good deal more, that window may have met a disturbance.
@@ -223,7 +221,11 @@ def _once_more(
     below = min(state.levels, key=lambda level: abs(log(level.limit / goal)))
     for above in state.levels:
         far = log(above.limit / goal)
-        if above.windows > 1.0 or above.limit > bounds.ceiling or not tuning.near < far <= log(tuning.step_up) + tuning.worth:
+        if (
+            above.windows > 1.0
+            or above.limit > bounds.ceiling
+            or not tuning.near < far <= log(tuning.step_up) + tuning.worth
+        ):
             continue
         off = log(above.rate / curve.rate(goal))
         doubt = 2.0 * sqrt(error(above, state, tuning) ** 2 + error(below, state, tuning) ** 2)
