@@ -183,7 +183,7 @@ class Platform:
         return ()
 
     def _in_flight(self, pods: list[Pod], now_s: float) -> dict[str, int]:
-        found = {pod.id: self._observations.in_flight(pod.address, now_s) for pod in pods}
+        found = {pod.id: self._observations.in_flight(pod, now_s) for pod in pods}
         return {pod_id: seen[1] for pod_id, seen in found.items() if seen is not None}
 
     def _url(self, name: EndpointName) -> str:

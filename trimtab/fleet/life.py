@@ -106,6 +106,8 @@ class LocalPod:
             measured_at_s=usage.at_s if usage else None,
             gpus=usage.gpus if usage else (),
             runtime=record.runtime,
+            grpc_port=record.grpc_port,
+            metrics_port=record.metrics_port,
         )
 
     def appetite(self) -> Appetite:

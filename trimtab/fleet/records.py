@@ -37,6 +37,8 @@ class PodRecord:
     hash: str = ""
     runtime: str = ""
     ready_path: str = ""
+    grpc_port: int = 0
+    metrics_port: int = 0
     digest: str = ""
     memory_limit_bytes: int = 0
     expected_bytes: int = 0
@@ -176,6 +178,8 @@ _OPTIONAL: dict[str, Any] = {
     "hash": str,
     "runtime": str,
     "ready_path": str,
+    "grpc_port": int,
+    "metrics_port": int,
     "digest": str,
     "memory_limit_bytes": int,
     "expected_bytes": int,
