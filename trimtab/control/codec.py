@@ -121,7 +121,7 @@ def _model(where: str, message: v1.Model) -> ModelSpec:
             asked=source.asked,
             resolved_at_s=source.resolved_at_s,
         ),
-        runtime=message.runtime or ModelSpec.runtime,
+        runtime=message.runtime or ("custom" if message.HasField("custom") else ModelSpec.runtime),
         resources=Resources(
             cpu=parse_cpu(message.resources.cpu, f"{where}.resources.cpu"),
             memory_bytes=parse_bytes(message.resources.memory, f"{where}.resources.memory"),
