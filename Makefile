@@ -51,6 +51,19 @@ test: setup  ## all tests; ARGS="tests/xds -k nack" for some
 test-slow: setup  ## those that wait half a minute or more for real programs
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-triton
+test-triton: .venv/triton/.stamp  ## Triton, the real server and its clients; the first time into .venv/triton (300 MB)
+	@PATH="$$PATH:$(CURDIR)/.venv/triton/bin" $(PY) -m pytest -m triton tests/e2e $(ARGS)
+
+# An environment of its own: what the wheel and Triton's clients ask for excludes what we do.
+.venv/triton/.stamp: trimtab/runtime/triton/server.py | setup
+	@wheel=$$($(PY) -c 'from trimtab.runtime.triton.server import WHEEL; print(WHEEL)'); \
+	if [ "$$(cat $@ 2>/dev/null)" = "$$wheel" ]; then touch $@; exit; fi; rm -rf .venv/triton; \
+	echo "test-triton: $$wheel into .venv/triton"; \
+	$(BIN)/uv venv --quiet --python $(PY) .venv/triton; \
+	$(BIN)/uv pip install --quiet --python .venv/triton/bin/python "$$wheel"; \
+	printf '%s' "$$wheel" > $@
+
 .PHONY: lint
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check $(PATHS)

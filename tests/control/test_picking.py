@@ -111,7 +111,6 @@ def test_a_server_that_is_not_installed_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (problem,) = missing_problems(EndpointSpec((ModelSpec("iris", Source("folder"), runtime=runtime),)))
     assert problem.where == "models[0].runtime"
     assert "pip install" in problem.hint

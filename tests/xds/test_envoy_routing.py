@@ -13,6 +13,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from yarl import URL
 
 from trimtab.core.protocol import Protocol
 from trimtab.xds.world import ApiKey
@@ -129,6 +130,13 @@ async def test_an_allow_list_for_each_protocol(gate: Any, pods: Any, endpoint: A
     for path in refused:
         async with http.post(f"{gate.url}/serving-endpoints/llm{path}") as answer:
             assert answer.status == 404, path
+    statistics = ["/v2/models/stats", "/v2/models/%73tats", "/v2/./models//stats", "/v2/models/m/stats"]
+    for path in statistics:  # of Triton: a model's name to the pattern, and to nobody else
+        for url, host in ((f"/serving-endpoints/llm{path}", ""), (path, "llm.localhost")):
+            async with http.get(
+                URL(gate.url + url, encoded=True), headers={"host": host} if host else {}
+            ) as answer:
+                assert answer.status == 404, url
 
 
 async def test_shares_of_two_revisions(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:

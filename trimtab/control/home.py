@@ -46,7 +46,7 @@ class Home:
         return self.models / digest.replace(":", "-")
 
     def has_model(self, digest: str) -> bool:
-        return (self.model_folder(digest) / "MLmodel").is_file()
+        return self.model_folder(digest).is_dir()
 
     def announce(self, started: Started) -> None:
         """Tell clients where the control plane is."""

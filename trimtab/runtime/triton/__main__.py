@@ -11,13 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from trimtab.runtime.triton.server import (
-    WHEEL,
-    UnsupportedPythonError,
-    environment_of,
-    find_server,
-    lay_out_backends,
-)
+from trimtab.runtime.triton.server import REMEDY, ServerUnusableError, find_server, lay_out
 from trimtab.runtime.triton.shared_memory import prefix_of, sweep
 
 EXIT_TIMEOUT_S = 25  # for what is in flight when told to end; below the 30 s after which the fleet kills
@@ -28,16 +22,16 @@ def main(arguments: list[str]) -> int:
     asked = _parsed(arguments)
     server = find_server()
     if server is None:
-        print(f"Error: there is no tritonserver here: pip install --no-deps {WHEEL}", file=sys.stderr)
+        print(f"Error: there is no tritonserver here: {REMEDY}", file=sys.stderr)
         return 1
     try:
-        backends = lay_out_backends(server, Path.cwd() / "backends")
-    except (UnsupportedPythonError, OSError) as error:
+        laid = lay_out(server, Path.cwd() / "backends", os.environ)
+    except (ServerUnusableError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     sweep()
-    command = [str(server.program), *_options(asked, backends)]
-    os.execve(command[0], command, environment_of(server, os.environ))  # noqa: S606 -- no shell is wanted
+    command = [str(server.program), *_options(asked, laid.backends)]
+    os.execve(command[0], command, laid.environment)  # noqa: S606 -- no shell is wanted
 
 
 def _options(asked: argparse.Namespace, backends: Path) -> list[str]:
