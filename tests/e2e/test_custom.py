@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import sys
 import textwrap
@@ -14,7 +16,7 @@ import requests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+ROOT = Path(__file__).parents[2]
 INPUTS = {"inputs": [[1, 2], [3, 4]]}
 # Speaks OpenAI's API in one stream, and tells what it was started with.
 STREAMS = textwrap.dedent("""
@@ -45,16 +47,14 @@ STREAMS = textwrap.dedent("""
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """The folder of the documents' example alone."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    shutil.copy(EXAMPLES / "server.py", folder)
-    return folder
+    """The documents' example."""
+    return Path(shutil.copytree(ROOT / "docs" / "examples" / "own", tmp_path / "own"))
 
 
 def test_a_server_of_ones_own(lasting: Any, own: Path, until: Callable[..., Any]) -> None:
-    command = ("--command", f"{sys.executable} server.py")
-    deployed = lasting("deploy", str(own), "--name", "own", *command)
+    page = (ROOT / "docs" / "runtimes.md").read_text()
+    (line,) = re.findall(r"^trimtab (deploy docs/examples/own .*)$", page, re.MULTILINE)
+    deployed = lasting(*shlex.split(line.replace("docs/examples/own", str(own))))
     assert deployed["endpoint"]["spec"]["models"][0]["runtime"] == "custom"
     for _ in range(20):  # over connections that are kept
         answer = requests.post(lasting.url("own"), json=INPUTS, timeout=30)
