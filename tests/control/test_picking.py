@@ -11,6 +11,7 @@ import pytest
 from trimtab.control.picking import missing_problems, pick_runtime
 from trimtab.core.errors import InvalidInput
 from trimtab.core.spec import Custom, EndpointSpec, ModelSpec, Source
+from trimtab.runtime.catalog import VLLM, Launch
 
 PYFUNC = "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n  sklearn:\n    code: null\n"
 TRITON = "flavors:\n  triton:\n    data: double\n"
@@ -114,6 +115,18 @@ def test_a_server_that_is_not_installed_is_named_with_the_remedy(
     (problem,) = missing_problems(EndpointSpec((ModelSpec("iris", Source("folder"), runtime=runtime),)))
     assert problem.where == "models[0].runtime"
     assert "pip install" in problem.hint
+
+
+def test_arguments_of_vllm_are_read_as_a_shell_would() -> None:
+    def made(arguments: str) -> ModelSpec:
+        return ModelSpec("llm", Source("folder"), runtime="vllm", env=(("VLLM_ARGS", arguments),))
+
+    launch = Launch(made("--dtype 'float 32'"), Path("/m"), "127.0.0.1", 8000, Path("/s"))
+    command = VLLM.command(launch)
+    assert command[1:3] == ("serve", "/m")
+    assert command[-2:] == ("--dtype", "float 32")
+    (problem,) = missing_problems(EndpointSpec((made("--dtype 'float"),)))
+    assert problem.where == "models[0].env.VLLM_ARGS"
 
 
 def test_a_program_beside_the_server_is_found_when_it_starts() -> None:

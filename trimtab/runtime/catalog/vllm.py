@@ -5,6 +5,7 @@ It batches continuously by itself; told to end, it finishes no stream: Envoy has
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,9 @@ one, since it reads the same weights; and of the shortest contexts that are usua
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 _PROGRAM = "vllm"
+ARGUMENTS = "VLLM_ARGS"
+"""The variable of a model's `env` that holds further arguments for `vllm serve`: most of vLLM's settings have
+no variable of their own."""
 
 
 def _fits(folder: Path) -> Fit:
@@ -49,8 +53,13 @@ def _fits(folder: Path) -> Fit:
     return Fit(True, f"its `config.json` names the architecture `{architectures[0]}`")
 
 
-def _missing(_model: ModelSpec) -> Problem | None:
+def _missing(model: ModelSpec) -> Problem | None:
     """It belongs into an environment of its own: what it asks for excludes what we do."""
+    try:
+        shlex.split(dict(model.env).get(ARGUMENTS, ""))
+    except ValueError as error:
+        hint = f"write them as for a shell: --set env.{ARGUMENTS}='--max-model-len 4096'"
+        return Problem(f"env.{ARGUMENTS}", f"cannot be read: {error}", hint)
     if shutil.which(_PROGRAM) is not None:
         return None
     hint = (
@@ -71,6 +80,7 @@ def _command(launch: Launch) -> tuple[str, ...]:
         str(launch.port),
         "--served-model-name",
         launch.model.name,
+        *shlex.split(dict(launch.model.env).get(ARGUMENTS, "")),
     )
 
 
