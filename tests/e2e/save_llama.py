@@ -1,6 +1,6 @@
-"""Saves a language model with random weights: `python save_llama.py FOLDER`, with the Python of vLLM's environment.
+"""Saves a language model with random weights: `python save_llama.py FOLDER`.
 
-As small as vLLM's CPU build takes: heads of 64, and a tokenizer trained on this very file.
+Run by the Python of vLLM's environment. As small as vLLM's CPU build takes: heads of 64, and a tokenizer trained on this very file.
 """
 
 import sys

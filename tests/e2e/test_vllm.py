@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ def test_completions_whole_and_in_a_stream_are_the_same(served: Any) -> None:
     assert "".join(parts) == text
 
 
-def test_the_first_token_comes_while_the_rest_is_made(served: Any, until: Callable[..., Any]) -> None:
-    """Nobody between the server and the caller holds a stream back: it is in flight when it is first heard."""
+def test_the_first_token_comes_while_the_rest_is_made(served: Any) -> None:
+    """Nobody between the server and the caller holds a stream back: it is heard while it is in flight."""
     asked = PROMPT | {"stream": True, "max_tokens": 240}
     with requests.post(f"{base(served)}/completions", json=asked, stream=True, timeout=300) as answer:
         heard = events(answer)
