@@ -1,6 +1,7 @@
 """Saves a language model with random weights: `python save_llama.py FOLDER`.
 
-Run by the Python of vLLM's environment. As small as vLLM's CPU build takes: heads of 64, and a tokenizer trained on this very file.
+Run by the Python of vLLM's environment. As small as vLLM's CPU build takes: heads of 64, and a tokenizer
+trained on this very file.
 """
 
 import sys
