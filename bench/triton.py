@@ -5,7 +5,7 @@
 
 Both in turns, on a platform of its own with one pod of a Python-backend model that waits `--work-ms` for each
 batch, as a model does that computes elsewhere; 0 is a model that does nothing, of which Triton itself is all
-there is. Needs a tritonserver on the PATH, and h2load (package nghttp2-client), which sends HTTP and gRPC alike.
+there is. Needs a tritonserver on the PATH, and h2load (package nghttp2-client), for HTTP and gRPC alike.
 """
 
 from __future__ import annotations

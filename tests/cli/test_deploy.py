@@ -237,6 +237,23 @@ def test_a_server_of_ones_own_stays_until_another_runtime_is_asked_for(
     assert (third.runtime, third.HasField("custom")) == ("mlflow", False)
 
 
+def test_a_server_of_ones_own_as_yaml(run: Run, control: Any, model: Path, tmp_path: Path) -> None:
+    text = f"""
+name: own
+models:
+- uri: {model}
+  custom:
+    command: [./serve, --port, "{{port}}", --threads, 8]
+    protocols: [openai]
+"""
+    assert run("apply", "-f", "-", stdin=text).exit_code == 0
+    found = control.endpoint("own").spec.models[0]
+    assert (found.runtime, list(found.custom.protocols)) == ("custom", ["openai"])
+    assert list(found.custom.command) == ["./serve", "--port", "{port}", "--threads", "8"]
+    done = run("apply", "-f", "-", stdin=text.replace("[openai]", "openai"))
+    assert (done.exit_code, "models[0].custom.protocols: is not a list" in done.stderr) == (2, True)
+
+
 def test_a_command_that_cannot_be_read_and_one_beside_another_runtime(
     run: Run, control: Any, model: Path
 ) -> None:
