@@ -1,11 +1,13 @@
 """What Envoy costs in front of Triton: the same requests through the platform and straight to its pod.
 
-    PATH="$PATH:$HOME/triton/bin" python bench/triton.py [--seconds 5] [--rounds 5] [--connections 16]
-                                                         [--work-ms 5] [--json]
+    PATH="$PATH:$HOME/triton/bin" python bench/triton.py [--seconds 5] [--rounds 5] [--connections 32]
+                                                         [--work-ms 5] [--batch 4] [--json]
 
 Both in turns, on a platform of its own with one pod of a Python-backend model that waits `--work-ms` for each
-batch, as a model does that computes elsewhere; 0 is a model that does nothing, of which Triton itself is all
-there is. Needs a tritonserver on the PATH, and h2load (package nghttp2-client), for HTTP and gRPC alike.
+batch of up to `--batch` requests, as a model does that computes elsewhere: unless told otherwise it bears 800
+requests a second, and always has more to do. Where a batch holds all connections, each answer waits for the
+slowest request of a round, and what Envoy adds to one is added to all; with 0 ms Triton, Envoy and the load
+generator share the cores. Needs a tritonserver on the PATH, and h2load (package nghttp2-client).
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class TritonPythonModel:
 """
 CONFIG = """
 backend: "python"
-max_batch_size: 64
+max_batch_size: {batch}
 input [{ name: "x" data_type: TYPE_FP32 dims: [ 4 ] }]
 output [{ name: "y" data_type: TYPE_FP32 dims: [ 4 ] }]
 dynamic_batching { }
@@ -53,12 +55,12 @@ class LoadError(Exception):
     """The load generator failed, or requests did."""
 
 
-def save(folder: Path, work_s: float) -> str:
+def save(folder: Path, work_s: float, batch: int) -> str:
     """A model repository; its path."""
     version = folder / "double" / "1"
     version.mkdir(parents=True)
     (version / "model.py").write_text(MODEL.format(work_s=work_s))
-    (version.parent / "config.pbtxt").write_text(CONFIG)
+    (version.parent / "config.pbtxt").write_text(CONFIG.replace("{batch}", str(batch)))
     return str(folder)
 
 
@@ -123,10 +125,10 @@ def measure(
     return {**sides, "ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}
 
 
-def run(work_s: float, connections: int, seconds: float, rounds: int) -> dict[str, Any]:
+def run(work_s: float, batch: int, connections: int, seconds: float, rounds: int) -> dict[str, Any]:
     """The whole measurement, on a platform of its own."""
     with tempfile.TemporaryDirectory() as folder, platform() as trimtab:
-        path = save(Path(folder, "repository"), work_s)
+        path = save(Path(folder, "repository"), work_s, batch)
         settings = ["--set", "max_pods=1", "--set", f"resources.cpu={CORES}", "--concurrency", "1..1000"]
         trimtab("deploy", path, "--name", "double", *settings)
         wait_for("pod", lambda: trimtab.pods("double"), 60)
@@ -135,7 +137,13 @@ def run(work_s: float, connections: int, seconds: float, rounds: int) -> dict[st
             for target in targets.values():  # connections, and each protocol's part of the limit
                 load(protocol, target, body[protocol], connections, max(seconds, 3.0))
             found[protocol] = measure(targets, protocol, body[protocol], connections, seconds, rounds)
-    settings_told = {"work_s": work_s, "connections": connections, "rounds": rounds, "seconds": seconds}
+    settings_told = {
+        "work_s": work_s,
+        "batch": batch,
+        "connections": connections,
+        "rounds": rounds,
+        "seconds": seconds,
+    }
     return {"schema_version": 1, **settings_told, **found, **machine()}
 
 
@@ -143,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--work-ms", type=float, default=5.0, help="that the model waits for each batch")
+    parser.add_argument("--batch", type=int, default=4, help="requests that it takes at a time")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    result = run(asked.work_ms / 1000, asked.connections, asked.seconds, asked.rounds)
+    result = run(asked.work_ms / 1000, asked.batch, asked.connections, asked.seconds, asked.rounds)
     if asked.json:
         print(json.dumps(result))
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.errors import InvalidInput, Problem
-from trimtab.core.spec import EndpointSpec
+from trimtab.core.spec import EndpointSpec, ModelSpec, Source
 from trimtab.runtime.catalog import CUSTOM, RUNTIMES, Fit, runtime_of
 
 
@@ -35,6 +35,14 @@ def pick_runtime(folder: Path, where: str, asked: str = "", before: str = "") ->
         hint = "name the folder of a model that one of them can serve, or bring your own server: --command"
         raise InvalidInput(f"no runtime can serve it: {_told(fits, False)}", where=where, hint=hint)
     return Pick(chosen[0], fits[chosen[0]].why)
+
+
+def servers() -> dict[str, Problem | None]:
+    """What is missing on this PATH of the servers that are not ours, by runtime; None if nothing is."""
+    found = {}
+    for name in ("triton", "vllm"):
+        found[name] = RUNTIMES[name].missing(ModelSpec(name, Source(""), runtime=name))
+    return found
 
 
 def missing_problems(spec: EndpointSpec) -> list[Problem]:
