@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -226,6 +227,17 @@ def test_a_pod_that_is_killed_is_replaced_and_its_shared_memory_swept(
     until(lambda: infer(served).ok, what="it answers")
     assert not regions(killed)
     until(lambda: not served.strays(ENDPOINT), what="nothing of the old one is left")
+
+
+def test_a_pod_whose_worker_died_is_replaced(served: Any, until: Callable[..., Any]) -> None:
+    """Triton calls itself and the model ready for ever, and fails every request."""
+    (pod,) = served.pids(ENDPOINT)
+    (stub,) = [child.pid for child in psutil.Process(pod).children()]
+    os.kill(stub, signal.SIGKILL)
+    assert infer(served).status_code == 500
+    until(lambda: served.pids(ENDPOINT) - {pod}, what="another pod is ready")
+    until(lambda: infer(served).ok, what="it answers")
+    assert f"lost its worker process {stub}" in (served.home / "control.log").read_text()
 
 
 def regions(process: int) -> list[str]:

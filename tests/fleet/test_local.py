@@ -243,6 +243,25 @@ async def test_ports_for_grpc_and_metrics_are_its_own_and_known_to_whoever_adopt
     assert [pod.metrics_address for pod in adopted] == [pod.metrics_address for pod in pods]
 
 
+@pytest.mark.parametrize("loses", [True, False])
+async def test_a_server_that_lost_a_worker_is_ended_if_it_starts_no_other(
+    new_fleet, revision, pod_in, runtimes, until, monkeypatch, loses
+):
+    monkeypatch.setattr("trimtab.fleet.life.LISTEN_EACH_S", 0.2)
+    runtimes["fake"] = replace(runtimes["fake"], loses_workers=loses)
+    fleet = await new_fleet()
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    await get(pod, "/lose-worker")
+    if loses:
+        pod = await pod_in(fleet, pod.id, PodPhase.FAILED)
+        assert "lost its worker process" in pod.cause
+    else:
+        live = fleet._pods[pod.id]
+        looked = live._listen_at_s
+        await until(lambda: live._listen_at_s > looked + 1.0)
+        assert live.phase is PodPhase.READY
+
+
 async def test_a_server_of_ones_own_runs_where_its_files_are(new_fleet, revision, pod_in, runtimes, models):
     runtimes["fake"] = replace(runtimes["fake"], runs_in_model_folder=True)
     fleet = await new_fleet()

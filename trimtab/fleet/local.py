@@ -213,6 +213,7 @@ class LocalFleet:
             port=port,
             grpc_port=grpc_port,
             metrics_port=metrics_port,
+            loses_workers=runtime.loses_workers,
             host=self._host,
             hash=revision.hash,
             runtime=runtime.name,

@@ -39,6 +39,7 @@ class PodRecord:
     ready_path: str = ""
     grpc_port: int = 0
     metrics_port: int = 0
+    loses_workers: bool = False
     digest: str = ""
     memory_limit_bytes: int = 0
     expected_bytes: int = 0
@@ -180,6 +181,7 @@ _OPTIONAL: dict[str, Any] = {
     "ready_path": str,
     "grpc_port": int,
     "metrics_port": int,
+    "loses_workers": bool,
     "digest": str,
     "memory_limit_bytes": int,
     "expected_bytes": int,

@@ -106,6 +106,7 @@ class Runtime:
     adapted: Callable[[Runtime, ModelSpec], Runtime] = same_for_all  # as this model wants it
     grpc_port: bool = False  # whether gRPC has a port of its own
     metrics_port: bool = False  # and its metrics
+    loses_workers: bool = False  # whether it calls itself ready without a worker process that died
     runs_in_model_folder: bool = False  # else in a folder of the pod's own
     keep_alive_s: float = KEEP_ALIVE_S  # what it does with an idle connection: closes it after so long
 

@@ -115,4 +115,5 @@ TRITON = Runtime(
     typical_memory_bytes=600 << 20,
     grpc_port=True,
     metrics_port=True,
+    loses_workers=True,  # the Python backend's; every request to such a model fails from then on
 )
