@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
-from trimtab.control.signals.reading import read
+from trimtab.control.signals.reading import Reading, read
 from trimtab.runtime.catalog import VLLM_METRICS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
@@ -69,18 +71,27 @@ def test_completions_whole_and_in_a_stream_are_the_same(served: Any) -> None:
     assert "".join(parts) == text
 
 
-def test_the_first_token_comes_while_the_rest_is_made(served: Any) -> None:
-    """Nobody between the server and the caller holds a stream back: it is heard while it is in flight."""
+def test_streams_are_seen_in_flight_while_they_are_heard(served: Any, until: Callable[..., Any]) -> None:
     asked = PROMPT | {"stream": True, "max_tokens": 240}
-    with requests.post(f"{base(served)}/completions", json=asked, stream=True, timeout=300) as answer:
-        heard = events(answer)
-        next(heard)
-        page = requests.get(f"http://{served.pods('llm')[0]['address']}/metrics", timeout=30).text
-        now = read(page, VLLM_METRICS)
-        assert now is not None
-        assert (now.in_flight, now.queued) == (1.0, 0.0)
-        assert now.cache_used is not None
-        assert len(list(heard)) > 100
+    stop = threading.Event()
+
+    def listen() -> list[int]:
+        heard = []
+        while not stop.is_set():
+            with requests.post(f"{base(served)}/completions", json=asked, stream=True, timeout=300) as answer:
+                heard.append(len(list(events(answer))))
+        return heard
+
+    with ThreadPoolExecutor(4) as pool:
+        callers = [pool.submit(listen) for _ in range(4)]
+        try:
+            until(lambda: (told(served).in_flight or 0) >= 1, what="the server tells of requests")
+            until(lambda: told(served).cache_used, what="and of its cache")
+            until(lambda: served.status("llm")["load"].get("in_flight"), what="and Envoy of the same")
+        finally:
+            stop.set()
+        counts = [count for caller in callers for count in caller.result()]
+    assert min(counts) > 100, "a token at a time, or nearly"
 
 
 def test_chat_the_list_of_models_and_what_is_not_for_the_outside(served: Any) -> None:
@@ -89,6 +100,8 @@ def test_chat_the_list_of_models_and_what_is_not_for_the_outside(served: Any) ->
     asked = {"model": "llm", "messages": [{"role": "user", "content": "import"}], "max_tokens": 4}
     answer = requests.post(f"{base(served)}/chat/completions", json=asked, timeout=120)
     assert answer.status_code == 200, answer.text
+    by_body = f"http://{served.listen}/serving-endpoints/chat/completions"
+    assert requests.post(by_body, json=asked, timeout=120).status_code == 200
     wrong = requests.post(f"{base(served)}/completions", json=PROMPT | {"model": "other"}, timeout=60)
     assert (wrong.status_code, "other" in wrong.text) == (404, True), "its own error"
     for path in ("metrics", "version", "v1/load_lora_adapter", "health"):
@@ -96,16 +109,29 @@ def test_chat_the_list_of_models_and_what_is_not_for_the_outside(served: Any) ->
         assert requests.get(url, timeout=30).status_code in (404, 405), path
 
 
+def test_openais_own_client_works_unchanged_by_either_address(served: Any) -> None:
+    python = Path(str(shutil.which("vllm"))).with_name("python")
+    script = Path(__file__).with_name("openai_client.py")
+    command = [str(python), str(script), served.listen, "llm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout):
+        assert found["same"] is True
+        assert found["parts"] > 1
+        assert "nobody" in found["wrong"]
+
+
 def test_its_metrics_become_signals(served: Any) -> None:
-    page = requests.get(f"http://{served.pods('llm')[0]['address']}/metrics", timeout=30).text
-    found = read(page, VLLM_METRICS)
-    assert found is not None
+    found = told(served)
     assert (found.totals.completions or 0) >= 1
     assert (found.totals.request_time_s or 0) > 0
-    assert None not in (
-        found.in_flight,
-        found.queued,
-        found.cache_used,
-        found.queue_time_s,
-        found.totals.failed,
-    )
+    assert None not in (found.in_flight, found.queued, found.cache_used, found.queue_time_s)
+    assert found.totals.failed == 0
+
+
+def told(platform: Any) -> Reading:
+    """The server's page as the platform reads it."""
+    page = requests.get(f"http://{platform.pods('llm')[0]['address']}/metrics", timeout=30).text
+    found = read(page, VLLM_METRICS)
+    assert found is not None
+    return found
