@@ -117,16 +117,16 @@ def test_a_server_that_is_not_installed_is_named_with_the_remedy(
     assert "pip install" in problem.hint
 
 
-def test_arguments_of_vllm_are_read_as_a_shell_would() -> None:
+def test_further_arguments_are_read_as_a_shell_would() -> None:
     def made(arguments: str) -> ModelSpec:
-        return ModelSpec("llm", Source("folder"), runtime="vllm", env=(("VLLM_ARGS", arguments),))
+        return ModelSpec("llm", Source("folder"), runtime="vllm", env=(("SERVER_ARGS", arguments),))
 
     launch = Launch(made("--dtype 'float 32'"), Path("/m"), "127.0.0.1", 8000, Path("/s"))
     command = VLLM.command(launch)
     assert command[1:3] == ("serve", "/m")
     assert command[-2:] == ("--dtype", "float 32")
     (problem,) = missing_problems(EndpointSpec((made("--dtype 'float"),)))
-    assert problem.where == "models[0].env.VLLM_ARGS"
+    assert problem.where == "models[0].env.SERVER_ARGS"
 
 
 def test_a_program_beside_the_server_is_found_when_it_starts() -> None:

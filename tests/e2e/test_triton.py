@@ -52,7 +52,7 @@ output [{ name: "y" data_type: TYPE_FP32 dims: [ -1 ] }]
 dynamic_batching { }
 """
 ENDPOINT = "double"
-ONE_POD = ("--set", "max_pods=1")
+ONE_POD = ("--set", "max_pods=1", "--set", "env.SERVER_ARGS=--http-thread-count=3")
 
 
 def repository(folder: Path, factor: int = 2, source: str = MODEL) -> Path:
@@ -242,6 +242,19 @@ def test_a_pod_whose_worker_died_is_replaced(served: Any, until: Callable[..., A
 
 def regions(process: int) -> list[str]:
     return [path.name for path in Path("/dev/shm").glob(f"trimtab-triton-{process}-*")]
+
+
+def test_it_outlives_the_control_plane_and_is_adopted_with_its_ports(
+    served: Any, until: Callable[..., Any]
+) -> None:
+    before = record(served)
+    os.kill(served.control_pid(), signal.SIGKILL)
+    served.up()
+    until(lambda: served.pids(ENDPOINT) == {before["process_id"]}, what="the same pod is ready")
+    assert infer(served).ok
+    ports = ("port", "grpc_port", "metrics_port")
+    assert [record(served)[port] for port in ports] == [before[port] for port in ports]
+    assert "--http-thread-count=3" in psutil.Process(before["process_id"]).cmdline(), "as SERVER_ARGS says"
 
 
 def test_a_model_that_mlflow_registered_for_triton_is_served(served: Any, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ START_S = 600  # its imports and its first compilation, on two cores that others
 SETTINGS = (
     f"start_timeout_s={START_S}",
     "env.VLLM_CPU_KVCACHE_SPACE=1",
-    "env.VLLM_ARGS=--enforce-eager --dtype float32 --max-model-len 256",
+    "env.SERVER_ARGS=--enforce-eager --dtype float32 --max-model-len 256",
     "max_pods=1",
 )
 PROMPT = {"model": "llm", "prompt": "import sys", "max_tokens": 24, "temperature": 0, "ignore_eos": True}

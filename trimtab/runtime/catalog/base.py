@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,3 +136,23 @@ def series(*names: str, unit: float = 1.0, **labels: str | tuple[str, ...]) -> t
     return (Series(names, wanted, unit),)
 
 
+
+
+ARGUMENTS = "SERVER_ARGS"
+"""The variable of a model's `env` that holds further arguments for a server that is not ours: such servers have
+hundreds, and most of them no variable of their own."""
+
+
+def further_arguments(model: ModelSpec) -> tuple[str, ...]:
+    """What ARGUMENTS holds, read as a shell would. Raises ValueError: see `arguments_problem`."""
+    return tuple(shlex.split(dict(model.env).get(ARGUMENTS, "")))
+
+
+def arguments_problem(model: ModelSpec) -> Problem | None:
+    """What is wrong with them; None if they can be read."""
+    try:
+        further_arguments(model)
+    except ValueError as error:
+        hint = f"write them as for a shell: --set env.{ARGUMENTS}='--name value'"
+        return Problem(f"env.{ARGUMENTS}", f"cannot be read: {error}", hint)
+    return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
-from trimtab.runtime.catalog.base import Fit, Launch, PodMetrics, Runtime, cores_of, series, thread_limits
+from trimtab.runtime.catalog.base import Fit, Launch, PodMetrics, Runtime, arguments_problem, cores_of, further_arguments, series, thread_limits
 from trimtab.runtime.catalog.folders import flavors, subfolders
 from trimtab.runtime.triton.server import REMEDY, find_server
 
@@ -67,9 +67,9 @@ def _list(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _missing(_model: ModelSpec) -> Problem | None:
-    if find_server() is not None:
-        return None
+def _missing(model: ModelSpec) -> Problem | None:
+    if (problem := arguments_problem(model)) is not None or find_server() is not None:
+        return problem
     return Problem("runtime", "there is no `tritonserver` on the PATH of `trimtab up`", REMEDY)
 
 
@@ -89,6 +89,7 @@ def _command(launch: Launch) -> tuple[str, ...]:
         str(launch.grpc_port),
         "--metrics-port",
         str(launch.metrics_port),
+        *further_arguments(launch.model),
     )
 
 

@@ -5,14 +5,13 @@ It batches continuously by itself; told to end, it finishes no stream: Envoy has
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from pathlib import Path
 
 from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
-from trimtab.runtime.catalog.base import KEEP_ALIVE_S, Fit, Launch, PodMetrics, Runtime, series, thread_limits
+from trimtab.runtime.catalog.base import KEEP_ALIVE_S, Fit, Launch, PodMetrics, Runtime, arguments_problem, further_arguments, series, thread_limits
 from trimtab.runtime.catalog.folders import json_of
 
 VLLM_METRICS = PodMetrics(
@@ -36,9 +35,6 @@ one, since it reads the same weights; and of the shortest contexts that are usua
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "tekken.json")
 _PROGRAM = "vllm"
-ARGUMENTS = "VLLM_ARGS"
-"""The variable of a model's `env` that holds further arguments for `vllm serve`: most of vLLM's settings have
-no variable of their own."""
 
 
 def _fits(folder: Path) -> Fit:
@@ -55,11 +51,8 @@ def _fits(folder: Path) -> Fit:
 
 def _missing(model: ModelSpec) -> Problem | None:
     """It belongs into an environment of its own: what it asks for excludes what we do."""
-    try:
-        shlex.split(dict(model.env).get(ARGUMENTS, ""))
-    except ValueError as error:
-        hint = f"write them as for a shell: --set env.{ARGUMENTS}='--max-model-len 4096'"
-        return Problem(f"env.{ARGUMENTS}", f"cannot be read: {error}", hint)
+    if (problem := arguments_problem(model)) is not None:
+        return problem
     if shutil.which(_PROGRAM) is not None:
         return None
     hint = (
@@ -80,7 +73,7 @@ def _command(launch: Launch) -> tuple[str, ...]:
         str(launch.port),
         "--served-model-name",
         launch.model.name,
-        *shlex.split(dict(launch.model.env).get(ARGUMENTS, "")),
+        *further_arguments(launch.model),
     )
 
 

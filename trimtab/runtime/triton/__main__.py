@@ -19,7 +19,7 @@ EXIT_TIMEOUT_S = 25  # for what is in flight when told to end; below the 30 s af
 
 def main(arguments: list[str]) -> int:
     """Returns only if there is no server to become."""
-    asked = _parsed(arguments)
+    asked, further = _parsed(arguments)
     server = find_server()
     if server is None:
         print(f"Error: there is no tritonserver here: {REMEDY}", file=sys.stderr)
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     sweep()
-    command = [str(server.program), *_options(asked, laid.backends)]
+    command = [str(server.program), *_options(asked, laid.backends), *further]
     os.execve(command[0], command, laid.environment)  # noqa: S606 -- no shell is wanted
 
 
@@ -49,13 +49,16 @@ def _options(asked: argparse.Namespace, backends: Path) -> list[str]:
     ]
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="trimtab.runtime.triton", description="Serve a model repository.")
+def _parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Ours, and those that are the server's."""
+    parser = argparse.ArgumentParser(
+        prog="trimtab.runtime.triton", description="Serve a model repository.", allow_abbrev=False
+    )
     parser.add_argument("--repository", type=Path, required=True, help="folder with a folder per model")
     parser.add_argument("--host", required=True)
     for port in ("--http-port", "--grpc-port", "--metrics-port"):
         parser.add_argument(port, type=int, required=True)
-    return parser.parse_args(arguments)
+    return parser.parse_known_args(arguments)
 
 
 if __name__ == "__main__":
