@@ -58,7 +58,7 @@ def test_the_files_tell(folder: Callable[..., Path], files: dict[str, str], runt
         ({"readme": ""}, "no folder in it has a `config.pbtxt`"),
         ({"MLmodel": "flavors:\n  spark:\n    data: x\n"}, "no flavour `python_function` (it has: spark)"),
         ({"MLmodel": "flavors: [\n"}, "none that can be read"),
-        ({"MLmodel": "x" * (2 << 20)}, "none that can be read"),
+        ({"MLmodel": "x: 1\n" * (4 << 20)}, "none that can be read"),
         ({"config_pbtxt": ""}, "name the folder above it"),
         ({"config_json": "{}"}, "names no `architectures`"),
         ({"config_json": LLAMA["config_json"]}, "no tokenizer"),

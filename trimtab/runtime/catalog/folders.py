@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 MLMODEL = "MLmodel"
-BYTES_MAX = 1 << 20  # of a file that only describes a model; a larger one is none
+BYTES_MAX = 16 << 20  # of a file that only describes a model: a signature of ten thousand columns is 1 MiB
 
 
 def text_of(path: Path) -> str | None:
