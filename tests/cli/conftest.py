@@ -216,6 +216,6 @@ def model(tmp_path: Path) -> Path:
     """What the commands take for a saved model: they look at names, not into files."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "MLmodel").write_text("flavors: {python_function: {}}\n")
     (folder / "weights").write_bytes(b"\0" * 100)
     return folder

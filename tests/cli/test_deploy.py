@@ -187,10 +187,80 @@ def test_errors_of_the_server_keep_their_class_words_and_hint(
     assert f"hint: {error.hint}" in done.stderr
 
 
-def test_a_folder_without_a_model_is_named(run: Run, control: Any, tmp_path: Path) -> None:
-    done = run("deploy", str(tmp_path), "--name", "iris")
+def test_a_folder_without_a_model_is_named(run: Run, control: Any, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run("deploy", str(tmp_path / "empty"), "--name", "iris")
     assert done.exit_code == 2
-    assert "MLmodel" in done.stderr
+    assert "no runtime can serve it: mlflow: there is no file `MLmodel`" in done.stderr
+    assert not [path for path in (home / "models").iterdir() if path.is_dir()]
+
+
+def test_the_runtime_is_picked_from_the_files_and_told(
+    run: Run, control: Any, model: Path, tmp_path: Path
+) -> None:
+    done = run("deploy", str(model), "--name", "iris")
+    assert done.exit_code == 0
+    assert "mlflow: its `MLmodel` has the flavour `python_function`" in done.stderr
+    repository = tmp_path / "repository"
+    (repository / "double").mkdir(parents=True)
+    (repository / "double" / "config.pbtxt").touch()
+    assert run("deploy", str(repository), "--name", "iris").exit_code == 0
+    assert control.endpoint("iris").spec.models[0].runtime == "triton"
+
+
+def test_a_runtime_that_does_not_fit_is_refused_with_those_that_do(
+    run: Run, control: Any, model: Path
+) -> None:
+    for asked, says in (("triton", "`triton` cannot serve it"), ("trition", "`trition` is not a runtime")):
+        done = run("deploy", str(model), "--name", "iris", "--runtime", asked)
+        assert done.exit_code == 2
+        assert says in done.stderr
+        assert "fits: mlflow: its `MLmodel` has the flavour `python_function`" in done.stderr
+
+
+def test_a_server_of_ones_own_stays_until_another_runtime_is_asked_for(
+    run: Run, control: Any, model: Path
+) -> None:
+    own = ("--command", "python3 'my server.py' --port {port}", "--protocols", "invocations,openai")
+    assert run("deploy", str(model), "--name", "iris", *own).exit_code == 0
+    first = control.endpoint("iris").spec.models[0]
+    assert (first.runtime, list(first.custom.command)) == (
+        "custom",
+        ["python3", "my server.py", "--port", "{port}"],
+    )
+    assert list(first.custom.protocols) == ["invocations", "openai"]
+    assert run("deploy", str(model), "--name", "iris", "--ready-path", "/up").exit_code == 0
+    second = control.endpoint("iris").spec.models[0]
+    assert (second.custom.ready_path, second.custom.command) == ("/up", first.custom.command)
+    assert run("deploy", str(model), "--name", "iris", "--runtime", "mlflow").exit_code == 0
+    third = control.endpoint("iris").spec.models[0]
+    assert (third.runtime, third.HasField("custom")) == ("mlflow", False)
+
+
+def test_a_server_of_ones_own_as_yaml(run: Run, control: Any, model: Path, tmp_path: Path) -> None:
+    text = f"""
+name: own
+models:
+- uri: {model}
+  custom:
+    command: [./serve, --port, "{{port}}", --threads, 8]
+    protocols: [openai]
+"""
+    assert run("apply", "-f", "-", stdin=text).exit_code == 0
+    found = control.endpoint("own").spec.models[0]
+    assert (found.runtime, list(found.custom.protocols)) == ("custom", ["openai"])
+    assert list(found.custom.command) == ["./serve", "--port", "{port}", "--threads", "8"]
+    done = run("apply", "-f", "-", stdin=text.replace("[openai]", "openai"))
+    assert (done.exit_code, "models[0].custom.protocols: is not a list" in done.stderr) == (2, True)
+
+
+def test_a_command_that_cannot_be_read_and_one_beside_another_runtime(
+    run: Run, control: Any, model: Path
+) -> None:
+    done = run("deploy", str(model), "--name", "iris", "--command", "serve 'it")
+    assert (done.exit_code, "custom.command: `serve 'it` cannot be read" in done.stderr) == (2, True)
+    done = run("deploy", str(model), "--name", "iris", "--runtime", "mlflow", "--command", "./serve")
+    assert (done.exit_code, "is not for `mlflow`" in done.stderr) == (2, True)
 
 
 def test_rollback_waits_for_the_older_revision(run: Run, control: Any, model: Path) -> None:

@@ -17,6 +17,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.revision import revision_hash
 from trimtab.core.spec import (
     ConcurrencyRange,
+    Custom,
     EndpointSpec,
     ModelSpec,
     Resources,
@@ -52,6 +53,13 @@ MODELS = st.builds(
         memory_bytes=st.integers(0, MEMORY_BYTES_MAX),
     ),
     concurrency=st.builds(ConcurrencyRange, min=INT32, max=INT32),
+    custom=st.builds(
+        Custom,
+        command=st.lists(TEXT, max_size=3).map(tuple),
+        image=TEXT,
+        protocols=st.lists(TEXT, min_size=1, max_size=2).map(tuple),
+        ready_path=TEXT,
+    ),
     env=st.dictionaries(TEXT, TEXT, max_size=4).map(lambda env: tuple(sorted(env.items()))),
     start_timeout_s=SECONDS,
 )

@@ -104,12 +104,12 @@ def test_a_long_path_gets_a_socket_elsewhere(tmp_path: Path) -> None:
     assert Home(tmp_path / "x").control_socket == tmp_path / "x" / "run" / "control.sock"
 
 
-def test_a_model_is_there_once_its_description_is(tmp_path: Path) -> None:
+def test_a_model_is_there_once_its_files_are(tmp_path: Path) -> None:
     home = Home.open(tmp_path)
     assert not home.has_model("sha256:00")
     folder = home.model_folder("sha256:00")
     assert folder == home.models / "sha256-00"
     folder.mkdir()
     assert not home.has_model("sha256:00")
-    (folder / "MLmodel").write_text("")
+    (folder / "config.json").write_text("")
     assert home.has_model("sha256:00")

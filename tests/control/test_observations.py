@@ -89,13 +89,24 @@ def test_signals_that_nobody_takes_are_bounded() -> None:
 
 def test_a_pod_is_seen_by_all_envoys_and_only_while_fresh() -> None:
     found = Observations()
-    pod = POD.address
-    found.add((), tuple(EndpointSignal(KEY, envoy, pod, at, n) for envoy, at, n in
+    found.add((), tuple(EndpointSignal(KEY, envoy, POD.address, at, n) for envoy, at, n in
                         [("a", 98.0, 9), ("a", 99.0, 2), ("b", 100.0, 3)]), ())  # fmt: skip
-    assert found.in_flight(pod, 100.0) == (99.0, 5)
-    assert found.in_flight(pod, 99.0 + FRESH_S + 0.5) == (100.0, 3)
-    assert found.in_flight(pod, 100.0 + FRESH_S + 0.1) is None
-    assert found.in_flight("127.0.0.1:1", 100.0) is None
+    assert found.in_flight(POD, 100.0) == (99.0, 5)
+    assert found.in_flight(POD, 99.0 + FRESH_S + 0.5) == (100.0, 3)
+    assert found.in_flight(POD, 100.0 + FRESH_S + 0.1) is None
+    assert found.in_flight(replace(POD, port=1), 100.0) is None
+
+
+def test_a_pod_with_a_port_for_grpc_is_seen_whole_or_not_at_all() -> None:
+    both = replace(POD, grpc_port=8001)
+    found = Observations()
+    found.add((), (EndpointSignal(KEY, "a", both.address, 100.0, 0),), ())
+    assert found.in_flight(both, 100.0) is None, "nobody has told of gRPC"
+    found.add((), (EndpointSignal(KEY, "a", both.addresses[1], 99.0, 2),), ())
+    assert found.in_flight(both, 100.0) == (99.0, 2)
+    assert found.by_address(both, 100.0) == (0, 2)
+    found.keep_only(set(), (both,))
+    assert found.in_flight(both, 100.0) == (99.0, 2)
 
 
 def test_cores_used_between_two_looks_far_enough_apart() -> None:
@@ -117,9 +128,9 @@ def test_what_is_gone_is_forgotten() -> None:
     found.keep_only({KEY}, (POD,))
     assert found.load(other, 100.0) == LoadNow()
     assert found.load(KEY, 100.0).requests_per_s == 5.0
-    assert found.in_flight(POD.address, 100.0) == (100.0, 1)
+    assert found.in_flight(POD, 100.0) == (100.0, 1)
     found.keep_only({KEY}, ())
-    assert found.in_flight(POD.address, 100.0) is None
+    assert found.in_flight(POD, 100.0) is None
     assert found.cpu_cores(replace(POD, cpu_seconds=9.0), 100.0) is None
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey, revision_hash
-from trimtab.core.spec import ConcurrencyRange, ModelSpec, Resources, Source
+from trimtab.core.spec import ConcurrencyRange, Custom, ModelSpec, Resources, Source
 
 IRIS = ModelSpec(name="iris", source=Source(uri="models:/iris/1", digest="sha256:aa"))
 
@@ -38,6 +38,7 @@ def test_what_needs_no_new_pod_keeps_the_hash(changed: dict[str, object]) -> Non
         {"resources": Resources(memory_bytes=1 << 30)},
         {"env": (("A", "1"),)},
         {"start_timeout_s": 10.0},
+        {"custom": Custom(command=("./serve",))},
     ],
 )
 def test_what_runs_changes_the_hash(changed: dict[str, object]) -> None:
@@ -53,6 +54,7 @@ def test_every_field_of_a_model_was_weighed() -> None:
         "resources",
         "concurrency",
         "env",
+        "custom",
         "start_timeout_s",
     }
 

@@ -13,6 +13,7 @@ from trimtab.core.spec import (
     CONCURRENCY_MAX,
     PODS_MAX,
     ConcurrencyRange,
+    Custom,
     EndpointSpec,
     ModelSpec,
     Resources,
@@ -94,6 +95,35 @@ def test_problems_of_an_endpoint(changed: dict[str, object], where: str) -> None
     spec = replace(SPEC, **changed)  # type: ignore[arg-type]
     assert wheres(spec) == [where]
     assert all(problem.hint for problem in spec_problems(spec, RUNTIMES))
+
+
+SERVER = Custom(command=("./serve",))
+
+
+@pytest.mark.parametrize(
+    ("custom", "where"),
+    [
+        (Custom(), "models[0].custom"),
+        (replace(SERVER, image="registry/iris:1"), "models[0].custom"),
+        (replace(SERVER, command=("a\0b",)), "models[0].custom.command"),
+        (replace(SERVER, protocols=()), "models[0].custom.protocols"),
+        (replace(SERVER, protocols=("invocation",)), "models[0].custom.protocols"),
+        (replace(SERVER, protocols=("open-inference-grpc",)), "models[0].custom.protocols"),
+        (replace(SERVER, ready_path="ready"), "models[0].custom.ready_path"),
+        (replace(SERVER, ready_path="/re ady"), "models[0].custom.ready_path"),
+    ],
+)
+def test_problems_of_a_server_of_ones_own(custom: Custom, where: str) -> None:
+    spec = replace(SPEC, models=(replace(MODEL, runtime="custom", custom=custom),))
+    problems = spec_problems(spec, RUNTIMES | {"custom"})
+    assert [problem.where for problem in problems] == [where]
+    assert all(problem.hint for problem in problems)
+
+
+def test_a_server_of_ones_own_is_for_its_runtime_alone() -> None:
+    own = replace(SPEC, models=(replace(MODEL, runtime="custom", custom=SERVER),))
+    assert spec_problems(own, RUNTIMES | {"custom"}) == ()
+    assert wheres(replace(SPEC, models=(replace(MODEL, custom=SERVER),))) == ["models[0].custom"]
 
 
 def test_no_model_and_several_models_are_refused_by_name() -> None:

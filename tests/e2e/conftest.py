@@ -217,6 +217,17 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     made.sweep()
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform that is up for all tests of a module."""
+    made = Platform(tmp_path_factory.mktemp("lasting") / "home", {"TRIMTAB_DOWN_WINDOW_S": "15"})
+    try:
+        made.up()
+        yield made
+    finally:
+        made.sweep()
+
+
 def until(look: Callable[[], Seen], *, what: str) -> Seen:
     """Look until the answer is true; it must come within DEADLINE_S."""
     deadline_s = time.monotonic() + DEADLINE_S

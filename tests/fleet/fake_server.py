@@ -33,6 +33,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for number in range(200_000):
                 sys.stdout.write(f"line {number} {'x' * 90}\n")
             sys.stdout.flush()
+        if self.path == "/lose-worker":
+            self.server.lost = subprocess.Popen(["true"])  # nobody asks after it
         if self.path == "/deaf":
             self.server.socket.close()
         if self.path == "/env":

@@ -220,6 +220,55 @@ async def test_a_server_that_cannot_be_started_leaves_nothing(new_fleet, revisio
     assert list((home / "pods").iterdir()) == []
 
 
+async def test_ports_for_grpc_and_metrics_are_its_own_and_known_to_whoever_adopts_it(
+    new_fleet, revision, pod_in, runtimes
+):
+    launches = []
+
+    def command(launch):
+        launches.append(launch)
+        return fake(launch)
+
+    fake = runtimes["fake"].command
+    runtimes["fake"] = replace(runtimes["fake"], command=command, grpc_port=True, metrics_port=True)
+    fleet = await new_fleet()
+    pods = [await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY) for _ in range(2)]
+    assert len({port for pod in pods for port in (pod.port, pod.grpc_port, pod.metrics_port)} - {0}) == 6
+    assert [(launch.grpc_port, launch.metrics_port) for launch in launches] == [
+        (pod.grpc_port, pod.metrics_port) for pod in pods
+    ]
+    await fleet.close()
+    adopted = (await new_fleet()).pods()
+    assert [pod.addresses for pod in adopted] == [pod.addresses for pod in pods]
+    assert [pod.metrics_address for pod in adopted] == [pod.metrics_address for pod in pods]
+
+
+@pytest.mark.parametrize("loses", [True, False])
+async def test_a_server_that_lost_a_worker_is_ended_if_it_starts_no_other(
+    new_fleet, revision, pod_in, runtimes, until, monkeypatch, loses
+):
+    monkeypatch.setattr("trimtab.fleet.life.LISTEN_EACH_S", 0.2)
+    runtimes["fake"] = replace(runtimes["fake"], loses_workers=loses)
+    fleet = await new_fleet()
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    await get(pod, "/lose-worker")
+    if loses:
+        pod = await pod_in(fleet, pod.id, PodPhase.FAILED)
+        assert "lost its worker process" in pod.cause
+    else:
+        live = fleet._pods[pod.id]
+        looked = live._listen_at_s
+        await until(lambda: live._listen_at_s > looked + 1.0)
+        assert live.phase is PodPhase.READY
+
+
+async def test_a_server_of_ones_own_runs_where_its_files_are(new_fleet, revision, pod_in, runtimes, models):
+    runtimes["fake"] = replace(runtimes["fake"], runs_in_model_folder=True)
+    fleet = await new_fleet()
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    assert psutil.Process(pod.process_id).cwd() == str(next(models.iterdir()))
+
+
 async def test_a_stranger_on_the_port_is_not_taken_for_the_pod(new_fleet, revision, pod_in, until):
     """Two fleets may draw the same port; who answers there first must not pass for the other's pod."""
     fleet = await new_fleet()

@@ -44,6 +44,16 @@ def test_the_error_in_a_log_is_found_though_more_was_said():
     assert error_line(["KeyError"]) == "KeyError"
     assert error_line(["all is well", "  bye ", ""]) == "bye"
     assert error_line([]) == ""
+
+
+def test_tritons_own_words_are_its_last_logged_error() -> None:
+    log = r"""
+E1128 15:03:51.098000 1105 server.cc:241] "CudaDriverHelper has not been initialized."
+E1128 15:03:51.101363 1105 lifecycle.cc:642] "failed to load 'm' version 1: Internal: NameError: x\n\nAt:\n"
+I1128 15:03:51.104890 1105 server.cc:345] "Timeout 25: Found 0 live models"
+error: creating server: Internal - failed to load all models
+"""
+    assert error_line(log.splitlines()) == "failed to load 'm' version 1: Internal: NameError: x"
     assert len(error_line(["E" * 10_000])) == QUOTE_LENGTH_MAX
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,27 @@ def test_a_run_without_that_model_names_the_server(registry: Any, models: Path) 
     assert not [path for path in models.iterdir() if path.is_dir()]
 
 
-def test_files_that_are_no_model_are_not_kept(tmp_path: Path, models: Path) -> None:
+def test_files_that_are_no_model_are_not_kept(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(folder: Path) -> None:
+        seen.append(folder)
+        raise InvalidInput("will not do")
+
+    seen: list[Path] = []
     source = local(tmp_path / "m")
-    (tmp_path / "m" / "MLmodel").unlink()  # between resolve and download
-    with pytest.raises(InvalidInput, match="MLmodel"):
-        download(source, models)
-    assert not [path for path in models.iterdir() if path.is_dir()]
+    for one in (source, replace(source, asked="https://server")):  # a server's are only known once copied
+        monkeypatch.setattr("trimtab.source.fetch._copy", lambda _, folder: made(folder / "model"))
+        with pytest.raises(InvalidInput, match="will not do"):
+            download(one, models, check=check)
+    assert seen[0] == tmp_path / "m"
+    assert seen[1].is_relative_to(models)
+    assert not models.exists() or not [path for path in models.iterdir() if path.is_dir()]
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def test_progress_tells_of_bytes(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

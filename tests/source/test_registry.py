@@ -85,9 +85,10 @@ def test_what_is_not_a_uri_is_refused_with_the_forms(registry: Any, uri: str) ->
     assert "models:/" in caught.value.hint or "runs:/" in caught.value.hint
 
 
-def test_a_path_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="MLmodel"):
-        resolve(str(tmp_path))
+def test_a_path_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.pkl").touch()
+    with pytest.raises(InvalidInput, match="is not a folder"):
+        resolve(str(tmp_path / "model.pkl"))
     with pytest.raises(NotFound):
         resolve(str(tmp_path / "nosuch"))
 

@@ -52,10 +52,16 @@ def endpoint() -> Callable[..., EndpointView]:
         draining: tuple[int, ...] = (),
         number: int = 1,
         timeout_s: float = 30.0,
+        grpc_port: int = 0,
+        grpc: int = 0,
     ) -> EndpointView:
         key = RevisionKey(EndpointName.parse(name), number)
-        backends = tuple(Backend("127.0.0.1", port, draining=port in draining) for port in ports)
-        revision = RevisionView(key, frozenset(protocols), target, queue_max, backends)
+        backends = tuple(
+            Backend("127.0.0.1", port, draining=port in draining, grpc_port=grpc_port) for port in ports
+        )
+        revision = RevisionView(
+            key, frozenset(protocols), target, queue_max, backends, grpc_concurrency=grpc
+        )
         return EndpointView(key.endpoint, (revision,), (Share(key, 100),), timeout_s)
 
     return make

@@ -134,3 +134,30 @@ async def test_beyond_the_queue_the_caller_may_try_again(
     codes = await asyncio.gather(held, *others)
     assert codes.count(grpc.StatusCode.OK) == 2
     assert codes.count(grpc.StatusCode.UNAVAILABLE) == 2
+
+
+async def test_rest_and_grpc_reach_one_pod_on_its_two_ports_each_with_its_part_of_the_limit(
+    gate: Any, model: Model, pods: Any, http: Any, endpoint: Any, channel: Any, eventually: Any
+) -> None:
+    [rest] = await pods(1)
+    both = (Protocol.OPEN_INFERENCE_REST, Protocol.OPEN_INFERENCE_GRPC)
+    await gate.publish(
+        endpoint("iris", (rest.port,), protocols=both, target=4, queue_max=20, grpc_port=model.port, grpc=1)
+    )
+    model.open.clear()
+    rest.open.clear()
+    url = f"{gate.url}/serving-endpoints/iris/v2/models/m/infer"
+
+    async def ask() -> int:
+        async with http.post(url, json={}) as answer:
+            return int(answer.status)
+
+    call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    calls = [asyncio.ensure_future(call(b"x")) for _ in range(6)]
+    asked = [asyncio.ensure_future(ask()) for _ in range(6)]
+    await eventually(lambda: (rest.in_flight, model.in_flight) == (3, 1), "both have their part")
+    model.open.set()
+    rest.open.set()
+    assert await asyncio.gather(*calls) == [b"x"] * 6
+    assert await asyncio.gather(*asked) == [200] * 6
+    assert (rest.in_flight_max, model.in_flight_max) == (3, 1)

@@ -13,6 +13,7 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
+from yarl import URL
 
 from trimtab.core.protocol import Protocol
 from trimtab.xds.world import ApiKey
@@ -129,6 +130,48 @@ async def test_an_allow_list_for_each_protocol(gate: Any, pods: Any, endpoint: A
     for path in refused:
         async with http.post(f"{gate.url}/serving-endpoints/llm{path}") as answer:
             assert answer.status == 404, path
+    statistics = ["/v2/models/stats", "/v2/models/%73tats", "/v2/./models//stats", "/v2/models/m/stats"]
+    for path in statistics:  # of Triton: a model's name to the pattern, and to nobody else
+        for url, host in ((f"/serving-endpoints/llm{path}", ""), (path, "llm.localhost")):
+            async with http.get(
+                URL(gate.url + url, encoded=True), headers={"host": host} if host else {}
+            ) as answer:
+                assert answer.status == 404, url
+
+
+async def test_openais_clients_name_their_endpoint_in_the_body(
+    gate: Any, pods: Any, endpoint: Any, http: Any
+) -> None:
+    llm, other, iris = await pods(3)
+    openai = (Protocol.OPENAI,)
+    await gate.publish(
+        endpoint("llm", (llm.port,), protocols=openai),
+        endpoint("llm.team-a", (other.port,), protocols=openai),
+        endpoint("iris", (iris.port,)),
+    )
+
+    async def ask(call: str, model: Any, **more: Any) -> tuple[int, Any]:
+        body = {"messages": ["x" * more.pop("size", 1)], "model": model}
+        async with http.post(f"{gate.url}/serving-endpoints/{call}", json=body, **more) as answer:
+            return answer.status, await answer.json()
+
+    for call in ("chat/completions", "completions", "embeddings"):
+        for model, pod in (("llm", llm), ("llm.default", llm), ("llm.team-a", other)):
+            status, said = await ask(call, model, size=100_000)
+            assert (status, said.get("port"), said.get("path")) == (200, pod.port, f"/v1/{call}"), said
+            assert said["bytes"] > 100_000, "whole"
+    for model in ("iris", "nobody", "llm.team", ["llm"], None):
+        status, said = await ask("chat/completions", model)
+        assert (status, said["error_code"]) == (404, "ENDPOINT_NOT_FOUND"), said
+    assert "nobody" in (await ask("chat/completions", "nobody"))[1]["message"]
+    for body in (b"{", b"[]", b"", b"\xff" * 100):
+        url = f"{gate.url}/serving-endpoints/chat/completions"
+        async with http.post(url, data=body, headers=JSON) as answer:
+            assert answer.status == 404
+    status, said = await ask("chat/completions", "llm", headers={"content-type": "application/json; charset=utf-8"})
+    assert (status, said["port"]) == (200, llm.port)
+    async with http.get(f"{gate.url}/serving-endpoints/chat/completions") as answer:
+        assert answer.status == 404
 
 
 async def test_shares_of_two_revisions(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:

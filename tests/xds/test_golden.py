@@ -78,11 +78,13 @@ def _revision(name: EndpointName, given: dict[str, Any]) -> RevisionView:
         target_concurrency=given["target_concurrency"],
         queue_max=given["queue_max"],
         backends=tuple(_backend(pod) for pod in given["pods"]),
+        grpc_concurrency=given.get("grpc_concurrency", 0),
     )
 
 
 def _backend(text: str) -> Backend:
-    """`10.0.0.1:9000`, or `10.0.0.1:9000 draining`."""
+    """`10.0.0.1:9000`, `10.0.0.1:9000 draining`, or `10.0.0.1:9000 grpc=9001`."""
     address, _, word = text.partition(" ")
     host, _, port = address.rpartition(":")
-    return Backend(host, int(port), draining=word == "draining")
+    grpc_port = int(word.removeprefix("grpc=")) if word.startswith("grpc=") else 0
+    return Backend(host, int(port), draining=word == "draining", grpc_port=grpc_port)

@@ -12,12 +12,22 @@ import click
 
 from trimtab.cli.client import Control, connected, name_of, ref_of
 from trimtab.cli.manifest import Manifest, read_manifests
-from trimtab.cli.options import asker, home_option, json_option, namespace_option, parse_range, wait_options
+from trimtab.cli.options import (
+    asker,
+    home_option,
+    json_option,
+    namespace_option,
+    parse_range,
+    runtime_options,
+    runtime_settings,
+    wait_options,
+)
 from trimtab.cli.output import say, show, show_json
 from trimtab.cli.progress import Stages
 from trimtab.cli.rollout import curl_line, wait_until_served
 from trimtab.cli.settings import apply_settings
 from trimtab.cli.words import megabytes
+from trimtab.control.picking import Pick, pick_runtime
 from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import InvalidInput, NotFound, Problem, TrimtabError
 from trimtab.core.names import EndpointName
@@ -25,6 +35,7 @@ from trimtab.core.spec import Source
 from trimtab.source import cache, download, resolve
 from trimtab.v1 import control_pb2 as pb
 
+CUSTOM = "custom"
 DELETE_WAIT_S = 360.0  # longer than the longest default request that a pod may have to finish
 
 
@@ -35,6 +46,7 @@ class Asked:
     name: EndpointName
     spec: pb.Spec
     existing: pb.Endpoint | None
+    runtime_said: bool = True  # else what the spec has is what served until now
 
 
 @click.command()
@@ -47,7 +59,7 @@ class Asked:
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting, e.g. max_pods=4."
 )
-@click.option("--runtime", metavar="NAME", help="What runs the model.  [default: mlflow]")
+@runtime_options
 @wait_options
 @home_option
 @json_option
@@ -59,6 +71,10 @@ def deploy(
     concurrency: str | None,
     settings: tuple[str, ...],
     runtime: str | None,
+    command: str | None,
+    image: str | None,
+    protocols: str | None,
+    ready_path: str | None,
     wait: bool,
     timeout_s: float | None,
     home: Path,
@@ -67,16 +83,18 @@ def deploy(
     """Serve the model at MODEL_URI as an endpoint, or update the endpoint that has that name.
 
     MODEL_URI is whatever MLflow takes: models:/NAME/VERSION, models:/NAME@ALIAS, runs:/…, a path,
-    s3://…; it is resolved here, and its files are copied once. What is not said stays as it was.
+    s3://…; it is resolved here, and its files are copied once. They tell which runtime serves it: an
+    MLflow model, a Triton model repository, or a language model's folder. What is not said stays as it was.
     """
     named = EndpointName.parse(name, namespace)
     wanted_range = None if concurrency is None else parse_range(concurrency)
-    changes = [*settings, *([f"runtime={runtime}"] if runtime else [])]
+    changes = [*settings, *runtime_settings(runtime, command, image, protocols, ready_path)]
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
         spec = _changed(existing, named, model_uri, wanted_range, changes)
         check_spec(named, spec)  # before anything is copied
-        served = _serve(control, home, [Asked(named, spec, existing)], wait, timeout_s)
+        said = any(change.startswith("runtime=") for change in changes)
+        served = _serve(control, home, [Asked(named, spec, existing, runtime_said=said)], wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=True)
 
 
@@ -207,8 +225,11 @@ def _serve(
 def _record(control: Control, asked: Asked, models: Path, stages: Stages) -> pb.Endpoint:
     took_s = {"resolve": 0.0, "download": 0.0}
     for model in asked.spec.models:
-        source = _copied(model.uri, models, stages, took_s)
+        source, runtime = _copied(model, asked.runtime_said, models, stages, took_s)
         model.source.CopyFrom(_to_proto(source))
+        model.runtime = runtime
+        if runtime != CUSTOM:
+            model.ClearField("custom")
     request = pb.ApplyEndpointRequest(
         ref=ref_of(asked.name), spec=asked.spec, by=asker(), client_stages_s=took_s
     )
@@ -216,20 +237,31 @@ def _record(control: Control, asked: Asked, models: Path, stages: Stages) -> pb.
     return recorded
 
 
-def _copied(uri: str, models: Path, stages: Stages, took_s: dict[str, float]) -> Source:
+def _copied(
+    model: pb.Model, runtime_said: bool, models: Path, stages: Stages, took_s: dict[str, float]
+) -> tuple[Source, str]:
+    """Where the model's files lie from now on, and the runtime that they need."""
+    picks: list[Pick] = []
+    given = model.runtime or (CUSTOM if model.HasField("custom") else "")
+    asked, before = (given, "") if runtime_said else ("", given)
+
+    def pick(folder: Path) -> None:
+        picks.append(pick_runtime(folder, model.uri, asked, before))
+
     began_s = time.monotonic()
-    stages.begin("resolve", uri)
-    source = resolve(uri)
+    stages.begin("resolve", model.uri)
+    source = resolve(model.uri)
     resolved_s = time.monotonic()
     stages.done("resolve", resolved_s - began_s, f"{source.resolved_uri} (asked: {source.asked})")
     stages.begin("download")
-    source = download(source, models, progress=lambda copied: stages.detail(megabytes(copied)))
+    source = download(source, models, lambda copied: stages.detail(megabytes(copied)), pick)
     downloaded_s = time.monotonic()
     size = megabytes(cache.size_of(cache.folder_of(models, source.digest)))
     stages.done("download", downloaded_s - resolved_s, f"{size}, {source.digest[:19]}…")
     took_s["resolve"] += resolved_s - began_s
     took_s["download"] += downloaded_s - resolved_s
-    return source
+    stages.say(f"{'runtime':<20}{picks[0].runtime}: {picks[0].why}")
+    return source, picks[0].runtime
 
 
 def _to_proto(source: Source) -> pb.Source:

@@ -24,6 +24,7 @@ from trimtab.cli.output import painted, show, show_json
 from trimtab.cli.render import known
 from trimtab.cli.sweep import marked, running_control_plane
 from trimtab.cli.words import megabytes
+from trimtab.control.picking import servers
 from trimtab.core.errors import TrimtabError
 from trimtab.source.cache import INCOMING, size_of
 from trimtab.source.lazy import store_is_absent, without_secrets
@@ -54,7 +55,7 @@ class Check:
 def doctor(home: Path, as_json: bool) -> None:
     """Check the machine, the platform and every endpoint. Exit status 1 if something fails."""
     checks = []
-    for look in (_program, _machine, _home, _tracking, _platform):
+    for look in (_program, _servers, _machine, _home, _tracking, _platform):
         for check in look(home):
             checks.append(check)
             if not as_json:
@@ -88,6 +89,13 @@ def _program(_home: Path) -> Iterator[Check]:
         yield Check("envoy", OK, f"{found}, {build[1] if len(build) > 1 else run.stdout.strip()}")
     except (OSError, subprocess.SubprocessError) as error:
         yield Check("envoy", FAIL, f"{found} does not run: {error}", hint)
+
+
+def _servers(_home: Path) -> Iterator[Check]:
+    """Nobody needs those that no model of theirs needs."""
+    for name, problem in servers().items():
+        found = "its server is on this PATH" if problem is None else "its server is not on this PATH"
+        yield Check(name, OK, found, "" if problem is None else f"if you need it: {problem.hint}")
 
 
 def _machine(home: Path) -> Iterator[Check]:

@@ -20,6 +20,7 @@ from trimtab.v1 import control_pb2 as pb
 API_VERSION = "serving.trimtab.dev/v1alpha1"
 KIND = "ServingEndpoint"
 BYTES_MAX = 4 << 20
+NO_LIST = ("is not a list", "begin each entry with `- `")
 _OURS = frozenset({"source"})  # written by whoever resolves a model, never by hand
 _SPEC_KEYS = tuple(field.name for field in pb.Spec.DESCRIPTOR.fields)
 _FLAT_KEYS = ("name", "namespace", *_SPEC_KEYS)
@@ -181,7 +182,7 @@ def _value(
     document: _Document, path: str, field: FieldDescriptor, value: Any, problems: list[Problem]
 ) -> Any:
     if field.message_type is None:
-        return _as_text(value) if field.type == FieldDescriptor.TYPE_STRING else value
+        return _plain(document, path, field, value, problems)
     if field.message_type.GetOptions().map_entry:
         if isinstance(value, dict):
             return {str(key): _as_text(inner) for key, inner in value.items()}
@@ -190,9 +191,21 @@ def _value(
     if not field.is_repeated:
         return _nested(document, path, field, value, problems)
     if not isinstance(value, list):
-        problems.append(document.problem(path, "is not a list", "begin each entry with `- `"))
+        problems.append(document.problem(path, *NO_LIST))
         return []
     return [_nested(document, f"{path}[{i}]", field, inner, problems) for i, inner in enumerate(value)]
+
+
+def _plain(
+    document: _Document, path: str, field: FieldDescriptor, value: Any, problems: list[Problem]
+) -> Any:
+    is_text = field.type == FieldDescriptor.TYPE_STRING
+    if not field.is_repeated:
+        return _as_text(value) if is_text else value
+    if not isinstance(value, list):
+        problems.append(document.problem(path, *NO_LIST))
+        return []
+    return [_as_text(entry) if is_text else entry for entry in value]
 
 
 def _nested(

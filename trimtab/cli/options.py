@@ -61,6 +61,37 @@ def wait_options(command: Command) -> Command:
     return timeout(wait(command))
 
 
+def runtime_options(command: Command) -> Command:
+    """`--runtime`, and what a server of one's own needs; together they are settings: `runtime_settings`."""
+    for name, metavar, text in (
+        ("--ready-path", "PATH", "Where it answers 200 once requests can come.  [default: by its protocol]"),
+        ("--protocols", "NAMES", "What it speaks, with commas between.  [default: invocations]"),
+        ("--image", "IMAGE", "An image instead of a command; not on a machine without containers."),
+        ("--command", "COMMAND", "What starts your own server; {port} is its port, and so is $PORT."),
+        (
+            "--runtime",
+            "NAME",
+            "What serves it: mlflow, triton, vllm or custom.  [default: by the model's files]",
+        ),
+    ):
+        command = click.option(name, metavar=metavar, help=text)(command)
+    return command
+
+
+def runtime_settings(
+    runtime: str | None,
+    command: str | None,
+    image: str | None,
+    protocols: str | None,
+    ready_path: str | None,
+) -> list[str]:
+    """The options of `runtime_options` as `--set` takes them. A command or an image means `custom`."""
+    told = {"command": command, "image": image, "protocols": protocols, "ready_path": ready_path}
+    found = [f"custom.{key}={value}" for key, value in told.items() if value is not None]
+    runtime = runtime or ("custom" if command or image else None)
+    return [*([f"runtime={runtime}"] if runtime else []), *found]
+
+
 def parse_range(text: str) -> tuple[int, int]:
     """`4..256` as (4, 256). Raises InvalidInput for what is empty, not two whole numbers, or reversed."""
     where = "--concurrency"

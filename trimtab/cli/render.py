@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from trimtab.cli.client import name_of
@@ -103,6 +104,8 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
         concrete = f" = {source.resolved_uri}" if source.resolved_uri not in ("", model.uri) else ""
         asked = f"asked: {source.asked}, {when(source.resolved_at_s)}"
         yield f"model: {model.uri}{concrete}, {source.digest[:19]}…, {asked}"
+        own = f", by {shlex.join(model.custom.command)}" if model.custom.command else ""
+        yield f"runtime: {model.runtime}{own}"
         low, high = model.concurrency.min, model.concurrency.max
         ceiling = f", at most {spec.max_pods} pods" if spec.max_pods else ""
         yield f"range: {low}..{high} concurrent requests{ceiling}; {model.resources.cpu or 1} CPU a pod"

@@ -114,10 +114,11 @@ def curl_line(endpoint: pb.Endpoint, models: Path, api_keys: bool) -> str:
     """A command to paste that calls the endpoint, with the model's own input example if it is short."""
     digest = endpoint.spec.models[0].source.digest if endpoint.spec.models else ""
     body = _example(folder_of(models, digest)) if digest else EXAMPLE
-    parts = ["curl", endpoint.status.url, "-H", "content-type: application/json"]
-    if api_keys:
-        parts += ["-H", "authorization: Bearer YOUR-KEY"]
-    return shlex.join([*parts, "-d", body])
+    url = endpoint.status.url
+    key = ["-H", "authorization: Bearer YOUR-KEY"] if api_keys else []
+    if url.endswith(("/v1", "/v2")):  # what it takes, its model tells
+        return shlex.join(["curl", f"{url}/models" if url.endswith("/v1") else f"{url}/health/ready", *key])
+    return shlex.join(["curl", url, "-H", "content-type: application/json", *key, "-d", body])
 
 
 def _example(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Iterable
 
 from trimtab.core.errors import InvalidInput
@@ -49,6 +50,31 @@ def _seconds(key: str, value: str) -> float:
 
 def _set_runtime(spec: pb.Spec, value: str) -> None:
     spec.models[0].runtime = value
+    if value != "custom":  # what an earlier deploy said of a server of one's own is over with it
+        spec.models[0].ClearField("custom")
+
+
+def _set_command(spec: pb.Spec, value: str) -> None:
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        hint = "write it as for a shell: 'python3 server.py --port {port}'"
+        raise InvalidInput(f"`{value}` cannot be read: {error}", where="custom.command", hint=hint) from None
+    spec.models[0].custom.command[:] = words
+    spec.models[0].custom.image = ""
+
+
+def _set_image(spec: pb.Spec, value: str) -> None:
+    spec.models[0].custom.image = value
+    del spec.models[0].custom.command[:]
+
+
+def _set_protocols(spec: pb.Spec, value: str) -> None:
+    spec.models[0].custom.protocols[:] = [name.strip() for name in value.split(",")]
+
+
+def _set_ready_path(spec: pb.Spec, value: str) -> None:
+    spec.models[0].custom.ready_path = value
 
 
 def _set_cpu(spec: pb.Spec, value: str) -> None:
@@ -81,6 +107,10 @@ def _set_max_pods(spec: pb.Spec, value: str) -> None:
 
 _SETTERS: dict[str, Setter] = {
     "runtime": _set_runtime,
+    "custom.command": _set_command,
+    "custom.image": _set_image,
+    "custom.protocols": _set_protocols,
+    "custom.ready_path": _set_ready_path,
     "resources.cpu": _set_cpu,
     "resources.memory": _set_memory,
     "concurrency.min": _set_low,

@@ -15,6 +15,7 @@ from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import (
     ConcurrencyRange,
+    Custom,
     EndpointSpec,
     ModelSpec,
     Resources,
@@ -76,6 +77,7 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         concurrency=v1.Concurrency(min=model.concurrency.min, max=model.concurrency.max),
         env=dict(model.env),
         start_timeout_s=model.start_timeout_s,
+        custom=_custom_to_proto(model.custom),
         source=v1.Source(
             resolved_uri=source.resolved_uri,
             version=source.version,
@@ -119,14 +121,32 @@ def _model(where: str, message: v1.Model) -> ModelSpec:
             asked=source.asked,
             resolved_at_s=source.resolved_at_s,
         ),
-        runtime=message.runtime or ModelSpec.runtime,
+        runtime=message.runtime or ("custom" if message.HasField("custom") else ModelSpec.runtime),
         resources=Resources(
             cpu=parse_cpu(message.resources.cpu, f"{where}.resources.cpu"),
             memory_bytes=parse_bytes(message.resources.memory, f"{where}.resources.memory"),
         ),
         concurrency=_range(message.concurrency),
         env=tuple(sorted(message.env.items())),
+        custom=_custom(message.custom),
         start_timeout_s=message.start_timeout_s or ModelSpec.start_timeout_s,
+    )
+
+
+def _custom(message: v1.Custom) -> Custom:
+    return Custom(
+        command=tuple(message.command),
+        image=message.image,
+        protocols=tuple(message.protocols) or Custom.protocols,
+        ready_path=message.ready_path,
+    )
+
+
+def _custom_to_proto(custom: Custom) -> v1.Custom | None:
+    if custom == Custom():
+        return None
+    return v1.Custom(
+        command=custom.command, image=custom.image, protocols=custom.protocols, ready_path=custom.ready_path
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
+from trimtab.control.picking import missing_problems
 from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.store import Store
 from trimtab.control.words import describe_change
@@ -230,6 +231,7 @@ class Endpoints:
 
     def _check(self, name: EndpointName, spec: EndpointSpec) -> None:
         problems = list(spec_problems(spec, frozenset(RUNTIMES)))
+        problems += [] if problems else missing_problems(spec)
         for index, model in enumerate(spec.models):
             where, digest = f"models[{index}].source.digest", model.source.digest
             if not digest:

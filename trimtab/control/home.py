@@ -46,7 +46,9 @@ class Home:
         return self.models / digest.replace(":", "-")
 
     def has_model(self, digest: str) -> bool:
-        return (self.model_folder(digest) / "MLmodel").is_file()
+        """Whether the model's files are there: they come in one step, so one of them is all."""
+        folder = self.model_folder(digest)
+        return folder.is_dir() and any(folder.iterdir())
 
     def announce(self, started: Started) -> None:
         """Tell clients where the control plane is."""

@@ -91,10 +91,24 @@ class Observations:
             p99_s=p99_s,
         )
 
-    def in_flight(self, address: str, now_s: float) -> tuple[float, int] | None:
-        """(time of the oldest report, requests in flight at all Envoys) of a pod; None if not fresh."""
-        found = [s for (at, _), s in self._pods.items() if at == address and now_s - s.at_s <= FRESH_S]
-        return (min(s.at_s for s in found), sum(s.in_flight for s in found)) if found else None
+    def in_flight(self, pod: Pod, now_s: float) -> tuple[float, int] | None:
+        """(time of the oldest report, requests in flight at all Envoys) of a pod; None if not fresh.
+
+        A pod with a port for gRPC is known only once both are: a drain must not see half of it.
+        """
+        found = [self._at(address, now_s) for address in pod.addresses]
+        if not all(found):
+            return None
+        told = [signal for signals in found for signal in signals]
+        return min(s.at_s for s in told), sum(s.in_flight for s in told)
+
+    def by_address(self, pod: Pod, now_s: float) -> tuple[int, ...] | None:
+        """The same by each of its addresses; None if one of them is not fresh."""
+        found = [self._at(address, now_s) for address in pod.addresses]
+        return tuple(sum(s.in_flight for s in signals) for signals in found) if all(found) else None
+
+    def _at(self, address: str, now_s: float) -> list[EndpointSignal]:
+        return [s for (at, _), s in self._pods.items() if at == address and now_s - s.at_s <= FRESH_S]
 
     def cpu_cores(self, pod: Pod, now_s: float) -> float | None:
         """Cores that a pod used since it was last looked at, at least CPU_PERIOD_S ago; None is unknown."""
@@ -109,7 +123,8 @@ class Observations:
 
     def keep_only(self, revisions: set[RevisionKey], pods: tuple[Pod, ...]) -> None:
         """Forget what is gone."""
-        addresses, ids = {pod.address for pod in pods}, {pod.id for pod in pods}
+        addresses = {address for pod in pods for address in pod.addresses}
+        ids = {pod.id for pod in pods}
         for pod_id in self._cpu.keys() - ids:
             del self._cpu[pod_id]
         for key in self._revisions.keys() - revisions:

@@ -18,15 +18,18 @@ from trimtab.control.metrics import Metrics
 from trimtab.control.observations import LoadNow, Observations
 from trimtab.control.options import Started
 from trimtab.control.reconcile import LOG_TAIL_LINES, Reconciler
+from trimtab.control.records import EndpointRecord
 from trimtab.control.scrape import Scraper
 from trimtab.control.status import Seen, endpoint_message, state_of
 from trimtab.core.clock import Clock
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 from trimtab.core.pod import Pod
+from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
 from trimtab.fleet.protocol import Fleet
+from trimtab.runtime.catalog import runtime_of
 from trimtab.source.cache import prune
 from trimtab.v1 import control_pb2 as v1
 from trimtab.xds.server import AdsServer
@@ -35,6 +38,11 @@ log = logging.getLogger(__name__)
 
 DISK_LOW_BYTES = 1 << 30
 STATISTICS_STALE_S = 10.0
+URL_TAILS = {
+    Protocol.INVOCATIONS: "invocations",
+    Protocol.OPENAI: "v1",
+    Protocol.OPEN_INFERENCE_REST: "v2",
+}
 
 
 class Platform:
@@ -172,7 +180,7 @@ class Platform:
             capped_by=live.capped_by,
             retry_in_s=None if live.retry_at_s is None else max(0.0, live.retry_at_s - wall_s),
             warnings=tuple(w for w in (live.error, *self._nacks()) if w),
-            url=self._url(name),
+            url=self._url(record),
             answers=self._scraper.counts(serving),
         )
 
@@ -183,12 +191,15 @@ class Platform:
         return ()
 
     def _in_flight(self, pods: list[Pod], now_s: float) -> dict[str, int]:
-        found = {pod.id: self._observations.in_flight(pod.address, now_s) for pod in pods}
+        found = {pod.id: self._observations.in_flight(pod, now_s) for pod in pods}
         return {pod_id: seen[1] for pod_id, seen in found.items() if seen is not None}
 
-    def _url(self, name: EndpointName) -> str:
+    def _url(self, record: EndpointRecord) -> str:
+        """Where the endpoint answers; of a protocol with several calls, what they all begin with."""
+        name, spoken = record.name, runtime_of(record.spec.models[0]).protocols
         told = name.name if name.namespace == DEFAULT_NAMESPACE else str(name)
-        return f"http://{self._started.listen}/serving-endpoints/{told}/invocations"
+        tail = next(tail for protocol, tail in URL_TAILS.items() if protocol in spoken)
+        return f"http://{self._started.listen}/serving-endpoints/{told}/{tail}"
 
     def _envoys(self) -> list[v1.Envoy]:
         status = self._envoy.status()

@@ -24,6 +24,7 @@ from trimtab.control.publishing import Publisher
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import Scaling
+from trimtab.control.split import Splits
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError
 from trimtab.core.names import EndpointName
@@ -74,6 +75,7 @@ class Reconciler:
         self._clock = clock
         self._metrics = metrics
         self._publisher = Publisher(ads, gateway, clock, metrics)
+        self._splits = Splits(observations)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
@@ -324,14 +326,18 @@ class Reconciler:
     def _views(self) -> tuple[EndpointView, ...]:
         """The endpoints as Envoy should see them now: after what this look has started and stopped."""
         pods = self._scan()
-        return tuple(
-            view.endpoint_view(
-                record,
-                self._endpoints.revisions(record.name),
-                _by_revision(pods.get(record.name, ())),
-                self._live[record.name].drains,
-            )
-            for record in self._endpoints.all()
+        return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
+
+    def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
+        by_revision = _by_revision(pods)
+
+        def grpc_part(key: RevisionKey, target: int) -> int:
+            alive = by_revision.get(key.number, ())
+            return self._splits.part(key, target, alive, self._clock.now_s())
+
+        drains = self._live[record.name].drains
+        return view.endpoint_view(
+            record, self._endpoints.revisions(record.name), by_revision, drains, grpc_part
         )
 
     def _forget_gone(self) -> None:
@@ -344,7 +350,9 @@ class Reconciler:
             for record in records
             for number in (record.serving_revision, record.wanted_revision)
         }
-        self._observations.keep_only(keys | {pod.revision for pod in pods}, pods)
+        keys |= {pod.revision for pod in pods}
+        self._observations.keep_only(keys, pods)
+        self._splits.keep_only(keys)
 
     def _forget(self, name: EndpointName) -> None:
         """At once when an endpoint has gone: the next one of its name begins anew."""

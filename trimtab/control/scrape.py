@@ -162,7 +162,8 @@ class Scraper:
                 self.take_gpus(name, await self._page(session, name))
             else:
                 runtime = self._runtimes.get(pod.runtime)
-                url = f"http://{pod.address}{runtime.metrics_path}" if runtime else ""
+                path = runtime.metrics_path if runtime else ""
+                url = f"http://{pod.metrics_address}{path}" if path else ""
                 self.take([(pod, await self._page(session, url) if url else None)])
         except Exception:
             log.exception("reading the metrics of %s", name)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from trimtab.control.draining import Drain
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
+from trimtab.control.split import even
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.runtime.catalog import IN_FLIGHT_MAX, RUNTIMES
+from trimtab.runtime.catalog import IN_FLIGHT_MAX, runtime_of
 from trimtab.xds.world import Backend, EndpointView, RevisionView, Share
 
 QUEUE_MIN = 1_000  # a spike of 100 requests/s waits out a cold start of 10 s
 QUEUE_PER_RANGE = 10  # Knative's queue-proxy holds as many times its container concurrency
+IDLE_SHARE = 0.8  # of a server's keep-alive, after which we close an idle connection, before it does
+
+GrpcPart = Callable[[RevisionKey, int], int]
 
 
 def target_concurrency(record: EndpointRecord, revision: RevisionRecord) -> int:
@@ -22,7 +26,7 @@ def target_concurrency(record: EndpointRecord, revision: RevisionRecord) -> int:
     never above the range's maximum.
     """
     model = revision.revision.model
-    first = max(RUNTIMES[model.runtime].first_concurrency(model), revision.first_limit)
+    first = max(runtime_of(model).first_concurrency(model), revision.first_limit)
     target = revision.learned_limit or first
     return max(1, min(target, limit_ceiling(record)))
 
@@ -49,29 +53,41 @@ def endpoint_view(
     revisions: Mapping[int, RevisionRecord],
     pods: Mapping[int, tuple[Pod, ...]],
     drains: Mapping[str, Drain],
+    grpc_part: GrpcPart = lambda _, target: even(target),
 ) -> EndpointView:
-    """One endpoint: the serving revision, the wanted one, and every other with a pod still in Envoy."""
+    """One endpoint: the serving revision, the wanted one, and every other with a pod still in Envoy.
+
+    `grpc_part` tells how much of a revision's limit is gRPC's, where it speaks HTTP too.
+    """
     wanted = set() if record.outcome is Outcome.FAILED else {record.wanted_revision}
     views = []
     for number, revision in sorted(revisions.items()):
         backends = _backends(pods.get(number, ()), drains)
         if number == record.serving_revision or number in wanted or backends:
-            views.append(
-                RevisionView(
-                    key=revision.revision.key,
-                    protocols=RUNTIMES[revision.revision.model.runtime].protocols,
-                    target_concurrency=target_concurrency(record, revision),
-                    queue_max=queue_max(record),
-                    backends=backends,
-                )
-            )
+            views.append(_revision_view(record, revision, backends, grpc_part))
     return EndpointView(record.name, tuple(views), shares(record), record.spec.request_timeout_s)
+
+
+def _revision_view(
+    record: EndpointRecord, revision: RevisionRecord, backends: tuple[Backend, ...], grpc_part: GrpcPart
+) -> RevisionView:
+    runtime = runtime_of(revision.revision.model)
+    key, target = revision.revision.key, target_concurrency(record, revision)
+    return RevisionView(
+        key=key,
+        protocols=runtime.protocols,
+        target_concurrency=target,
+        queue_max=queue_max(record),
+        backends=backends,
+        grpc_concurrency=grpc_part(key, target) if runtime.grpc_port else 0,
+        idle_timeout_s=IDLE_SHARE * runtime.keep_alive_s,
+    )
 
 
 def _backends(pods: tuple[Pod, ...], drains: Mapping[str, Drain]) -> tuple[Backend, ...]:
     return tuple(
         sorted(
-            Backend(pod.host, pod.port, draining=pod.id in drains)
+            Backend(pod.host, pod.port, draining=pod.id in drains, grpc_port=pod.grpc_port)
             for pod in pods
             if pod.phase is PodPhase.READY and (pod.id not in drains or drains[pod.id].in_assignment)
         )

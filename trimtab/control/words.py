@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from trimtab.control.records import EndpointRecord, Outcome
 from trimtab.core.spec import EndpointSpec, ModelSpec
 
@@ -16,6 +18,7 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
         ("model", _source(before), _source(model)),
         ("range", _range(before), _range(model)),
         ("runtime", before.runtime, model.runtime),
+        ("server", _server(before), _server(model)),
         ("cpu", f"{before.resources.cpu:g}", f"{model.resources.cpu:g}"),
         (
             "memory",
@@ -39,6 +42,13 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
 def _source(model: ModelSpec) -> str:
     source = model.source
     return f"{source.uri} ({source.resolved_uri})" if source.alias else source.uri
+
+
+def _server(model: ModelSpec) -> str:
+    custom = model.custom
+    told = shlex.join(custom.command) or custom.image or "none"
+    ready = f", ready at {custom.ready_path}" if custom.ready_path else ""
+    return f"{told} ({', '.join(custom.protocols)}{ready})"
 
 
 def _range(model: ModelSpec) -> str:

@@ -47,7 +47,18 @@ class Pod:
     measured_at_s: float | None = None  # of these three, monotonic
     gpus: tuple[str, ...] = ()  # by its CUDA_VISIBLE_DEVICES: indices, GPU-… or MIG-…; () tells nothing
     runtime: str = "mlflow"  # its name in the catalog
+    grpc_port: int = 0  # these two: 0 if there is none apart from `port`
+    metrics_port: int = 0
 
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Those at which Envoy sends it requests."""
+        return (self.address, f"{self.host}:{self.grpc_port}") if self.grpc_port else (self.address,)
+
+    @property
+    def metrics_address(self) -> str:
+        return f"{self.host}:{self.metrics_port or self.port}"

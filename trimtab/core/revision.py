@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import ModelSpec
+from trimtab.core.spec import Custom, ModelSpec
 
 
 @dataclass(frozen=True, order=True)
@@ -34,13 +34,16 @@ class Revision:
 def revision_hash(model: ModelSpec) -> str:
     """Names what needs pods of its own: two models with the same hash can share pods.
 
-    The range is not part of it, nor where the bytes were found: only what runs. 16 hex digits.
+    The range is not part of it, nor where the bytes were found: only what runs. 16 hex digits. What came
+    later to a spec is part of it only where it was said: hashes that are stored stay what they are.
     """
-    runs = {
+    runs: dict[str, object] = {
         "digest": model.source.digest,
         "runtime": model.runtime,
         "resources": asdict(model.resources) | {"cpu": float(model.resources.cpu)},  # 1 and 1.0 are the same
         "env": sorted(model.env),
         "start_timeout_s": float(model.start_timeout_s),
     }
+    if model.custom != Custom():
+        runs["custom"] = asdict(model.custom)
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

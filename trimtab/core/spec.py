@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from trimtab.core.errors import Problem
+from trimtab.core.protocol import Protocol
 
 CONCURRENCY_MAX = 100_000  # far above what one revision can use; a typing error is likelier than a need
 PODS_MAX = 10_000
 START_TIMEOUT_MAX_S = 3_600.0
 REQUEST_TIMEOUT_MAX_S = 3_600.0
+
+_PATH = re.compile(r"/[!-~]*")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,20 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Custom:
+    """A user's own server: what starts it, and what it speaks. Only for the runtime `custom`.
+
+    `command` or `image`, not both. `protocols` are the values of `Protocol`; `ready_path` answers 200 once
+    requests can come, empty for what is usual with the first of its protocols.
+    """
+
+    command: tuple[str, ...] = ()
+    image: str = ""
+    protocols: tuple[str, ...] = (Protocol.INVOCATIONS.value,)
+    ready_path: str = ""
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model of an endpoint."""
 
@@ -55,6 +73,7 @@ class ModelSpec:
     resources: Resources = Resources()
     concurrency: ConcurrencyRange = ConcurrencyRange()
     env: tuple[tuple[str, str], ...] = ()
+    custom: Custom = Custom()
     start_timeout_s: float = 300.0  # a 13 GB model from a cold disk; a hang is noticed all the same
 
 
@@ -114,6 +133,7 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
         found.append(
             Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
         )
+    found += _custom_problems(f"{where}.custom", model)
     found += _range_problems(f"{where}.concurrency", model.concurrency)
     if not 0 < model.resources.cpu <= 1024:
         hint = "cores of one pod, e.g. 0.5, 1 or 4"
@@ -128,6 +148,31 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
         if not name or "=" in name or "\0" in name + value:
             hint = "NAME: VALUE, the name without `=`, neither with a zero byte"
             found.append(Problem(f"{where}.env", f"{name!r} cannot be set in an environment", hint))
+    return found
+
+
+def _custom_problems(where: str, model: ModelSpec) -> list[Problem]:
+    custom = model.custom
+    if model.runtime != "custom":
+        hint = "say runtime: custom (--runtime custom), or leave it out"
+        return [] if custom == Custom() else [Problem(where, f"is not for `{model.runtime}`", hint)]
+    found: list[Problem] = []
+    if bool(custom.command) == bool(custom.image):
+        told = "has both a command and an image" if custom.image else "has neither a command nor an image"
+        found.append(Problem(where, told, "give one: --command 'python3 server.py --port {port}'"))
+    if any("\0" in word for word in custom.command):
+        found.append(Problem(f"{where}.command", "has a zero byte in it", "leave it out"))
+    known = [protocol.value for protocol in Protocol]
+    for name in custom.protocols:
+        if name not in known:
+            hint = f"known: {', '.join(known)}"
+            found.append(Problem(f"{where}.protocols", f"`{name}` is not a protocol here", hint))
+    if not custom.protocols or set(custom.protocols) == {Protocol.OPEN_INFERENCE_GRPC.value}:
+        hint = "name one that is spoken over HTTP too: it is asked there whether it is ready"
+        found.append(Problem(f"{where}.protocols", "names none that is spoken over HTTP", hint))
+    if custom.ready_path and not _PATH.fullmatch(custom.ready_path):
+        hint = "for example /ping or /health/ready"
+        found.append(Problem(f"{where}.ready_path", f"`{custom.ready_path}` is not a path", hint))
     return found
 
 

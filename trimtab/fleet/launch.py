@@ -70,13 +70,14 @@ async def prepare(folder: PodFolder, record: PodRecord) -> None:
 def launch_pod(folders: FleetFolders, record: PodRecord, runtime: Runtime, launch: Launch) -> Process:
     """Start the process of a prepared pod. Raises Exhausted or Failed, and leaves nothing behind then."""
     folder = folders.pod(record.id)
+    cwd = launch.model_folder if runtime.runs_in_model_folder else folder.path
     try:
         return spawn(
             runtime.command(launch),
             pod_mark(folders, record.id),
             env=pod_environment(os.environ, runtime.environment(launch), dict(launch.model.env)),
             log_path=folder.log,
-            cwd=folder.path,
+            cwd=cwd,
             nice=POD_NICE,
             oom_score_adj=POD_OOM_SCORE,
         )

@@ -16,7 +16,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.errors import TrimtabError
 from trimtab.core.pod import Pod, PodPhase, Stage
 from trimtab.fleet.logs import tail
-from trimtab.fleet.readiness import Answer, Prober, listens, on_exit, owns_port
+from trimtab.fleet.readiness import Answer, Prober, dead_children, listens, on_exit, owns_port
 from trimtab.fleet.records import PodFolder, PodRecord
 from trimtab.fleet.room import Appetite
 from trimtab.fleet.threads import finish_in_thread
@@ -71,6 +71,7 @@ class LocalPod:
         self._began_s = clock.now_s() - self._age_s()
         self._listen_at_s = clock.now_s() + LISTEN_EACH_S
         self._dead_ports = 0
+        self._dead_workers: frozenset[int] = frozenset()
 
     @property
     def started_at_s(self) -> float:
@@ -106,6 +107,8 @@ class LocalPod:
             measured_at_s=usage.at_s if usage else None,
             gpus=usage.gpus if usage else (),
             runtime=record.runtime,
+            grpc_port=record.grpc_port,
+            metrics_port=record.metrics_port,
         )
 
     def appetite(self) -> Appetite:
@@ -203,6 +206,15 @@ class LocalPod:
         self._dead_ports = 0 if heard else self._dead_ports + 1
         if self._dead_ports >= DEAD_PORTS_MAX and self.phase is PodPhase.READY:
             self.condemn(f"its process lives, but port {self.record.port} refuses connections")
+        if self.record.loses_workers and self.process is not None:
+            await self._look_at_workers(self.process)
+
+    async def _look_at_workers(self, process: Process) -> None:
+        """Two looks in a row: a server that starts a worker anew leaves its dead one for a moment too."""
+        dead = await asyncio.to_thread(dead_children, process.pid)
+        lost, self._dead_workers = dead & self._dead_workers, dead
+        if lost and self.phase is PodPhase.READY:
+            self.condemn(f"its server lives, but lost its worker process {min(lost)} and starts no other")
 
     def _owns_port(self) -> bool:
         leader = self.process.pid if self.process else 0

@@ -130,7 +130,7 @@ class LocalFleet:
         if self._watch is None:
             folder.remove()
             raise Failed("the fleet is not open", where=str(revision.key))
-        launch = Launch(revision.model, model_folder, record.host, record.port, folder.stages)
+        launch = _launch(revision, record, model_folder, folder)
         self._tend(record, launch_pod(self._folders, record, runtime, launch), self._watch)
         return record.id
 
@@ -199,17 +199,21 @@ class LocalFleet:
         if name not in self._runtimes:
             known = ", ".join(sorted(self._runtimes))
             raise Failed(f"`{name}` is not a runtime here", where=str(revision.key), hint=f"known: {known}")
-        return self._runtimes[name]
+        runtime = self._runtimes[name]
+        return runtime.adapted(runtime, revision.model)
 
     def _new_record(self, revision: Revision, runtime: Runtime) -> PodRecord:
         pod_id = new_pod_id(revision.key)
         while pod_id in self._pods or self._folders.old_log(pod_id).exists():
             pod_id = new_pod_id(revision.key)
-        taken = frozenset(pod.record.port for pod in self._pods.values())
+        port, grpc_port, metrics_port = self._free_ports((True, runtime.grpc_port, runtime.metrics_port))
         return PodRecord(
             id=pod_id,
             revision=revision.key,
-            port=free_port(self._host, taken),
+            port=port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            loses_workers=runtime.loses_workers,
             host=self._host,
             hash=revision.hash,
             runtime=runtime.name,
@@ -220,6 +224,16 @@ class LocalFleet:
             start_timeout_s=revision.model.start_timeout_s,
             created_at_s=self._clock.wall_s(),
         )
+
+    def _free_ports(self, wanted: Sequence[bool]) -> list[int]:
+        """A port of its own for each that is wanted, 0 for the others. Raises Exhausted."""
+        records = [pod.record for pod in self._pods.values()]
+        taken = {port for record in records for port in (record.port, record.grpc_port, record.metrics_port)}
+        found = []
+        for one in wanted:
+            found.append(free_port(self._host, frozenset(taken)) if one else 0)
+            taken.add(found[-1])
+        return found
 
     def _estimate(self, revision: Revision) -> int:
         typical = self._runtime(revision).typical_memory_bytes
@@ -281,6 +295,18 @@ class LocalFleet:
     def _retire(self, folder: PodFolder) -> None:
         logs.retire(folder.log, self._folders.old_log(folder.path.name))
         folder.remove()
+
+
+def _launch(revision: Revision, record: PodRecord, model_folder: Path, folder: PodFolder) -> Launch:
+    return Launch(
+        model=revision.model,
+        model_folder=model_folder,
+        host=record.host,
+        port=record.port,
+        stages_path=folder.stages,
+        grpc_port=record.grpc_port,
+        metrics_port=record.metrics_port,
+    )
 
 
 def _leader_of(record: PodRecord, found: Sequence[Process]) -> Process | None:

@@ -84,6 +84,20 @@ def owns_port(processes: Sequence[int], port: int) -> bool:
     return False
 
 
+def dead_children(process_id: int) -> frozenset[int]:
+    """Children of a process that have ended and that it has not asked after: a moment, or for ever."""
+    try:
+        children = psutil.Process(process_id).children()
+    except psutil.Error:
+        return frozenset()
+    dead = set()
+    for child in children:
+        with contextlib.suppress(psutil.Error):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                dead.add(child.pid)
+    return frozenset(dead)
+
+
 @contextlib.contextmanager
 def on_exit(process_id: int, notice: Callable[[], None]) -> Iterator[None]:
     """Call `notice` once, at once, when the process ends. Where the system cannot, it is never called."""

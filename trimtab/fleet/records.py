@@ -37,6 +37,9 @@ class PodRecord:
     hash: str = ""
     runtime: str = ""
     ready_path: str = ""
+    grpc_port: int = 0
+    metrics_port: int = 0
+    loses_workers: bool = False
     digest: str = ""
     memory_limit_bytes: int = 0
     expected_bytes: int = 0
@@ -176,6 +179,9 @@ _OPTIONAL: dict[str, Any] = {
     "hash": str,
     "runtime": str,
     "ready_path": str,
+    "grpc_port": int,
+    "metrics_port": int,
+    "loses_workers": bool,
     "digest": str,
     "memory_limit_bytes": int,
     "expected_bytes": int,

@@ -13,6 +13,9 @@ QUOTE_LENGTH_MAX = 300
 # `ValueError: bad`, `pkg.mod.SomeException`, as Python and most runtimes end a report of failure.
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt|Fault)\b(?::|$)")
 
+# `E1128 15:03:51.101363 1105 lifecycle.cc:642] "failed to load …\n\nAt:\n …"`, as Triton says it (glog).
+_LOGGED = re.compile(r"""^[EF]\d{4} [\d:.]+ +\d+ [\w.]+:\d+\] +"?(?P<said>.*?)(?:\\n.*|"?)$""")
+
 
 def size(count: float) -> str:
     """A number of bytes as people say it: `1.3 GiB`, `1 GiB`, `400 MiB`."""
@@ -40,6 +43,7 @@ def error_line(lines: Sequence[str]) -> str:
     """The line of a log that most likely says what went wrong: the last error, else the last words."""
     spoken = [line.strip() for line in lines if line.strip()]
     errors = [line for line in spoken if _ERROR.match(line)]
+    errors = errors or [logged["said"] for line in spoken if (logged := _LOGGED.match(line))]
     chosen = (errors or spoken)[-1:]
     return chosen[0][:QUOTE_LENGTH_MAX] if chosen else ""
 

@@ -14,21 +14,32 @@ from trimtab.core.spec import Source
 from trimtab.source import cache
 from trimtab.source.lazy import DOWNLOAD_RETRIES_MAX, quiet_mlflow
 from trimtab.source.problems import explained
-from trimtab.source.registry import LOCAL_FILES, check_is_model
+from trimtab.source.registry import LOCAL_FILES
 
 PROGRESS_PERIOD_S = 0.5
 
 Progress = Callable[[int], None]
+Check = Callable[[Path], None]
 
 
-def download(source: Source, models: Path, progress: Progress | None = None) -> Source:
+def anything(_folder: Path) -> None:
+    """The check of somebody who takes whatever it is."""
+
+
+def download(
+    source: Source, models: Path, progress: Progress | None = None, check: Check = anything
+) -> Source:
     """Copy the files of a resolved source into the cache `models`; returns it with its digest.
 
     What is there already is not copied again. `progress` is given the bytes copied so far, now and
-    then, from another thread. Hold `cache.in_use(models)` until the endpoint is recorded, or a
-    `prune` in between takes the model away. Raises InvalidInput if it is not an MLflow model,
-    Exhausted if the disk is full, and what `resolve` raises.
+    then, from another thread. `check` is given the model's folder as soon as there is one, before it is
+    kept, and raises if it will not do. Hold `cache.in_use(models)` until the endpoint is recorded, or a
+    `prune` in between takes the model away. Raises what `check` does, Exhausted if the disk is full, and
+    what `resolve` raises.
     """
+    is_local = source.asked == LOCAL_FILES
+    if is_local:
+        check(Path(source.resolved_uri))  # before it is copied for nothing
     known = _known_already(source, models)
     if known:
         return replace(source, digest=known)
@@ -36,7 +47,8 @@ def download(source: Source, models: Path, progress: Progress | None = None) -> 
         try:
             with _watched(folder, progress):
                 copied = _copy(source, folder)
-            check_is_model(copied, source.uri)
+            if not is_local:
+                check(copied)
             digest = cache.digest_of(copied)
             cache.adopt(copied, models, digest)
         except Exception as error:

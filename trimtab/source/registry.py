@@ -42,7 +42,7 @@ class ModelRef:
 def resolve(uri: str, clock: Clock | None = None) -> Source:
     """Ask what `uri` means now. Fills all of a Source but the digest.
 
-    Raises InvalidInput (not a URI that MLflow takes, or not a model), NotFound, Unreachable,
+    Raises InvalidInput (not a URI that MLflow takes, or not a folder), NotFound, Unreachable,
     Unauthorised or Failed, each naming the server that was asked.
     """
     now_s = (clock or SystemClock()).wall_s()
@@ -83,15 +83,10 @@ def _local_model(uri: str) -> Path:
         raise NotFound(
             "is not there", where=str(path), hint="check the path, which is relative to this folder"
         )
-    check_is_model(path, uri)
+    if not path.is_dir():
+        hint = "name the folder that the model was saved in; its files are copied together"
+        raise InvalidInput("is not a folder", where=uri, hint=hint)
     return path
-
-
-def check_is_model(path: Path, uri: str) -> None:
-    """Raise InvalidInput unless `path` is a folder that MLflow saved a model in."""
-    if not (path / "MLmodel").is_file():
-        hint = "name the folder that holds the file `MLmodel` (mlflow.…save_model and log_model write it)"
-        raise InvalidInput("is not an MLflow model: there is no file `MLmodel` in it", where=uri, hint=hint)
 
 
 def _ask_mlflow(uri: str, scheme: str) -> Source:

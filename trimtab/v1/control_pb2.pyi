@@ -168,12 +168,13 @@ class Model(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     START_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default: the endpoint's name"""
     uri: _builtins.str
     """whatever MLflow takes"""
     runtime: _builtins.str
-    """default: mlflow"""
+    """mlflow, triton, vllm or custom; the client picks one if it is not said; default: mlflow"""
     start_timeout_s: _builtins.float
     """0: the default, 300"""
     @_builtins.property
@@ -188,6 +189,10 @@ class Model(_message.Message):
     def source(self) -> Global___Source:
         """filled in by the client that resolved `uri`"""
 
+    @_builtins.property
+    def custom(self) -> Global___Custom:
+        """only with the runtime `custom`"""
+
     def __init__(
         self,
         *,
@@ -199,14 +204,53 @@ class Model(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         start_timeout_s: _builtins.float = ...,
         source: Global___Source | None = ...,
+        custom: Global___Custom | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "resources", b"resources", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "resources", b"resources", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "env", b"env", "name", b"name", "resources", b"resources", "runtime", b"runtime", "source", b"source", "start_timeout_s", b"start_timeout_s", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "name", b"name", "resources", b"resources", "runtime", b"runtime", "source", b"source", "start_timeout_s", b"start_timeout_s", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Custom(_message.Message):
+    """A server of the user's own. It runs in its folder, `uri`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    READY_PATH_FIELD_NUMBER: _builtins.int
+    image: _builtins.str
+    """instead of a command; not on a machine without containers"""
+    ready_path: _builtins.str
+    """answers 200 once requests can come; default: what is usual with its protocol"""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`{port}`, `$PORT`, `{grpc_port}`, `{host}` and `{model}` are filled in"""
+
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """invocations, open-inference-rest, open-inference-grpc, openai; default: the first"""
+
+    def __init__(
+        self,
+        *,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        image: _builtins.str = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        ready_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "image", b"image", "protocols", b"protocols", "ready_path", b"ready_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Custom: _TypeAlias = Custom  # noqa: Y015
 
 @_typing.final
 class Resources(_message.Message):

@@ -22,11 +22,17 @@ LOCALITY_WEIGHT = bytes(LocalityLbEndpoints(load_balancing_weight=1))
 
 def build_assignments(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
     """(cluster name, encoded ClusterLoadAssignment) of each cluster of a revision."""
-    localities = b""
-    if revision.backends:
-        pods = wire.repeated(LOCALITY_LB_ENDPOINTS, map(encode_backend, revision.backends))
-        localities = wire.field(ASSIGNMENT_LOCALITIES, pods + LOCALITY_WEIGHT)
-    return tuple((name, empty_assignment(name) + localities) for name, _ in clusters_of(revision))
+    return tuple(
+        (name, empty_assignment(name) + _localities(revision.backends, grpc=grpc))
+        for name, grpc in clusters_of(revision)
+    )
+
+
+def _localities(backends: tuple[Backend, ...], *, grpc: bool) -> bytes:
+    if not backends:
+        return b""
+    pods = wire.repeated(LOCALITY_LB_ENDPOINTS, (encode_backend(pod, grpc=grpc) for pod in backends))
+    return wire.field(ASSIGNMENT_LOCALITIES, pods + LOCALITY_WEIGHT)
 
 
 def empty_assignment(cluster: str) -> bytes:
@@ -35,8 +41,9 @@ def empty_assignment(cluster: str) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
-def encode_backend(backend: Backend) -> bytes:
+def encode_backend(backend: Backend, *, grpc: bool = False) -> bytes:
     """One pod as an encoded LbEndpoint: HEALTHY, or DRAINING (finishes what it has, gets nothing new)."""
-    address = SocketAddress(address=backend.host, port_value=backend.port)
+    port = backend.grpc_port if grpc and backend.grpc_port else backend.port
+    address = SocketAddress(address=backend.host, port_value=port)
     health = HealthStatus.DRAINING if backend.draining else HealthStatus.HEALTHY
     return bytes(LbEndpoint(endpoint=Endpoint(address=Address(socket_address=address)), health_status=health))

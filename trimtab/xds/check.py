@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from trimtab.core.errors import InvalidInput, Problem
-from trimtab.xds.world import EndpointView, Gateway, RevisionView, World
+from trimtab.xds.world import Backend, EndpointView, Gateway, RevisionView, World
 
 T = TypeVar("T", bound=Hashable)
 
@@ -63,10 +63,18 @@ def _revision_problems(revision: RevisionView) -> Iterator[Problem]:
     if revision.queue_max < 1:
         hint = "at least 1: a request waits while its connection opens"
         yield Problem(where, f"queue_max is {revision.queue_max}", hint)
-    for backend in revision.backends:
-        yield from _address_problems(where, backend.host, backend.port)
-    for host, port in _repeated((backend.host, backend.port) for backend in revision.backends):
+    if not 0 <= revision.grpc_concurrency <= revision.target_concurrency:
+        hint = f"0 to {revision.target_concurrency}, all that a pod may hold"
+        yield Problem(where, f"grpc_concurrency is {revision.grpc_concurrency}", hint)
+    addresses = [(pod.host, port) for pod in revision.backends for port in _ports(pod)]
+    for host, port in addresses:
+        yield from _address_problems(where, host, port)
+    for host, port in _repeated(addresses):
         yield Problem(where, f"has two pods at {host}:{port}")
+
+
+def _ports(backend: Backend) -> tuple[int, ...]:
+    return (backend.port, backend.grpc_port) if backend.grpc_port else (backend.port,)
 
 
 def _address_problems(where: str, host: str, port: int) -> Iterator[Problem]:

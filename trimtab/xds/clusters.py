@@ -41,14 +41,11 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from trimtab.xds.world import RevisionView, clusters_of
+from trimtab.xds.world import RevisionView, clusters_of, limit_of
 
 CONNECT_TIMEOUT = timedelta(seconds=1)
 # The first assignment of a new cluster. Bounds how long a cluster may hold back the acknowledgement.
 ASSIGNMENT_TIMEOUT = timedelta(seconds=10)
-# Below the 75 s for which our model servers keep an idle connection: the side that sends must be
-# the one that closes, or a request meets a connection that is just being closed.
-IDLE_TIMEOUT = timedelta(seconds=60)
 UNLIMITED = 1_000_000_000  # Envoy's own bounds of 1,024 would clip demand; per pod and queue are ours
 RETRY_BUDGET_PERCENT = 20.0
 BUFFER_BYTES = 32 << 10
@@ -58,16 +55,21 @@ UPSTREAM_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 def build_clusters(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
     """(name, encoded Cluster) of each cluster of a revision. Pods are not part of it."""
-    limits = (revision.target_concurrency, revision.queue_max)
-    return tuple((name, _encoded(name, *limits, grpc=grpc)) for name, grpc in clusters_of(revision))
+    return tuple(
+        (
+            name,
+            _encoded(name, limit_of(revision, grpc=grpc), revision.queue_max, revision.idle_timeout_s, grpc),
+        )
+        for name, grpc in clusters_of(revision)
+    )
 
 
 @lru_cache(maxsize=8192)
-def _encoded(name: str, target_concurrency: int, queue_max: int, *, grpc: bool) -> bytes:
-    return bytes(_cluster(name, target_concurrency, queue_max, grpc=grpc))
+def _encoded(name: str, limit: int, queue_max: int, idle_timeout_s: float, grpc: bool) -> bytes:
+    return bytes(_cluster(name, limit, queue_max, idle_timeout_s, grpc=grpc))
 
 
-def _cluster(name: str, target_concurrency: int, queue_max: int, *, grpc: bool) -> Cluster:
+def _cluster(name: str, limit: int, queue_max: int, idle_timeout_s: float, *, grpc: bool) -> Cluster:
     return Cluster(
         name=name,
         type=ClusterDiscoveryType.EDS,
@@ -79,9 +81,9 @@ def _cluster(name: str, target_concurrency: int, queue_max: int, *, grpc: bool) 
             healthy_panic_threshold=Percent(value=0.0),  # else pods that all drain would get new requests
             update_merge_window=timedelta(),  # else a drain waits up to a second
         ),
-        circuit_breakers=_circuit_breakers(target_concurrency, queue_max),
+        circuit_breakers=_circuit_breakers(limit, queue_max),
         outlier_detection=_outlier_detection(),
-        typed_extension_protocol_options={UPSTREAM_OPTIONS: Any.pack(_upstream(grpc=grpc))},
+        typed_extension_protocol_options={UPSTREAM_OPTIONS: Any.pack(_upstream(idle_timeout_s, grpc=grpc))},
         track_cluster_stats=TrackClusterStats(per_endpoint_stats=True),
     )
 
@@ -116,7 +118,7 @@ def _least_request() -> LoadBalancingPolicy:
     )
 
 
-def _circuit_breakers(target_concurrency: int, queue_max: int) -> CircuitBreakers:
+def _circuit_breakers(limit: int, queue_max: int) -> CircuitBreakers:
     """A limit per pod, a bound for the queue, and a budget for retries.
 
     One connection carries one request (see `_upstream`), so connections per pod are requests in
@@ -134,11 +136,11 @@ def _circuit_breakers(target_concurrency: int, queue_max: int) -> CircuitBreaker
                 max_requests=UNLIMITED,
                 retry_budget=CircuitBreakersThresholdsRetryBudget(
                     budget_percent=Percent(value=RETRY_BUDGET_PERCENT),
-                    min_retry_concurrency=target_concurrency + queue_max,
+                    min_retry_concurrency=limit + queue_max,
                 ),
             )
         ],
-        per_host_thresholds=[CircuitBreakersThresholds(max_connections=target_concurrency)],
+        per_host_thresholds=[CircuitBreakersThresholds(max_connections=limit)],
     )
 
 
@@ -165,14 +167,18 @@ def _outlier_detection() -> OutlierDetection:
     )
 
 
-def _upstream(*, grpc: bool) -> UpstreamProtocolOptions:
-    """HTTP/1.1, or HTTP/2 with one stream per connection: either way one request per connection."""
+def _upstream(idle_timeout_s: float, *, grpc: bool) -> UpstreamProtocolOptions:
+    """HTTP/1.1, or HTTP/2 with one stream per connection: either way one request per connection.
+
+    Idle connections are closed by us, before the server does: the side that sends must be the one that
+    closes, or a request meets a connection that is just being closed.
+    """
     transport = (
         ExplicitHttp(http2_protocol_options=Http2ProtocolOptions(max_concurrent_streams=1))
         if grpc
         else ExplicitHttp(http_protocol_options=Http1ProtocolOptions())
     )
     return UpstreamProtocolOptions(
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=IDLE_TIMEOUT),
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=timedelta(seconds=idle_timeout_s)),
         explicit_http_config=transport,
     )

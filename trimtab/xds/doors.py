@@ -54,4 +54,9 @@ def header_door(endpoint: EndpointName) -> Door:
     return Door(headers=(HeaderMatcher(name=ENDPOINT_HEADER, string_match=matcher),))
 
 
+def method_is(method: str) -> HeaderMatcher:
+    """Of requests with this method."""
+    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
+
+
 HOST_DOOR = Door()

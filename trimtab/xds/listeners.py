@@ -25,6 +25,7 @@ from envoy_data_plane.envoy.extensions.filters.http.api_key_auth.v3 import (
     KeySource,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
+from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import JsonToMetadata
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -36,6 +37,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any
 
+from trimtab.xds import by_model
 from trimtab.xds.clusters import over_ads
 from trimtab.xds.replies import build_local_replies
 from trimtab.xds.routes import BUFFER_FILTER, ROUTE_TABLE
@@ -105,7 +107,10 @@ def _connection_manager(keys: tuple[ApiKey, ...]) -> HttpConnectionManager:
 
 def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
     buffer = Buffer(max_request_bytes=BODY_BYTES_MAX)
-    found = [_http_filter(BUFFER_FILTER, buffer), _http_filter("envoy.filters.http.router", Router())]
+    reader = _http_filter(by_model.FILTER, by_model.model_reader())
+    reader.disabled = True  # but for the calls that name their endpoint in the body
+    router = _http_filter("envoy.filters.http.router", Router())
+    found = [_http_filter(BUFFER_FILTER, buffer), reader, router]
     if keys:
         found.insert(0, _http_filter("envoy.filters.http.api_key_auth", _api_key_auth(keys)))
     return found
@@ -120,5 +125,5 @@ def _api_key_auth(keys: tuple[ApiKey, ...]) -> ApiKeyAuth:
     )
 
 
-def _http_filter(name: str, config: ApiKeyAuth | Buffer | Router) -> HttpFilter:
+def _http_filter(name: str, config: ApiKeyAuth | Buffer | JsonToMetadata | Router) -> HttpFilter:
     return HttpFilter(name=name, typed_config=Any.pack(config))

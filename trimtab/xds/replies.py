@@ -128,6 +128,15 @@ def unknown_endpoint_header() -> DirectResponseAction:
     )
 
 
+def unknown_model() -> DirectResponseAction:
+    """404 for a body whose `model` is no endpoint that speaks OpenAI's API."""
+    return _direct_format(
+        404,
+        "the body's `model` (%DYNAMIC_METADATA(trimtab:model)%) is no endpoint that speaks OpenAI's API; "
+        "`trimtab status` lists the endpoints",
+    )
+
+
 def not_served(endpoint: EndpointName, served: list[str]) -> DirectResponseAction:
     """404 for a path that the endpoint's protocols do not have, or that is not for the outside."""
     what = "; ".join(call for call in served if "[" not in call)

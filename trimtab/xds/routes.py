@@ -37,8 +37,9 @@ from envoy_data_plane.google.protobuf import Any
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import replies, wire
-from trimtab.xds.calls import CALLS, SEGMENT, Call
-from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, path_doors
+from trimtab.xds.by_model import BODY_CALLS, aim, asking_routes
+from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call
+from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, method_is, path_doors
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
@@ -110,7 +111,19 @@ def _endpoint_host(target: _Target, domain: str) -> bytes:
 def _shared_routes(target: _Target) -> tuple[bytes, ...]:
     """An endpoint's routes on the hosts that are nobody's: by path and by header."""
     found = [route for door in path_doors(target.name) for route in _behind(door, target)]
+    found += _by_model(target)
     return tuple(bytes(route) for route in [*found, *_behind(header_door(target.name), target)])
+
+
+def _by_model(target: _Target) -> list[Route]:
+    """The routes of callers who name the endpoint in the body."""
+    spoken = dict(target.clusters)
+    if Protocol.OPENAI not in spoken:
+        return []
+    return [
+        aim(_call_route(HOST_DOOR, Protocol.OPENAI, call, spoken[Protocol.OPENAI], target), call, target.name)
+        for call in BODY_CALLS
+    ]
 
 
 def _shared_host() -> bytes:
@@ -130,7 +143,8 @@ def _last_routes() -> bytes:
         direct_response=replies.unknown_endpoint_header(),
     )
     anything = Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path())
-    return wire.repeated(VIRTUAL_HOST_ROUTES, [bytes(unknown_header), bytes(anything)])
+    last = [*asking_routes(), unknown_header, anything]
+    return wire.repeated(VIRTUAL_HOST_ROUTES, (bytes(route) for route in last))
 
 
 def _behind(door: Door, target: _Target) -> list[Route]:
@@ -146,7 +160,10 @@ def _behind(door: Door, target: _Target) -> list[Route]:
     found += _wrong_methods(
         door, [call for protocol, _ in target.clusters for call in _calls(door, protocol)]
     )
-    return [*found, _rest(door, replies.not_served(target.name, served))]
+    refused = replies.not_served(target.name, served)
+    hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
+    hidden = [] if door.invocations_only else hidden
+    return [*(_exactly(door, path, refused) for path in hidden), *found, _rest(door, refused)]
 
 
 def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
@@ -159,7 +176,7 @@ def _call_route(
     door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], target: _Target
 ) -> Route:
     match = _match(door, call)
-    match.headers = [*door.headers, _method(call.method)]
+    match.headers = [*door.headers, method_is(call.method)]
     action = _action(weights)
     _set_timeouts(action, call, target.timeout_s)
     if door.prefix:
@@ -187,6 +204,11 @@ def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
     return found
 
 
+def _exactly(door: Door, path: str, reply: DirectResponseAction) -> Route:
+    match = RouteMatch(path=door.prefix + path, headers=list(door.headers))
+    return Route(match=match, direct_response=reply)
+
+
 def _rest(door: Door, reply: DirectResponseAction) -> Route:
     match = RouteMatch(path_separated_prefix=door.prefix) if door.prefix else RouteMatch(prefix="/")
     match.headers = list(door.headers)
@@ -197,10 +219,6 @@ def _match(door: Door, call: Call) -> RouteMatch:
     if call.pattern:
         return RouteMatch(safe_regex=RegexMatcher(regex=re.escape(door.prefix) + call.path))
     return RouteMatch(path=door.prefix + call.path)
-
-
-def _method(method: str) -> HeaderMatcher:
-    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
 
 
 def _cut(prefix: str) -> RegexMatchAndSubstitute:

@@ -21,17 +21,24 @@ class Backend:
     host: str
     port: int
     draining: bool = False
+    grpc_port: int = 0  # 0: gRPC is spoken on `port`
 
 
 @dataclass(frozen=True)
 class RevisionView:
-    """One revision: its pods, how many requests each may hold in flight, how many may wait in all."""
+    """One revision: its pods, how many requests each may hold in flight, how many may wait in all.
+
+    `grpc_concurrency` is the part of `target_concurrency` that is gRPC's, where HTTP is spoken beside it:
+    they reach the same pods through a cluster each, and Envoy counts by cluster.
+    """
 
     key: RevisionKey
     protocols: frozenset[Protocol]
     target_concurrency: int
     queue_max: int
     backends: tuple[Backend, ...] = ()
+    grpc_concurrency: int = 0
+    idle_timeout_s: float = 60.0  # of a connection to a pod: less than the server's own
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,14 @@ def cluster_name(revision: RevisionKey) -> str:
 def grpc_cluster_name(revision: RevisionKey) -> str:
     """The cluster for gRPC to a revision: HTTP/2 to the same pods, with limits of its own."""
     return cluster_name(revision) + GRPC_SUFFIX
+
+
+def limit_of(revision: RevisionView, *, grpc: bool) -> int:
+    """How many requests a pod may hold in flight through the one or the other cluster, at least 1."""
+    if not revision.protocols & GRPC_PROTOCOLS or not revision.protocols - GRPC_PROTOCOLS:
+        return revision.target_concurrency
+    part = revision.grpc_concurrency if grpc else revision.target_concurrency - revision.grpc_concurrency
+    return max(1, part)
 
 
 def clusters_of(revision: RevisionView) -> tuple[tuple[str, bool], ...]:

@@ -23,7 +23,7 @@ POD = Pod("a", KEY, PodPhase.READY, "127.0.0.1", 1, 7, 0.0, ready_at_s=1.0)
 
 
 def reading(requests: float, time_s: float = 0.0, in_flight: float | None = 0.0) -> Reading:
-    return Reading(in_flight, 0.0, None, None, {"": Totals(requests, 0.0, 0.0, time_s)}, None)
+    return Reading(in_flight, 0.0, None, None, None, {"": Totals(requests, 0.0, 0.0, time_s)}, None)
 
 
 def signals(*looks: Look) -> tuple[PodSignal, ...]:
@@ -157,7 +157,7 @@ def test_tritons_mean_in_flight_is_from_its_sums(page: Callable[[str], str]) -> 
 
 NUMBER = st.none() | st.floats(0, 1e6)
 READING = st.builds(
-    lambda a, b, c, d, e: Reading(a, b, None, c, {"": Totals(d, d, d, e)}, None),
+    lambda a, b, c, d, e: Reading(a, b, None, c, None, {"": Totals(d, d, d, e)}, None),
     NUMBER, NUMBER, NUMBER, NUMBER, NUMBER,
 )  # fmt: skip
 LOOK = st.tuples(st.floats(-5, 60), NUMBER, NUMBER, st.none() | READING)

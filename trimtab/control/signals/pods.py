@@ -113,6 +113,7 @@ def _with_requests(known: PodSignal, seen: _Seen, now: Reading) -> PodSignal:
         completions=added.completions,
         request_time_s=added.request_time_s,
         failed=added.failed,
+        executions=_difference(before.executions, now.executions),
         cache_used=now.cache_used,
     )
 

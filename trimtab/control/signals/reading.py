@@ -29,6 +29,7 @@ class Reading:
     queued: float | None
     cache_used: float | None
     queue_time_s: float | None
+    executions: float | None
     parts: Mapping[str, Totals]
     gpu: GpuSignal | None
 
@@ -54,6 +55,7 @@ def read(text: str, metrics: PodMetrics) -> Reading | None:
         queued=_sum(page, metrics.queued),
         cache_used=_share(shares),
         queue_time_s=_sum(page, metrics.queue_time_s),
+        executions=_sum(page, metrics.executions),
         parts={part: _totals(page, metrics, part) for part in _parts(page, metrics)},
         gpu=_gpu(page, metrics),
     )
