@@ -79,7 +79,9 @@ async def page(service: Service) -> str:
         sent.append(message)
 
     await service(
-        {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b""}, receive, send
+        {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b""},
+        receive,
+        send,
     )
     return sent[1]["body"].decode()
 

@@ -7,6 +7,7 @@ where all of them are what the signature says, the result is known, and is built
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -51,6 +52,22 @@ def _texts(values: Row) -> bool:
     return set(map(type, values)) == {str} and not any("\0" in value for value in values)
 
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d:\d\d(?:\.\d{6})?)?", re.ASCII)
+_DIGITS = re.compile(r"\d", re.ASCII)
+
+
+def _dates(values: Row) -> bool:
+    """Dates without a time zone, all written alike: pandas takes the first one's format for all."""
+    if set(map(type, values)) != {str} or not all(map(_DATE.fullmatch, values)):
+        return False
+    return len(set(map(_date_format, values))) == 1
+
+
+def _date_format(text: str) -> str:
+    """`0000-00-00 00:00:00`."""
+    return _DIGITS.sub("0", text)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A type of MLflow's: which values are surely of it, and what they are in a DataFrame."""
@@ -81,7 +98,7 @@ KINDS = {
         Kind("integer", _integers(32), np.dtype("int32")),
         Kind("boolean", _booleans, np.dtype("bool")),
         Kind("string", _texts, None),
-        Kind("datetime", _texts, None, _FRAMES),
+        Kind("datetime", _dates, None, _FRAMES),
     )
 }
 
@@ -118,8 +135,11 @@ class Columns:
         names = {column.name for column in columns}
         return cls(tuple(columns)) if columns and len(names) == len(columns) else None
 
-    def read(self, form: Form, data: Any) -> tuple[Names, list[Row]] | None:
-        """Which columns there are, in the signature's order, and the rows; None if not sure."""
+    def read(self, form: Form, data: Any) -> tuple[tuple[Names, Names], list[Row]] | None:
+        """Which columns there are, in the signature's order, the formats of dates, and the rows.
+
+        None if not sure. Rows with the same columns and formats can be joined.
+        """
         if form is Form.SPLIT:
             found = self._split(data)
         elif type(data) is list:
@@ -132,7 +152,9 @@ class Columns:
             return None
         names, rows = found
         layout = self._layout(names)
-        return found if layout is not None and layout.sure(form, rows) else None
+        if layout is None or not layout.sure(form, rows):
+            return None
+        return (names, layout.formats(rows)), rows
 
     @staticmethod
     def length(rows: list[Row]) -> int:
@@ -144,9 +166,9 @@ class Columns:
         """The rows of several requests as one."""
         return several[0] if len(several) == 1 else [row for rows in several for row in rows]
 
-    def built(self, names: Any, rows: list[Row]) -> pd.DataFrame:
-        """The DataFrame that MLflow would hand to the model; `names` are what `read` found."""
-        layout = self._layouts[names]
+    def built(self, found: Any, rows: list[Row]) -> pd.DataFrame:
+        """The DataFrame that MLflow would hand to the model; `found` is what `read` did."""
+        layout = self._layouts[found[0]]
         if layout.dtype is not None:
             values = np.array(rows, dtype=layout.dtype, order="F")  # one block, as MLflow's has
             return pd.DataFrame(values, columns=layout.index, copy=False)
@@ -215,7 +237,12 @@ class _Layout:
         self.only = kinds.pop() if len(kinds) == 1 else None
         self.dtype = self.only.dtype if self.only else None
         self.forms = frozenset(Form).intersection(*(column.kind.forms for column in columns))
+        self._dates = [place for place, column in enumerate(columns) if column.kind.name == "datetime"]
         self.index = pd.DataFrame({column.name: [0] for column in columns}).columns
+
+    def formats(self, rows: list[Row]) -> Names:
+        """How each column of dates is written."""
+        return tuple(_date_format(rows[0][place]) for place in self._dates) if self._dates else ()
 
     def sure(self, form: Form, rows: list[Row]) -> bool:
         """Whether every value is surely of its column's type."""
