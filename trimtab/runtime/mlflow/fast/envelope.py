@@ -10,7 +10,7 @@ from typing import Any
 try:
     import orjson
 except ImportError:  # it only makes large bodies faster
-    orjson = None
+    orjson = None  # type: ignore[assignment]
 
 LARGE_BYTES = 4096  # below it, what orjson saves is less than a microsecond or two
 CONTENT_TYPES = frozenset(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.runtime.mlflow.fast.columns import Columns
+from trimtab.runtime.mlflow.fast.linear import linear
 
 PLAIN = frozenset(
     f"sklearn.{name}"
@@ -61,7 +62,7 @@ class Matrices:
         bare = nameless(model.get_raw_model(), [column.name for column in columns.columns])
         if bare is None or dtype is None:
             return None
-        return cls(getattr(bare, predicts), dtype)
+        return cls(linear(bare, predicts) or getattr(bare, predicts), dtype)
 
     def __call__(self, rows: list[Any]) -> Any:
         """The predictions for some rows. Raises what the estimator raises."""
