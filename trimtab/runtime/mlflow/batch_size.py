@@ -54,7 +54,7 @@ class BatchSize:
         self.pays = size > 0 or not sure
         if size == max(known):
             size += 1  # it may get better still
-        self.rows_max = max(1, min(2 << size, int(BATCH_S_MAX * best)))
+        self.rows_max = max(1, min((2 << size) - 1, int(BATCH_S_MAX * best)))
 
 
 def _class(rows: int) -> int:
