@@ -36,7 +36,7 @@ from trimtab.host.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv" / "bench"
-READY_S = 180.0
+READY_S = 60.0
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROW = [5.1, 3.5, 1.4, 0.2]
 TENSOR_WIDTH = 1000

@@ -7,8 +7,6 @@ import bentoml
 import numpy as np
 import subject
 
-Array = np.ndarray[Any, Any]
-
 
 @bentoml.service(workers=1)
 class Service:
@@ -16,6 +14,6 @@ class Service:
         self.model = subject.load(os.environ["BENCH_CASE"], os.environ["BENCH_FOLDER"])
 
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=1000, route="/invocations")
-    def invocations(self, inputs: Array) -> Array:
-        predictions: Array = self.model(np.asarray(inputs, dtype=np.float64))
+    def invocations(self, inputs: np.ndarray) -> np.ndarray:
+        predictions: np.ndarray[Any, Any] = self.model(np.asarray(inputs, dtype=np.float64))
         return predictions

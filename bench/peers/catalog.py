@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,11 @@ def _code(start: Start) -> dict[str, str]:
     return {"BENCH_CASE": start.case.name, "BENCH_FOLDER": str(start.folder), "PYTHONPATH": str(HERE)}
 
 
+def _libpython(_: Start) -> dict[str, str]:
+    """Triton's Python backend must find the library of the interpreter that it was installed with."""
+    return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
+
+
 COMPUTING = frozenset({"iris-dataframe-split", "forest", "tensor-1mb"})
 UVICORN = ("uvicorn", "uvloop", "httptools")
 
@@ -130,8 +136,9 @@ PEERS = {
         Peer("ray", ("ray[serve]", *UVICORN), _script("ray")),
         Peer(
             "pytriton",
-            ("nvidia-pytriton",),
+            ("nvidia-pytriton>=0.7",),
             _script("pytriton"),
+            environment=_libpython,
             url="http://127.0.0.1:{port}/v2/models/iris/infer",
             asks=_v2,
         ),

@@ -6,6 +6,7 @@ from typing import Any
 import litserve
 import numpy as np
 import subject
+from fastapi import Request
 
 PORT, CASE, FOLDER = sys.argv[1:]
 
@@ -14,8 +15,9 @@ class Api(litserve.LitAPI):
     def setup(self, _device: Any) -> None:
         self.model = subject.load(CASE, FOLDER)
 
-    def decode_request(self, request: Any) -> Any:
-        return np.array(request["inputs"], dtype=np.float64)
+    def decode_request(self, request: Request) -> Any:
+        rows: Any = request["inputs"]  # of this type LitServe hands over the JSON
+        return np.array(rows, dtype=np.float64)
 
     def batch(self, inputs: Any) -> Any:
         return np.concatenate(inputs)

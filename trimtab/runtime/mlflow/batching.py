@@ -36,7 +36,8 @@ class Batcher:
         self._held_max = held_max
         self._waiting: deque[Job] = deque()
         self._lock = threading.Lock()
-        self._wake = threading.Semaphore(0)
+        self._wake = threading.Lock()  # held, but for the moment in which it wakes the thread
+        self._wake.acquire()
         self._awake = False
         self._batch_s: float | None = None  # when the one that runs began
         self.running = 0
