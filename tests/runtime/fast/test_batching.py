@@ -224,9 +224,10 @@ def test_no_more_are_held_than_said(model: Model) -> None:
 async def test_a_request_given_up_is_not_asked(model: Model) -> None:
     pod = Pod(model)
     pod.held("a")
-    jobs = [Job(body, "", asyncio.get_running_loop().create_future()) for body in (b"b", b"c")]
+    waiting = [asyncio.get_running_loop().create_future() for _ in "bc"]
+    jobs = [Job(body, "", waiter) for body, waiter in zip((b"b", b"c"), waiting, strict=True)]
     for job in jobs:
         pod.batcher.submit(job)
-    jobs[0].give_up()
+    waiting[0].cancel()
     pod.wait(2)
     assert model.asked == [["a"], ["c"]]

@@ -29,7 +29,7 @@ TIMED_OUT = Answer("Request processing time exceeded limit", 504, JSON, Fault.MO
 
 _MEDIA_TYPES = {JSON: JSON.encode(), TEXT: f"{TEXT}; charset=utf-8".encode()}
 _FAULTS = {fault: (FAULT_HEADER.encode(), fault.value.encode()) for fault in Fault}
-_LEFT = 499  # nginx's word for a client that left before its answer
+LEFT = 499  # nginx's word for a client that left before its answer
 
 
 class Invocations:
@@ -42,7 +42,7 @@ class Invocations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         began_s = self._meter.begin(ROUTE)
-        status = _LEFT
+        status = LEFT
         try:
             answer, job = await self._answer(scope, receive)
             if answer is not None:
@@ -50,7 +50,7 @@ class Invocations:
                 if answer.fault is not None:
                     self._meter.fault(answer.fault)
                 body = answer.body.encode()
-                headers = _headers(scope, answer, job, len(body))
+                headers = head(answer, job, len(body), _header(scope, b"x-request-id") or b"")
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
@@ -67,16 +67,17 @@ class Invocations:
             body = await _body(scope, receive)
             if body is None:
                 return TOO_LARGE, None
-            job = Job(body, _content_type(scope), deadline.loop.create_future())
+            answered = deadline.loop.create_future()
+            job = Job(body, _content_type(scope), answered)
             dispatch.submit(job)
-            return await job.answered, job
+            return await answered, job
         except _Left:
             return None, None
         except Exhausted as full:
             return no_room(full), job
         except asyncio.CancelledError:
             if job is not None:
-                job.give_up()
+                job.leave_queue()
             return (TIMED_OUT if deadline.passed() else STOPPED), None
         finally:
             deadline.end()
@@ -151,11 +152,12 @@ def _header(scope: Scope, wanted: bytes) -> bytes | None:
     return None
 
 
-def _headers(scope: Scope, answer: Answer, job: Job | None, length: int) -> list[tuple[bytes, bytes]]:
+def head(answer: Answer, job: Job | None, length: int, given_id: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer of `length` bytes; `given_id` is the caller's own request id, or nothing."""
     headers = [
         (b"content-type", _MEDIA_TYPES[answer.media_type]),
         (b"content-length", b"%d" % length),
-        (b"x-request-id", _request_id(scope)),
+        (b"x-request-id", request_id(given_id)),
     ]
     if job is not None:
         spans = (1000 * job.queue_s, 1000 * job.batch_s, 1000 * job.predict_s)
@@ -167,9 +169,8 @@ def _headers(scope: Scope, answer: Answer, job: Job | None, length: int) -> list
     return headers
 
 
-def _request_id(scope: Scope) -> bytes:
+def request_id(given: bytes) -> bytes:
     """The caller's, or a new one if there is none that could be sent back."""
-    given = _header(scope, b"x-request-id")
     if given and len(given) <= REQUEST_ID_MAX and given.isascii() and given.decode().isprintable():
         return given
     return secrets.token_hex(16).encode()

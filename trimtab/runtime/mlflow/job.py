@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from trimtab.runtime.mlflow.answer import Answer
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from trimtab.runtime.mlflow.fast.path import Question
 
 now_s: Callable[[], float] = time.perf_counter
+
+
+class Waiter(Protocol):
+    """Who waits for an answer, in the event loop: a future, or what does as one."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Answer, /) -> None: ...
+
+    def get_loop(self) -> asyncio.AbstractEventLoop: ...
 
 
 class Job:
@@ -37,7 +47,7 @@ class Job:
         "slow",
     )
 
-    def __init__(self, body: bytes, content_type: str, answered: asyncio.Future[Answer]) -> None:
+    def __init__(self, body: bytes, content_type: str, answered: Waiter) -> None:
         self.body = body
         self.content_type = content_type
         self.answered = answered
@@ -53,8 +63,7 @@ class Job:
         """Whether nobody waits for the answer any more."""
         return self.answered.done()
 
-    def give_up(self) -> None:
-        """Leave the queue, if it has not begun."""
-        self.answered.cancel()
+    def leave_queue(self) -> None:
+        """Nobody waits any more: give the place back, if it has not begun."""
         if self.handle is not None:
             self.handle.cancel()

@@ -26,7 +26,7 @@ class Service:
 
     def __init__(self, metrics: Metrics, clock: Clock) -> None:
         self._metrics = metrics
-        self._dispatch: Dispatch | None = None
+        self.dispatch: Dispatch | None = None
         routes = [
             Route(ROUTE, _post_only, methods=["POST"]),
             Route("/ping", self._ready),
@@ -37,9 +37,9 @@ class Service:
             Route("/metrics", self._metrics_page),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
-        meter = Meter(metrics, frozenset(route.path for route in routes), clock)
-        self._app = Measured(app, meter)
-        self._invocations = Invocations(meter)
+        self.meter = Meter(metrics, frozenset(route.path for route in routes), clock)
+        self._app = Measured(app, self.meter)
+        self._invocations = Invocations(self.meter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -50,16 +50,16 @@ class Service:
 
     def open(self, dispatch: Dispatch) -> None:
         """Answer requests from now on."""
-        self._dispatch = self._invocations.dispatch = dispatch
+        self.dispatch = self._invocations.dispatch = dispatch
 
     async def _ready(self, _: Request) -> Response:
-        return _later(NOT_READY) if self._dispatch is None else Response("\n", media_type=JSON)
+        return _later(NOT_READY) if self.dispatch is None else Response("\n", media_type=JSON)
 
     async def _live(self, _: Request) -> Response:
         return Response("\n", media_type=JSON)
 
     async def _version(self, _: Request) -> Response:
-        dispatch = self._dispatch
+        dispatch = self.dispatch
         return _later(NOT_READY) if dispatch is None else Response(dispatch.version, media_type=JSON)
 
     async def _metrics_page(self, _: Request) -> Response:
