@@ -50,9 +50,9 @@ class CannotMeasure(Exception):
 # --- cases ------------------------------------------------------------------------------------------------
 
 
-def iris_case(name: str) -> Case:
+def iris_case(name: str, packages: tuple[str, ...] = ()) -> Case:
     columns = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
-    return Case(name, {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW])
+    return Case(name, {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW], packages)
 
 
 def tensor_case() -> Case:
@@ -60,6 +60,40 @@ def tensor_case() -> Case:
 
     rows = np.random.default_rng(1).random((TENSOR_ROWS, TENSOR_WIDTH)).tolist()
     return Case("tensor-1mb", {"inputs": rows}, rows)
+
+
+def overlay(case: Case) -> Path | None:
+    """The folder with what a case needs beyond scikit-learn, for all sides. Raises CannotMeasure."""
+    if not case.packages:
+        return None
+    folder = ENVIRONMENTS / f"with-{case.name}"
+    if not (folder / ".bench").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        install = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-deps"]
+        run_uv([*install, "--target", str(folder), *case.packages], case.name)
+        (folder / ".bench").touch()
+    return folder
+
+
+def save_boosted(case: Case, folder: Path) -> None:
+    """Boosted trees on iris, the same way."""
+    sys.path.append(str(overlay(case)))
+    import mlflow.xgboost  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+    from xgboost import XGBClassifier  # noqa: PLC0415
+
+    rows, species = load_iris(return_X_y=True, as_frame=True)
+    model = XGBClassifier(n_estimators=100, n_jobs=1).fit(rows, species)
+    mlflow.xgboost.save_model(
+        model,
+        folder / "model",
+        signature=infer_signature(rows, model.predict(rows)),
+        input_example=rows[:2],
+        pip_requirements=["xgboost"],
+    )
+    nameless = XGBClassifier(n_estimators=100, n_jobs=1).fit(rows.to_numpy(), species)
+    (folder / "estimator.pickle").write_bytes(pickle.dumps(nameless))
 
 
 def save_estimator(case: Case, folder: Path) -> None:
@@ -131,6 +165,7 @@ def save_sleeper(_: Case, folder: Path) -> None:
 CASES: dict[str, tuple[Callable[[], Case], Callable[[Case, Path], None]]] = {
     "iris-dataframe-split": (lambda: iris_case("iris-dataframe-split"), save_estimator),
     "forest": (lambda: iris_case("forest"), save_estimator),
+    "xgboost": (lambda: iris_case("xgboost", ("xgboost-cpu",)), save_boosted),
     "sleep": (lambda: iris_case("sleep"), save_sleeper),
     "tensor-1mb": (tensor_case, save_estimator),
 }
@@ -163,21 +198,21 @@ def python_for(peer: Peer) -> Path:
     pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("scikit-learn", "numpy")]
     shutil.rmtree(folder, ignore_errors=True)
     print(f"installing {peer.name} into {folder}", file=sys.stderr)
-    run_uv([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], peer)
+    run_uv([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], peer.name)
     install = [*uv, "pip", "install", "--quiet", "--python", str(python), *wanted]
     try:
-        run_uv([*install, *pins], peer)
+        run_uv([*install, *pins], peer.name)
     except CannotMeasure:  # it wants older ones than ours, which it can then hardly unpickle from
-        run_uv([*install, pins[0]], peer)
+        run_uv([*install, pins[0]], peer.name)
     stamp.write_text("\n".join(wanted))
     return python
 
 
-def run_uv(command: list[str], peer: Peer) -> None:
+def run_uv(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-8:]
-        raise CannotMeasure(f"{peer.name} cannot be installed here: " + "\n  ".join(last))
+        raise CannotMeasure(f"{what} cannot be installed here: " + "\n  ".join(last))
 
 
 @contextmanager
@@ -187,6 +222,9 @@ def serving(peer: Peer, start: Start) -> Iterator[str]:
     threads = dict.fromkeys(SINGLE_THREADED, "1")
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     environment = {**inherited, **threads, "MLFLOW_DISABLE_TELEMETRY": "true", **peer.environment(start)}
+    extra = overlay(start.case)
+    paths = [environment.get("PYTHONPATH", ""), str(extra) if extra else ""]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     log = start.folder / f"{peer.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

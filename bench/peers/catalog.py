@@ -100,7 +100,7 @@ def _libpython(_: Start) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
 
 
-COMPUTING = frozenset({"iris-dataframe-split", "forest", "tensor-1mb"})
+COMPUTING = frozenset({"iris-dataframe-split", "forest", "xgboost", "tensor-1mb"})
 UVICORN = ("uvicorn", "uvloop", "httptools")
 
 PEERS = {
