@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -150,6 +151,37 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
     assert sample('trimtab_start_stage_seconds{stage="load"}') > 0
     assert sample('http_server_active_requests{http_route="/invocations"}') == 0
     assert sample("process_resident_memory_bytes") > 50e6
+
+
+def test_requests_that_wait_are_predicted_together(iris_pod: Any, mlflows_own: Any) -> None:
+    """Sixteen at once, again and again: each gets its own answer, and some shared a prediction."""
+    names = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+    rows = [[4.0 + n % 4, 3.0, 1.0 + n % 6, 0.1 + n % 3] for n in range(160)]
+    bodies = [json.dumps({"dataframe_split": {"columns": names, "data": [row]}}).encode() for row in rows]
+    with ThreadPoolExecutor(16) as callers:
+        replies = list(callers.map(lambda body: iris_pod.ask("POST", "/invocations", body), bodies))
+    table = json.dumps({"dataframe_split": {"columns": names, "data": rows}}).encode()
+    expected = mlflows_own.under("/iris").ask("POST", "/invocations", table).value["predictions"]
+    assert [reply.value["predictions"] for reply in replies] == [[species] for species in expected]
+    assert len(set(expected)) == 3
+    assert "batching on: 16 rows together" in iris_pod.log.read_text()
+    assert together(iris_pod) > 0
+
+
+def together(pod: Any) -> float:
+    """Predictions that served more than one request."""
+    page = pod.ask("GET", "/metrics").body.decode()
+    name = "trimtab_predict_batch_requests"
+    alone = re.search(rf'{name}_bucket{{le="1.0"}} (\S+)', page)
+    every = re.search(rf"{name}_count (\S+)", page)
+    assert alone
+    assert every
+    return float(every[1]) - float(alone[1])
+
+
+def test_a_model_without_a_signature_is_asked_in_threads(odd_pod: Any) -> None:
+    assert "batching" not in odd_pod.log.read_text()
+    assert "trimtab_predict_batch_requests_count 0.0" in odd_pod.ask("GET", "/metrics").body.decode()
 
 
 def test_one_worker_without_delayed_packets(odd_pod: Any) -> None:

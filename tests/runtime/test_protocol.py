@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,28 @@ def test_other_paths_as_mlflow_does(
 
 def test_ping_is_one_newline(iris_pod: Any) -> None:
     assert iris_pod.ask("GET", "/ping").said == (200, JSON, b"\n")
+
+
+def test_an_answer_tells_where_its_time_went(iris_pod: Any, odd_pod: Any) -> None:
+    for reply in (iris_pod.ask("POST", "/invocations", said(SPLIT)), odd_pod.predict(do="returns_none")):
+        spans = [span.split(";dur=") for span in reply.headers["server-timing"].split(", ")]
+        assert [name for name, _ in spans] == ["queue", "batch", "predict"]
+        took_ms = {name: float(value) for name, value in spans}
+        assert 0 < took_ms["predict"] < 60_000
+        assert min(took_ms.values()) >= 0
+
+
+@pytest.mark.parametrize("body", [said(SPLIT), b"{}"], ids=["an answer", "an error"])
+def test_the_callers_request_id_comes_back(body: bytes, iris_pod: Any) -> None:
+    given = {"x-request-id": "0f6e-client 7"}
+    assert iris_pod.ask("POST", "/invocations", body, **given).headers["x-request-id"] == "0f6e-client 7"
+
+
+@pytest.mark.parametrize("given", [{}, {"x-request-id": ""}, {"x-request-id": "a" * 200}])
+def test_a_request_without_a_usable_id_gets_one(given: dict[str, str], iris_pod: Any) -> None:
+    ids = {iris_pod.ask("POST", "/invocations", said(SPLIT), **given).headers["x-request-id"] for _ in "ab"}
+    assert len(ids) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", found) for found in ids)
 
 
 def test_without_content_type_is_the_callers_fault(iris_pod: Any) -> None:

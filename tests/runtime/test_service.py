@@ -12,6 +12,8 @@ import pytest
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer
+from trimtab.runtime.mlflow.dispatch import Dispatch
+from trimtab.runtime.mlflow.job import Job
 from trimtab.runtime.mlflow.metrics import Metrics
 from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.service import Service
@@ -39,8 +41,8 @@ class SlowScorer:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    def answer(self, body: bytes, content_type: str) -> Answer:
-        return Answer(self._gate(), 200)
+    def carry_out(self, job: Job) -> None:
+        job.answer = Answer(self._gate(), 200)
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def gate() -> Iterator[Gate]:
     gate.open.set()
 
 
-async def ask(service: Service, *received: dict[str, Any]) -> tuple[int, dict[bytes, bytes]]:
-    """One POST /invocations; the status and headers of its answer."""
+async def ask(service: Service, *received: dict[str, Any]) -> tuple[int | None, dict[bytes, bytes]]:
+    """One POST /invocations; the status and headers of its answer, None if there was none."""
     pending = iter(received)
     sent: list[Any] = []
 
@@ -63,12 +65,31 @@ async def ask(service: Service, *received: dict[str, Any]) -> tuple[int, dict[by
 
     scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": [], "query_string": b""}
     await service(scope, receive, send)
-    return sent[0]["status"], dict(sent[0]["headers"])
+    return (sent[0]["status"], dict(sent[0]["headers"])) if sent else (None, {})
+
+
+async def page(service: Service) -> str:
+    """The metrics page."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await service(
+        {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b""},
+        receive,
+        send,
+    )
+    return sent[1]["body"].decode()
 
 
 def service_with(pool: Pool, gate: Gate) -> Service:
-    service = Service(pool, Metrics(pool), SystemClock())
-    service.open(SlowScorer(gate))  # type: ignore[arg-type]
+    metrics = Metrics(pool)
+    service = Service(metrics, SystemClock())
+    service.open(Dispatch(SlowScorer(gate), pool, metrics.predict.observe))
     return service
 
 
@@ -84,9 +105,11 @@ async def test_a_request_that_outlasts_the_grace_period_may_be_sent_again(gate: 
 async def test_a_caller_that_leaves_while_sending_is_not_an_error_of_ours(gate: Gate) -> None:
     pool = Pool(1, 0)
     part = {"type": "http.request", "body": b"{", "more_body": True}
-    status, _ = await ask(service_with(pool, gate), part, {"type": "http.disconnect"})
-    assert status == 499
+    service = service_with(pool, gate)
+    assert await ask(service, part, {"type": "http.disconnect"}) == (None, {})
     assert not gate.begun.is_set()
+    labels = 'http_request_method="POST",http_response_status_code="499",http_route="/invocations"'
+    assert f"http_server_request_duration_seconds_count{{{labels}}} 1.0\n" in await page(service)
 
 
 async def test_a_call_given_up_in_the_queue_leaves_it(gate: Gate) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.stages import Stages
 
 if TYPE_CHECKING:
+    from trimtab.runtime.mlflow.independence import Verdict
+    from trimtab.runtime.mlflow.quick import Quick
     from trimtab.runtime.mlflow.scoring import Scorer
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # set by MLflow's own server after it has loaded a model
@@ -22,7 +26,16 @@ TELEMETRY_OFF = (
 )
 
 
-def prepare(folder: Path, pool: Pool, stages: Stages) -> Scorer:
+@dataclass(frozen=True)
+class Loaded:
+    """A model that has answered its own input example, if it has one."""
+
+    scorer: Scorer
+    quick: Quick | None  # None: nothing of it is sure
+    verdict: Verdict | None = None
+
+
+def prepare(folder: Path, pool: Pool, stages: Stages) -> Loaded:
     """Import MLflow, load the model and run its input example. Call it in the main thread.
 
     Some libraries insist on that thread when they are imported (signal handlers). What is loaded
@@ -30,11 +43,25 @@ def prepare(folder: Path, pool: Pool, stages: Stages) -> Scorer:
     full collection of them stops every request for 179 ms. Raises ModelError.
     """
     scorer = _load(folder, stages)
-    _warm(scorer, folder, pool)
+    example = _serving_example(scorer.metadata, folder)
+    _warm(scorer, example, folder, pool)
+    loaded = _quickened(scorer, example, pool)
     stages.complete("warm")
     gc.collect()
     gc.freeze()
-    return scorer
+    return loaded
+
+
+def _quickened(scorer: Scorer, example: bytes | None, pool: Pool) -> Loaded:
+    """With the fast path where there is one, and what is to be said of batching."""
+    from trimtab.runtime.mlflow.quick import Quick  # noqa: PLC0415  it imports MLflow
+
+    quick = Quick.of(scorer, example)
+    if quick is None:
+        return Loaded(scorer, None)
+    verdict = pool.submit(lambda: quick.judge(example)).result()
+    print(f"batching {'on' if verdict.batch else 'off'}: {verdict.why}", file=sys.stderr, flush=True)  # noqa: T201
+    return Loaded(scorer, quick, verdict)
 
 
 def _load(folder: Path, stages: Stages) -> Scorer:
@@ -54,9 +81,8 @@ def _load(folder: Path, stages: Stages) -> Scorer:
     return scorer
 
 
-def _warm(scorer: Scorer, folder: Path, pool: Pool) -> None:
+def _warm(scorer: Scorer, body: bytes | None, folder: Path, pool: Pool) -> None:
     """Send the example that was saved with the model the way a request goes, in a thread that predicts."""
-    body = _serving_example(scorer.metadata, folder)
     if body is None:
         return
     score = pool.submit(lambda: scorer.score(body, JSON)).result()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Protocol
+
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -16,13 +19,24 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from trimtab.core.clock import Clock
-from trimtab.runtime.mlflow.answer import FAULT_HEADER
+from trimtab.runtime.mlflow.answer import FAULT_HEADER, Fault
 from trimtab.runtime.mlflow.pool import Pool
+from trimtab.runtime.mlflow.times import Durations, Times
 
 # OpenTelemetry's advice for http.server.request.duration, with a finer start and a longer end.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "_OTHER"  # OpenTelemetry's word for a method that is none of HTTP's: labels stay few
+
+
+class Holder(Protocol):
+    """What holds requests: the pool, or the batcher."""
+
+    @property
+    def running(self) -> int: ...
+
+    @property
+    def queued(self) -> int: ...
 
 
 class Metrics:
@@ -32,20 +46,24 @@ class Metrics:
         disable_created_metrics()
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self.duration = Histogram(
+        self.duration = Times(
             "http_server_request_duration_seconds",
             "Time from a request's head to the end of its answer.",
             ["http_request_method", "http_route", "http_response_status_code"],
-            buckets=BUCKETS_S,
-            registry=self._registry,
+            BUCKETS_S,
         )
+        self._registry.register(self.duration)
         self.active = Gauge(
             "http_server_active_requests", "Requests in flight.", ["http_route"], registry=self._registry
         )
-        self.predict = Histogram(
-            "trimtab_predict_duration_seconds",
-            "Time a request held a thread: parsing, predicting, writing the answer.",
-            buckets=BUCKETS_S,
+        about = "Time a request held a thread: parsing, predicting, writing the answer."
+        predict = Times("trimtab_predict_duration_seconds", about, [], BUCKETS_S)
+        self._registry.register(predict)
+        self.predict = predict.labels()
+        self.batch = Histogram(
+            "trimtab_predict_batch_requests",
+            "Requests that were predicted together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
             registry=self._registry,
         )
         self.faults = Counter(
@@ -60,17 +78,24 @@ class Metrics:
             ["stage"],
             registry=self._registry,
         )
-        self._watch(pool)
+        self._holders: list[Holder] = [pool]
+        self._count_held(pool.threads)
 
-    def _watch(self, pool: Pool) -> None:
-        threads = Gauge(
+    def watch(self, holder: Holder) -> None:
+        """Count what it holds too."""
+        self._holders.append(holder)
+
+    def _count_held(self, threads: int) -> None:
+        at_once = Gauge(
             "trimtab_predict_threads", "Predictions that may run at once.", registry=self._registry
         )
-        threads.set(pool.threads)
-        running = Gauge("trimtab_predict_running", "Predictions that run now.", registry=self._registry)
-        running.set_function(lambda: pool.running)
+        at_once.set(threads)
+        running = Gauge(
+            "trimtab_predict_running", "Requests that are predicted now.", registry=self._registry
+        )
+        running.set_function(lambda: sum(holder.running for holder in self._holders))
         queued = Gauge("trimtab_predict_queued", "Requests that wait for a thread.", registry=self._registry)
-        queued.set_function(lambda: pool.queued)
+        queued.set_function(lambda: sum(holder.queued for holder in self._holders))
 
     def note_stage(self, name: str, took_s: float) -> None:
         """A step of the start is complete."""
@@ -81,20 +106,52 @@ class Metrics:
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
 
-class Measured:
-    """Counts and times every request to `app`. `routes` are the paths that get a label of their own."""
+class Meter:
+    """Counts requests, in the event loop alone: plain numbers, looked at when the page is."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str], clock: Clock) -> None:
-        self._app = app
+    def __init__(self, metrics: Metrics, routes: frozenset[str], clock: Clock) -> None:
+        self.clock = clock
         self._metrics = metrics
-        self._routes = routes
-        self._clock = clock
+        self._active = dict.fromkeys((*routes, ""), 0)
+        for route in self._active:
+            metrics.active.labels(route).set_function(functools.partial(self._active.__getitem__, route))
+        self._durations: dict[tuple[str, str, int], Durations] = {}
+        self._faults = {fault: metrics.faults.labels(fault.value) for fault in Fault}
+
+    def route(self, path: str) -> str:
+        """The label of a path: its own if it is one of the routes."""
+        return path if path in self._active else ""
+
+    def begin(self, route: str) -> float:
+        """A request is in flight; the time at which it came."""
+        self._active[route] += 1
+        return self.clock.now_s()
+
+    def end(self, method: str, route: str, status: int, began_s: float) -> None:
+        """It was answered, or given up."""
+        self._active[route] -= 1
+        key = (method if method in METHODS else OTHER, route, status)
+        duration = self._durations.get(key)
+        if duration is None:
+            duration = self._durations[key] = self._metrics.duration.labels(*map(str, key))
+        duration.observe(self.clock.now_s() - began_s)
+
+    def fault(self, fault: Fault) -> None:
+        """It failed."""
+        self._faults[fault].inc()
+
+
+class Measured:
+    """Counts and times every request to `app`."""
+
+    def __init__(self, app: ASGIApp, meter: Meter) -> None:
+        self._app = app
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        began_s = self._clock.now_s()
-        route = scope["path"] if scope["path"] in self._routes else ""
-        active = self._metrics.active.labels(route)
+        route = self._meter.route(scope["path"])
+        began_s = self._meter.begin(route)
         status = 499  # nginx's word for a client that left before its answer
 
         async def seen(message: Message) -> None:
@@ -104,19 +161,15 @@ class Measured:
                 self._note_fault(message)
             await send(message)
 
-        active.inc()
         try:
             await self._app(scope, receive, seen)
         finally:
-            active.dec()
-            method = scope["method"] if scope["method"] in METHODS else OTHER
-            labels = (method, route, str(status))
-            self._metrics.duration.labels(*labels).observe(self._clock.now_s() - began_s)
+            self._meter.end(scope["method"], route, status, began_s)
 
     def _note_fault(self, message: Message) -> None:
         for name, value in message["headers"]:
             if name == _FAULT_HEADER:
-                self._metrics.faults.labels(value.decode()).inc()
+                self._meter.fault(Fault(value.decode()))
 
 
 _FAULT_HEADER = FAULT_HEADER.encode()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from trimtab.core.clock import SystemClock
 from trimtab.runtime.mlflow import loading
+from trimtab.runtime.mlflow.batch_size import BatchSize
+from trimtab.runtime.mlflow.dispatch import Dispatch, Ways
 from trimtab.runtime.mlflow.metrics import Metrics
 from trimtab.runtime.mlflow.options import Options
 from trimtab.runtime.mlflow.pool import Pool
@@ -13,7 +15,8 @@ from trimtab.runtime.mlflow.service import Service
 from trimtab.runtime.mlflow.stages import Stages
 
 if TYPE_CHECKING:
-    from trimtab.runtime.mlflow.scoring import Scorer
+    from trimtab.runtime.mlflow.independence import Verdict
+    from trimtab.runtime.mlflow.quick import Quick
 
 
 class Pod:
@@ -23,19 +26,32 @@ class Pod:
         clock = SystemClock()
         self._folder = options.model_folder
         self._pool = Pool(options.threads, options.queue)
-        metrics = Metrics(self._pool)
-        self._stages = Stages(options.stages_path, clock, metrics.note_stage)
-        self.service = Service(self._pool, metrics, clock)
-        self._scorer: Scorer | None = None
+        self._metrics = Metrics(self._pool)
+        self._stages = Stages(options.stages_path, clock, self._metrics.note_stage)
+        self.service = Service(self._metrics, clock)
+        self._held_max = options.threads + options.queue
+        self._dispatch: Dispatch | None = None
 
     def prepare(self) -> None:
         """Import, load and warm. Raises ModelError."""
-        self._scorer = loading.prepare(self._folder, self._pool, self._stages)
+        loaded = loading.prepare(self._folder, self._pool, self._stages)
+        self._dispatch = Dispatch(loaded.quick or loaded.scorer, self._pool, self._metrics.predict.observe)
+        if loaded.quick is not None and loaded.verdict is not None and loaded.verdict.batch:
+            self._batch(loaded.quick, loaded.verdict, self._dispatch)
+
+    def _batch(self, quick: Quick, verdict: Verdict, dispatch: Dispatch) -> None:
+        from trimtab.runtime.mlflow.batching import Batcher  # noqa: PLC0415  it imports MLflow
+
+        size = BatchSize(list(verdict.seen))
+        ways = Ways(quick.failed, dispatch.alone, dispatch.answered, self._metrics.batch.observe)
+        batcher = Batcher(quick.fast, size, ways, self._held_max)
+        self._metrics.watch(batcher)
+        dispatch.batch(batcher)
 
     def open(self) -> None:
         """Answer requests from now on."""
-        assert self._scorer is not None, "prepare comes first"
-        self.service.open(self._scorer)
+        assert self._dispatch is not None, "prepare comes first"
+        self.service.open(self._dispatch)
         self._stages.complete("ready")
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from mlflow.version import VERSION
 
 from trimtab.runtime.mlflow.answer import TEXT, Answer, Fault
 from trimtab.runtime.mlflow.failure import said
+from trimtab.runtime.mlflow.job import Job, now_s
 
 
 def load(folder: Path) -> Scorer:
@@ -32,7 +33,7 @@ class Scorer:
     version: str = VERSION  # of MLflow
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self.model = model
         self.metadata = model.metadata
         self._input_schema = model.metadata.get_input_schema()
         self.timeout_s = float(MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
@@ -45,9 +46,15 @@ class Scorer:
         """
         return self.score(body, content_type).answer
 
+    def carry_out(self, job: Job) -> None:
+        """Answer a job MLflow's own way."""
+        began_s = now_s()
+        job.answer = self.answer(job.body, job.content_type)
+        job.predict_s = now_s() - began_s
+
     def score(self, body: bytes, content_type: str) -> Score:
         """The answer together with the exception that led to it."""
-        watched = _Watched(self._model)
+        watched = _Watched(self.model)
         try:
             found = scoring_server.invocations(body, content_type, watched, self._input_schema)
         except MlflowException as error:
@@ -57,7 +64,7 @@ class Scorer:
             fault = Fault.MODEL if watched.asked else Fault.CALLER
             return Score(Answer("Internal Server Error", 500, TEXT, fault), error)
         except BaseException as error:  # noqa: BLE001  SystemExit in a thread would end the event loop
-            return _failure(_wrapped(error), error)
+            return failure(_wrapped(error), error)
         fault_found = Fault.CALLER if found.status >= 400 else None
         return Score(Answer(found.response, found.status, found.mimetype, fault_found))
 
@@ -94,11 +101,11 @@ def _outcome(error: MlflowException, asked: bool) -> Score:
     adds a stack trace, while its enforcement of the schema raises a bare 400 from within.
     """
     if asked and (error.get_http_status_code() != 400 or "stack_trace" in error.json_kwargs):
-        return _failure(error, error.__context__ or error)
+        return failure(error, error.__context__ or error)
     return Score(_answer(error, Fault.CALLER), error)
 
 
-def _failure(error: MlflowException, raised: BaseException) -> Score:
+def failure(error: MlflowException, raised: BaseException) -> Score:
     """The model raised `raised`: one line in the pod's log, and MLflow's answer."""
     print(f"predict failed: {said(raised)}", file=sys.stderr, flush=True)  # noqa: T201
     return Score(_answer(error, Fault.MODEL), raised)

@@ -15,6 +15,7 @@ from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from trimtab.runtime.mlflow.failure import ModelError
+from trimtab.runtime.mlflow.http import PodProtocol
 from trimtab.runtime.mlflow.pod import Pod
 
 BOOT_FAILED = 3  # gunicorn's own status for a worker that could not start
@@ -26,7 +27,7 @@ class PodWorker(UvicornWorker):  # type: ignore[misc]
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": PodProtocol,
         "ws": "none",
         "lifespan": "off",
         "access_log": False,

@@ -1,0 +1,420 @@
+"""The MLflow runtime beside other servers of the same model: throughput and latency, in turns.
+
+    python bench/runtimes.py [--case iris-dataframe-split] [--connections 64] [--peers mlflow,fastapi]
+
+Each peer is installed once into an environment of its own below .venv/bench, with the versions of
+scikit-learn and NumPy that are used here. All servers are started, with one worker each; then `wrk`
+(one thread) asks one after the other, in several rounds, and the median round counts. `ratio_to` is
+ours divided by theirs: above 1 is better for throughput, below 1 for latencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.peers.catalog import PEERS, Case, Peer, Start
+from bench.rig import machine
+from trimtab.host.ports import free_port
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENTS = ROOT / ".venv" / "bench"
+READY_S = 60.0
+SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ROW = [5.1, 3.5, 1.4, 0.2]
+TENSOR_WIDTH = 1000
+TENSOR_ROWS = 50
+
+
+class CannotMeasure(Exception):
+    """What stands in the way, and what to do."""
+
+
+# --- cases ------------------------------------------------------------------------------------------------
+
+
+def iris_case(name: str, packages: tuple[str, ...] = ()) -> Case:
+    columns = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+    return Case(name, {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW], packages)
+
+
+def tensor_case() -> Case:
+    import numpy as np  # noqa: PLC0415
+
+    rows = np.random.default_rng(1).random((TENSOR_ROWS, TENSOR_WIDTH)).tolist()
+    return Case("tensor-1mb", {"inputs": rows}, rows)
+
+
+def overlay(case: Case) -> Path | None:
+    """The folder with what a case needs beyond scikit-learn, for all sides. Raises CannotMeasure."""
+    if not case.packages:
+        return None
+    folder = ENVIRONMENTS / f"with-{case.name}"
+    if not (folder / ".bench").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        install = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-deps"]
+        run_uv([*install, "--target", str(folder), *case.packages], case.name)
+        (folder / ".bench").touch()
+    return folder
+
+
+def save_boosted(case: Case, folder: Path) -> None:
+    """Boosted trees on iris, the same way."""
+    sys.path.append(str(overlay(case)))
+    import mlflow.xgboost  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+    from xgboost import XGBClassifier  # noqa: PLC0415
+
+    rows, species = load_iris(return_X_y=True, as_frame=True)
+    model = XGBClassifier(n_estimators=100, n_jobs=1).fit(rows, species)
+    mlflow.xgboost.save_model(
+        model,
+        folder / "model",
+        signature=infer_signature(rows, model.predict(rows)),
+        input_example=rows[:2],
+        pip_requirements=["xgboost"],
+    )
+    nameless = XGBClassifier(n_estimators=100, n_jobs=1).fit(rows.to_numpy(), species)
+    (folder / "estimator.pickle").write_bytes(pickle.dumps(nameless))
+
+
+def save_estimator(case: Case, folder: Path) -> None:
+    """Train on iris, or on noise of the tensor's width; as an MLflow model and as a pickle."""
+    import mlflow.sklearn  # noqa: PLC0415 -- takes seconds
+    import numpy as np  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
+    from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: PLC0415
+
+    if case.name == "tensor-1mb":
+        rows = np.random.default_rng(2).random((2 * TENSOR_WIDTH, TENSOR_WIDTH))
+        answers = rows.sum(axis=1)
+        estimator: Any = LinearRegression()
+    else:
+        rows, answers = load_iris(return_X_y=True, as_frame=True)
+        forest = case.name == "forest"
+        estimator = (
+            RandomForestClassifier(100, random_state=0) if forest else LogisticRegression(max_iter=1000)
+        )
+    estimator.fit(rows, answers)
+    mlflow.sklearn.save_model(
+        estimator,
+        folder / "model",
+        signature=infer_signature(rows, estimator.predict(rows)),
+        input_example=rows[:2],
+        pip_requirements=["scikit-learn"],
+        serialization_format="cloudpickle",  # skops does not trust a forest
+    )
+    nameless = estimator.fit(np.asarray(rows), answers)  # arrays have no names to complain about
+    (folder / "estimator.pickle").write_bytes(pickle.dumps(nameless))
+
+
+SLEEPER = """
+import time
+import mlflow.pyfunc
+import numpy as np
+from mlflow.models import set_model
+
+
+class Sleeper(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        time.sleep(0.02)
+        return np.zeros(len(model_input), dtype=np.int64)
+
+
+set_model(Sleeper())
+"""
+
+
+def save_sleeper(_: Case, folder: Path) -> None:
+    import mlflow.pyfunc  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+
+    script = folder / "sleeper.py"
+    script.write_text(SLEEPER)
+    rows, species = load_iris(return_X_y=True, as_frame=True)
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        python_model=str(script),
+        signature=infer_signature(rows, species),
+        input_example=rows[:2],
+        pip_requirements=["mlflow"],
+    )
+
+
+CASES: dict[str, tuple[Callable[[], Case], Callable[[Case, Path], None]]] = {
+    "iris-dataframe-split": (lambda: iris_case("iris-dataframe-split"), save_estimator),
+    "forest": (lambda: iris_case("forest"), save_estimator),
+    "xgboost": (lambda: iris_case("xgboost", ("xgboost-cpu",)), save_boosted),
+    "sleep": (lambda: iris_case("sleep"), save_sleeper),
+    "tensor-1mb": (tensor_case, save_estimator),
+}
+
+
+# --- servers ----------------------------------------------------------------------------------------------
+
+
+def ours(case: Case) -> Peer:
+    """This runtime, as a fleet starts it; from this checkout."""
+
+    def command(start: Start) -> list[str]:
+        arguments = ["--model", str(start.folder / "model"), "--bind", f"127.0.0.1:{start.port}"]
+        arguments += ["--stages", str(start.folder / "stages"), "--threads", "1000"]
+        return [str(start.python), "-m", "trimtab.runtime.mlflow", *arguments]
+
+    safe = {"PYTHONSAFEPATH": "1"}
+    return Peer("ours", (), command, asks=lambda _: case.body, environment=lambda _: safe)
+
+
+def python_for(peer: Peer) -> Path:
+    """The Python of a peer's environment, made if need be. Raises CannotMeasure."""
+    folder = ENVIRONMENTS / peer.name
+    python = folder / "bin" / "python"
+    wanted = [name.format(mlflow=importlib.metadata.version("mlflow")) for name in peer.packages]
+    stamp = folder / ".bench"
+    if stamp.exists() and stamp.read_text() == "\n".join(wanted):
+        return python
+    uv = [str(Path(sys.executable).parent / "uv")]
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("scikit-learn", "numpy")]
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"installing {peer.name} into {folder}", file=sys.stderr)
+    run_uv([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], peer.name)
+    install = [*uv, "pip", "install", "--quiet", "--python", str(python), *wanted]
+    try:
+        run_uv([*install, *pins], peer.name)
+    except CannotMeasure:  # it wants older ones than ours, which it can then hardly unpickle from
+        run_uv([*install, pins[0]], peer.name)
+    stamp.write_text("\n".join(wanted))
+    return python
+
+
+def run_uv(command: list[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-8:]
+        raise CannotMeasure(f"{what} cannot be installed here: " + "\n  ".join(last))
+
+
+@contextmanager
+def serving(peer: Peer, start: Start) -> Iterator[str]:
+    """A server that has given the right answer; its URL. Raises CannotMeasure."""
+    peer.prepare(start)
+    threads = dict.fromkeys(SINGLE_THREADED, "1")
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment = {**inherited, **threads, "MLFLOW_DISABLE_TELEMETRY": "true", **peer.environment(start)}
+    extra = overlay(start.case)
+    paths = [environment.get("PYTHONPATH", ""), str(extra) if extra else ""]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    log = start.folder / f"{peer.name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            peer.command(start),
+            env=environment,
+            cwd=start.folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = peer.url.format(port=start.port)
+        wait_for_answer(peer, start, url, process, log)
+        yield url
+    finally:
+        end(process)
+
+
+def wait_for_answer(peer: Peer, start: Start, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + READY_S
+    said = "nothing"
+    while time.monotonic() < deadline_s:
+        try:
+            request = urllib.request.Request(url, json.dumps(peer.asks(start.case)).encode(), peer.headers)
+            with urllib.request.urlopen(request, timeout=10) as reply:
+                if reply.status == 200:
+                    return
+        except urllib.error.HTTPError as error:
+            said = f"{error.code} {error.read()[:500]!r}"
+        except OSError as error:
+            said = str(error)
+        if process.poll() is not None:
+            break
+        time.sleep(0.3)
+    tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+    raise CannotMeasure(f"{peer.name} does not answer at {url} (it said {said}); its log ends:\n  {tail}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+WRK = """
+wrk.method = "POST"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*all")
+file:close()
+{headers}
+done = function(summary, latency, requests)
+  io.write(string.format("RESULT %d %d %d %d %d\\n", summary.requests, summary.duration,
+    latency:percentile(50), latency:percentile(99),
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
+      + summary.errors.timeout))
+end
+"""
+
+
+def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
+    """One run. Raises CannotMeasure if an answer was no answer."""
+    body, script = folder / f"{peer.name}.body", folder / f"{peer.name}.lua"
+    body.write_text(json.dumps(peer.asks(case)))
+    headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in peer.headers.items())
+    script.write_text(WRK.format(body=body, headers=headers))
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "--timeout",
+        "30s",
+        "-s",
+        str(script),
+        url,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
+    if found is None:
+        raise CannotMeasure(f"wrk failed: {done.stdout} {done.stderr}")
+    requests, duration_us, p50_us, p99_us, errors = map(int, found.groups())
+    if errors or not requests:
+        raise CannotMeasure(f"{peer.name}: {errors} of {requests} requests failed")
+    return {"throughput": requests / duration_us * 1e6, "p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6}
+
+
+def measure(
+    peers: list[Peer], case: Case, folder: Path, connections: int, seconds: float, rounds: int
+) -> dict[str, dict[str, float]]:
+    """The median round of each, taken in turns."""
+    taken: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
+    with ExitStack() as stack:
+        urls = {}
+        for peer in peers:
+            python = Path(sys.executable) if peer.name == "ours" else python_for(peer)
+            start = Start(case, folder, free_port("127.0.0.1"), python)
+            urls[peer.name] = stack.enter_context(serving(peer, start))
+        for peer in peers:
+            wrk(urls[peer.name], peer, case, folder, connections, min(seconds, 2.0))  # warm
+        for _ in range(rounds):
+            for peer in peers:
+                taken[peer.name].append(wrk(urls[peer.name], peer, case, folder, connections, seconds))
+    return {name: middle(runs) for name, runs in taken.items()}
+
+
+def middle(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: round(statistics.median(run[key] for run in runs), 6) for key in runs[0]}
+
+
+def compare(case: str, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The result as it is printed with --json."""
+    own = found["ours"]
+    peers = {name: values for name, values in found.items() if name != "ours"}
+    names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"))
+    ratios = {
+        name: {short: round(own[key] / values[key], 3) for short, key in names}
+        for name, values in peers.items()
+    }
+    return {"schema_version": 1, "case": case, "ours": own, "peers": peers, "ratio_to": ratios}
+
+
+def chosen(names: str, case: str) -> list[Peer]:
+    """The peers asked for. Raises CannotMeasure."""
+    found = []
+    for name in filter(None, names.split(",")):
+        if name not in PEERS:
+            raise CannotMeasure(f"no peer `{name}`; there are {', '.join(PEERS)}")
+        peer = PEERS[name]
+        if peer.cases is not None and case not in peer.cases:
+            raise CannotMeasure(f"{name} does not serve `{case}`; it serves {', '.join(sorted(peer.cases))}")
+        found.append(peer)
+    return found
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    if shutil.which("wrk") is None:
+        raise CannotMeasure("`wrk` sends the load and is not here: apt-get install wrk")
+    make, save = CASES[arguments.case]
+    case = make()
+    peers = [ours(case), *chosen(arguments.peers, arguments.case)]
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
+        folder = Path(name)
+        save(case, folder)
+        how = (arguments.connections, arguments.seconds, arguments.rounds)
+        found = measure(peers, case, folder, *how)
+    settings = {
+        "connections": arguments.connections,
+        "seconds": arguments.seconds,
+        "rounds": arguments.rounds,
+    }
+    return {**compare(arguments.case, found), **settings, **machine()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--case", choices=sorted(CASES), default="iris-dataframe-split")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--peers", default="mlflow,fastapi", help=f"of {','.join(PEERS)}")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    try:
+        result = run(arguments)
+    except CannotMeasure as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(result) if arguments.json else table(result))
+    return 0
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [f"{result['case']}, {result['connections']} connections, {result['cores']} cores"]
+    lines.append(f"{'':10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}   ours is")
+    for name, values in {"ours": result["ours"], **result["peers"]}.items():
+        p50_ms, p99_ms = 1e3 * values["p50_s"], 1e3 * values["p99_s"]
+        ratio = result["ratio_to"].get(name, {})
+        ratios = ", ".join(f"{value:.2f} × {what}" for what, value in ratio.items())
+        lines.append(f"{name:10}{values['throughput']:12.0f}{p50_ms:9.2f}{p99_ms:9.2f}   {ratios}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
