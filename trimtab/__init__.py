@@ -2,7 +2,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("trimtab")
-except PackageNotFoundError:  # imported from a source tree that nobody installed
-    __version__ = "0.0.0"
+__version__ = "0.0.0"  # of a source tree that nobody installed
+for _distribution in ("trimtab-runtime", "trimtab"):  # the first is all there is in a model's environment
+    try:
+        __version__ = version(_distribution)
+    except PackageNotFoundError:
+        continue

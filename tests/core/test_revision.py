@@ -38,6 +38,7 @@ def test_what_needs_no_new_pod_keeps_the_hash(changed: dict[str, object]) -> Non
         {"resources": Resources(memory_bytes=1 << 30)},
         {"env": (("A", "1"),)},
         {"start_timeout_s": 10.0},
+        {"env_manager": "local"},
     ],
 )
 def test_what_runs_changes_the_hash(changed: dict[str, object]) -> None:
@@ -53,6 +54,7 @@ def test_every_field_of_a_model_was_weighed() -> None:
         "resources",
         "concurrency",
         "env",
+        "env_manager",
         "start_timeout_s",
     }
 

@@ -48,6 +48,11 @@ class Asked:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting, e.g. max_pods=4."
 )
 @click.option("--runtime", metavar="NAME", help="What runs the model.  [default: mlflow]")
+@click.option(
+    "--env-manager",
+    metavar="NAME",
+    help="uv: an environment as the model recorded it; local: trimtab's own.  [default: uv]",
+)
 @wait_options
 @home_option
 @json_option
@@ -59,6 +64,7 @@ def deploy(
     concurrency: str | None,
     settings: tuple[str, ...],
     runtime: str | None,
+    env_manager: str | None,
     wait: bool,
     timeout_s: float | None,
     home: Path,
@@ -71,7 +77,8 @@ def deploy(
     """
     named = EndpointName.parse(name, namespace)
     wanted_range = None if concurrency is None else parse_range(concurrency)
-    changes = [*settings, *([f"runtime={runtime}"] if runtime else [])]
+    said = {"runtime": runtime, "env_manager": env_manager}
+    changes = [*settings, *(f"{key}={value}" for key, value in said.items() if value)]
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
         spec = _changed(existing, named, model_uri, wanted_range, changes)

@@ -51,6 +51,10 @@ def _set_runtime(spec: pb.Spec, value: str) -> None:
     spec.models[0].runtime = value
 
 
+def _set_env_manager(spec: pb.Spec, value: str) -> None:
+    spec.models[0].env_manager = value
+
+
 def _set_cpu(spec: pb.Spec, value: str) -> None:
     spec.models[0].resources.cpu = value
 
@@ -81,6 +85,7 @@ def _set_max_pods(spec: pb.Spec, value: str) -> None:
 
 _SETTERS: dict[str, Setter] = {
     "runtime": _set_runtime,
+    "env_manager": _set_env_manager,
     "resources.cpu": _set_cpu,
     "resources.memory": _set_memory,
     "concurrency.min": _set_low,

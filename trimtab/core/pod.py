@@ -47,6 +47,7 @@ class Pod:
     measured_at_s: float | None = None  # of these three, monotonic
     gpus: tuple[str, ...] = ()  # by its CUDA_VISIBLE_DEVICES: indices, GPU-… or MIG-…; () tells nothing
     runtime: str = "mlflow"  # its name in the catalog
+    python: str = ""  # the interpreter of the environment that it was started in; empty: not told
 
     @property
     def address(self) -> str:

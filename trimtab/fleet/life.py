@@ -106,6 +106,7 @@ class LocalPod:
             measured_at_s=usage.at_s if usage else None,
             gpus=usage.gpus if usage else (),
             runtime=record.runtime,
+            python=record.python,
         )
 
     def appetite(self) -> Appetite:

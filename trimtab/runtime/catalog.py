@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.core.protocol import Protocol
@@ -23,6 +23,7 @@ class Launch:
     host: str
     port: int
     stages_path: Path  # the runtime appends one JSON line per stage reached: {"stage": …, "at_s": …}
+    python: Path = field(default_factory=lambda: Path(sys.executable))  # of the revision's environment
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ idle, and one that never starts costs nothing. A model that waits for others bea
 
 def _mlflow_command(launch: Launch) -> tuple[str, ...]:
     return (
-        sys.executable,
+        str(launch.python),
         "-m",
         "trimtab.runtime.mlflow",
         "--model",
