@@ -81,9 +81,9 @@ def deploy(
     changes = [*settings, *(f"{key}={value}" for key, value in said.items() if value)]
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
-        spec = _changed(existing, named, model_uri, wanted_range, changes)
+        spec = changed_spec(existing, named, model_uri, wanted_range, changes)
         check_spec(named, spec)  # before anything is copied
-        served = _serve(control, home, [Asked(named, spec, existing)], wait, timeout_s)
+        served = serve_all(control, home, [Asked(named, spec, existing)], wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=True)
 
 
@@ -104,7 +104,7 @@ def apply(
     _check_all(manifests)
     with connected(home) as control:
         asked = [Asked(m.name, m.spec, control.endpoint_or_none(m.name)) for m in manifests]
-        served = _serve(control, home, asked, wait, timeout_s)
+        served = serve_all(control, home, asked, wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=False)
 
 
@@ -147,16 +147,21 @@ def delete(name: str, namespace: str, home: Path, as_json: bool) -> None:
     with connected(home) as control, Stages() as stages:
         control.call("DeleteEndpoint", pb.DeleteEndpointRequest(ref=ref_of(named), by=asker()))
         stages.begin("drain", "requests under way are finished")
-        with contextlib.suppress(NotFound):
-            for _ in control.stream("WatchEndpoint", pb.GetEndpointRequest(ref=ref_of(named)), DELETE_WAIT_S):
-                pass
+        await_deleted(control, named)
     if as_json:
         show_json(deleted=named.short)
     else:
         show(f"{named.short} is deleted")
 
 
-def _changed(
+def await_deleted(control: Control, name: EndpointName) -> None:
+    """Until an endpoint whose deletion was asked for is gone."""
+    with contextlib.suppress(NotFound):
+        for _ in control.stream("WatchEndpoint", pb.GetEndpointRequest(ref=ref_of(name)), DELETE_WAIT_S):
+            pass
+
+
+def changed_spec(
     existing: pb.Endpoint | None,
     name: EndpointName,
     uri: str,
@@ -192,7 +197,7 @@ def _check_all(manifests: Sequence[Manifest]) -> None:
         raise InvalidInput.of(tuple(found))
 
 
-def _serve(
+def serve_all(
     control: Control, home: Path, asked: Sequence[Asked], wait: bool, timeout_s: float | None
 ) -> list[pb.Endpoint]:
     """Copy the models, record every endpoint, then wait for each."""
