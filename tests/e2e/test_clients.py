@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,11 +44,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform that serves `iris`."""
+    """A platform that serves both: frames as `flowers`, tensors as `iris`."""
     platform = Platform(tmp_path_factory.mktemp("clients") / "home", {})
     try:
         platform.up()
-        platform("deploy", str(saved / "iris"), "--name", "iris")
+        platform("deploy", str(saved / "iris"), "--name", "flowers")
+        platform("deploy", str(saved / "iris-model"), "--name", "iris")
         yield platform
     finally:
         platform.sweep()
@@ -71,20 +74,20 @@ def url(platform: Platform) -> str:
 )
 def test_our_client_speaks_each_form(served: Platform, inputs: Any) -> None:
     with Client(url(served)) as client:
-        assert client.predict("iris", inputs) == ANSWER
-        assert client.predict("iris", inputs, params={"scale": 2.0}) == ANSWER
+        assert client.predict("flowers", inputs) == ANSWER
+        assert client.predict("flowers", inputs, params={"scale": 2.0}) == ANSWER
 
 
 async def test_our_asynchronous_client_asks_many_at_once(served: Platform) -> None:
     async with AsyncClient(url(served)) as client:
-        found = await asyncio.gather(*(client.predict("iris", FRAME) for _ in range(32)))
+        found = await asyncio.gather(*(client.predict("flowers", FRAME) for _ in range(32)))
     assert found == [ANSWER] * 32
 
 
 def test_errors_tell_whose_they_are(served: Platform) -> None:
     with Client(url(served), patience=Patience(attempts_max=1)) as client:
         with pytest.raises(ServingError, match="Model is missing inputs") as error:
-            client.predict("iris", pd.DataFrame([[1.0]], columns=["length"]))
+            client.predict("flowers", pd.DataFrame([[1.0]], columns=["length"]))
         assert (error.value.status, error.value.fault) == (400, "caller")
         with pytest.raises(ServingError) as missing:
             client.predict("tulip", FRAME)
@@ -94,14 +97,14 @@ def test_errors_tell_whose_they_are(served: Platform) -> None:
 
 def test_mlflows_client_of_an_address_works_unchanged(served: Platform) -> None:
     body = {"dataframe_split": FRAME.to_dict("split", index=False)}
-    assert get_deploy_client(url(served)).predict(endpoint="iris", inputs=body) == {"predictions": ANSWER}
+    assert get_deploy_client(url(served)).predict(endpoint="flowers", inputs=body) == {"predictions": ANSWER}
 
 
 def test_databricks_client_works_unchanged(served: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABRICKS_HOST", url(served))
     monkeypatch.setenv("DATABRICKS_TOKEN", "any")
     body = {"dataframe_records": FRAME.to_dict("records")}
-    assert get_deploy_client("databricks").predict(endpoint="iris", inputs=body) == {"predictions": ANSWER}
+    assert get_deploy_client("databricks").predict(endpoint="flowers", inputs=body) == {"predictions": ANSWER}
 
 
 def test_mlflows_deployments_on_the_target_trimtab(served: Platform, saved: Path) -> None:
@@ -109,7 +112,7 @@ def test_mlflows_deployments_on_the_target_trimtab(served: Platform, saved: Path
     client = get_deploy_client(f"trimtab:{served.home}")
     made = client.create_deployment("tensors", str(saved / "iris-model"), config={"concurrency": "1..8"})
     assert (made["name"], made["state"], made["revision"]) == ("tensors", "READY", 1)
-    assert {each["name"] for each in client.list_deployments()} == {"iris", "tensors"}
+    assert {each["name"] for each in client.list_deployments()} == {"flowers", "iris", "tensors"}
     answer = client.predict("tensors", np.array([ROW]))
     assert answer.get_predictions("ndarray").tolist() == [0]
     assert served.status("tensors")["url"] == client.get_deployment("tensors")["url"]
@@ -148,3 +151,26 @@ def test_the_command_of_mlflow_knows_the_target(served: Platform) -> None:
         check=True,
     )
     assert "env_manager" in told.stdout
+
+
+def test_what_the_page_of_clients_shows_runs(served: Platform, saved: Path) -> None:
+    page = (ROOT / "docs" / "clients.md").read_text()
+    shown = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    environment = {**os.environ, "TRIMTAB_URL": url(served), "TRIMTAB_HOME": str(served.home)}
+    said = []
+    for block in shown:
+        done = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=saved,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, f"{block}{done.stdout}{done.stderr}"
+        said.append(done.stdout)
+    assert said[:2] == ["[0]\n", "[[0], [2]]\n"]
+    assert said[2].startswith("400 caller BAD_REQUEST iris: answered 400 (caller's fault)")
+    assert "READY" in said[3]
+    assert len(shown) == 4

@@ -34,6 +34,8 @@ PLANTED = [
     ("environment-pure", "environment/recipe.py", "import pathlib"),
     ("environment-pure", "environment/words.py", "import trimtab.environment.making"),
     ("layers", "environment/planted.py", "import trimtab.source"),
+    ("layers", "client/planted.py", "import trimtab.host.ports"),
+    ("layers", "cli/planted.py", "import trimtab.deployments"),
     ("runtime-alone", "fleet/planted.py", "import trimtab.runtime.planted"),
     ("runtime-alone", "envoy/planted.py", "import trimtab.runtime.catalog"),
     ("runtime-alone", "cli/planted.py", "from trimtab.runtime import catalog"),
