@@ -57,6 +57,7 @@ def test_what_holds(line: str) -> None:
         ("x[new]", "numpy>=3 is wanted, trimtab's is 2.4.6"),
         ("git+https://example.org/x.git", "`git+https://example.org/x.git` is wanted"),
         ("x @ https://example.org/x.whl", "`x @ https://example.org/x.whl` is wanted"),
+        ("git+https://ann:s3cret@example.org/x.git", "`git+https://example.org/x.git` is wanted"),
         ("wheels/x-1.0.whl", "`wheels/x-1.0.whl` is wanted"),
         ("-e ./code", "`-e ./code` is wanted"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from trimtab.environment.recipe import Recipe
-from trimtab.environment.requirements import parsed
+from trimtab.environment.requirements import parsed, without_secrets
 
 
 class Holds(Protocol):
@@ -34,13 +35,18 @@ class Here:
     python = platform.python_version()
 
     def version(self, name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
+        return _version_here(name)
 
     def requires(self, name: str) -> Sequence[str]:
         return requires(name) or ()
+
+
+@lru_cache(maxsize=10_000)  # what we run on does not change under us, and thousands of models name the same
+def _version_here(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def lacking(recipe: Recipe, there: Holds) -> str:
@@ -56,7 +62,7 @@ def lacking(recipe: Recipe, there: Holds) -> str:
             continue
         requirement = parsed(line)
         if requirement is None or requirement.url:
-            return f"`{line}` is wanted"
+            return f"`{without_secrets(line)}` is wanted"
         found = _missing(requirement, there, set())
         if found:
             return found

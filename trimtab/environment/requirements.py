@@ -78,6 +78,11 @@ def normal(line: str) -> str:
     return f"{canonicalize_name(found.name)}{extras}{found.specifier}{url}{marker}{hashes}"
 
 
+def without_secrets(line: str) -> str:
+    """A line as it may be shown: without the user and password of its address."""
+    return re.sub(r"://[^/@\s]+@", "://", line)
+
+
 def names_a_file(line: str) -> bool:
     """Whether a line stands for files of the model's own folder, whose content it does not tell."""
     found = parsed(line)

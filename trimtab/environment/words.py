@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trimtab.core.errors import Exhausted, Failed, TrimtabError, Unreachable
 from trimtab.environment.recipe import Recipe
-from trimtab.environment.requirements import name_of
+from trimtab.environment.requirements import name_of, without_secrets
 
 NAMED_MAX = 5
 _FULL = ("No space left on device", "Disk quota exceeded", "os error 28", "os error 122")
@@ -58,7 +58,7 @@ def culprits(text: str, recipe: Recipe) -> list[str]:
         line for line in quoted if f"no version of {line}" in text or f"{name_of(line)} was not found" in text
     ]
     found = missing or quoted or [line for line in lines if name_of(line) in words]
-    return found[:NAMED_MAX]
+    return [without_secrets(line) for line in found[:NAMED_MAX]]
 
 
 def _of(named: str) -> str:
