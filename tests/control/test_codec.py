@@ -53,6 +53,7 @@ MODELS = st.builds(
     ),
     concurrency=st.builds(ConcurrencyRange, min=INT32, max=INT32),
     env=st.dictionaries(TEXT, TEXT, max_size=4).map(lambda env: tuple(sorted(env.items()))),
+    env_manager=st.sampled_from(["uv", "local", "conda"]),
     start_timeout_s=SECONDS,
 )
 SPECS = st.builds(

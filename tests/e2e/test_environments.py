@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform as machine
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from uv import find_uv_bin
 
 from trimtab.environment.interpreters import choose, installed
 from trimtab.host.process import stray_members
+
+from .conftest import DEADLINE_S, TRIMTAB
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -118,6 +122,28 @@ def test_what_cannot_be_had_fails_the_deployment_and_leaves_what_serves(
     assert answers(platform, "iris") == [HERE, version("scikit-learn"), 1]
 
 
+def test_a_control_plane_killed_while_it_is_made_goes_on(platform: Any, tmp_path: Path, until: Any) -> None:
+    """Whoever waits for the deployment sees its end, once a control plane is there again."""
+    model = save(tmp_path / "model", MLFLOW, "pandas==2.2.3")
+    platform.up()
+    command = [TRIMTAB, "deploy", model, "--name", "iris", "--home", str(platform.home)]
+    deploying = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: any(is_uv(process) for process in stray_members(platform.home)), what="uv runs")
+        os.kill(platform.control_pid(), signal.SIGKILL)
+        platform.up()
+        _, said = deploying.communicate(timeout=DEADLINE_S)
+    finally:
+        deploying.kill()
+        deploying.wait()
+    assert deploying.returncode == 0, said
+    assert answers(platform, "iris") == [HERE, version("scikit-learn"), 1]
+    assert "its own" in environment(platform, "iris")
+    left = [path.name for path in (platform.home / "environments").iterdir()]
+    assert [name for name in left if name.startswith(".making-") and "wheel" not in name] == []
+    assert platform.strays("iris") == []
+
+
 def test_taken_down_while_it_is_made_nothing_is_left(
     platform: Any, tmp_path: Path, until: Any, silent_index: str
 ) -> None:
@@ -134,5 +160,8 @@ def test_taken_down_while_it_is_made_nothing_is_left(
     assert list((platform.home / "environments").iterdir()) == []
 
 
-def is_uv(process: Any) -> bool:
-    return bool("pip" in process.cmdline())
+def is_uv(process: psutil.Process) -> bool:
+    try:
+        return "pip" in process.cmdline()
+    except psutil.Error:  # it ended meanwhile
+        return False
