@@ -31,5 +31,8 @@ code = folder.with_suffix(".py")
 code.write_text(SOURCE)
 mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=sys.argv[3:])
 recorded = folder / "python_env.yaml"
-ours = recorded.read_text().splitlines()
-recorded.write_text("\n".join([f"python: {python}", *ours[1:]]))
+recorded.write_text(f"""
+python: {python}
+build_dependencies: [pip, setuptools, wheel]
+dependencies: [-r requirements.txt]
+""")

@@ -101,6 +101,14 @@ def test_a_model_of_python_3_10_serves_on_it(platform: Any, tmp_path: Path) -> N
     assert "Python 3.10 is wanted" in environment(platform, "old")
 
 
+def test_a_model_of_an_older_mlflow_serves_on_that(platform: Any, tmp_path: Path) -> None:
+    """Which pins another gunicorn, another numpy and pandas, and has another server inside."""
+    model = save(tmp_path / "model", "mlflow==2.14.3", "scikit-learn==1.5.2")
+    platform.up()
+    platform("deploy", model, "--name", "old")
+    assert answers(platform, "old") == [HERE, "1.5.2", 1]
+
+
 def test_what_cannot_be_had_fails_the_deployment_and_leaves_what_serves(
     platform: Any, tmp_path: Path
 ) -> None:

@@ -39,7 +39,7 @@ def test_what_mlflow_writes_today() -> None:
     requirements = "mlflow==3.17.2\nscikit-learn==1.5.2  # as trained\n\nnumpy<2.3\n"
     found = read(MLmodel=MLMODEL, python_env__yaml=PYTHON_ENV, requirements__txt=requirements)
     wanted = ("mlflow==3.17.2", "scikit-learn==1.5.2", "numpy<2.3")
-    assert found == Recipe("3.10.13", wanted, build=("setuptools==65.5.0", "wheel"))
+    assert found == Recipe("3.10.13", wanted, build=("wheel", "setuptools==65.5.0"))
     assert found.minor == "3.10"
 
 
@@ -59,7 +59,8 @@ def test_a_model_without_a_word_of_mlflow_gets_the_one_that_saved_it() -> None:
 def test_old_models_have_conda_alone() -> None:
     old = "flavors: {python_function: {env: conda.yaml, python_version: 3.8.1}}"
     conda = "dependencies: [python=3.9.7, pip<=21, {pip: [mlflow<3, 'scikit-learn==1.0']}]"
-    assert read(MLmodel=old, conda__yaml=conda) == Recipe("3.9.7", ("mlflow<3", "scikit-learn==1.0"))
+    wanted = Recipe("3.9.7", ("mlflow<3", "scikit-learn==1.0"), build=("setuptools<81",))
+    assert read(MLmodel=old, conda__yaml=conda) == wanted
     ranged = read(MLmodel=old, conda__yaml=conda.replace("=3.9.7", ">=3.9"))
     assert ranged is not None
     assert ranged.python == "3.8.1", "a range does not tell which: the one that logged it does"
@@ -75,7 +76,14 @@ def test_packages_of_conda_are_refused_by_name() -> None:
 
 def test_requirements_and_the_python_of_the_model_are_enough() -> None:
     found = read(MLmodel=MLMODEL, requirements__txt="mlflow\nnumpy")
-    assert found == Recipe("3.11.7", ("mlflow", "numpy"))
+    assert found == Recipe("3.11.7", ("mlflow", "numpy"), build=("setuptools<81",))
+
+
+def test_a_setuptools_of_any_version_is_one_that_old_mlflows_start_with() -> None:
+    unpinned = PYTHON_ENV.replace("setuptools==65.5.0", "setuptools")
+    found = read(MLmodel=MLMODEL, python_env__yaml=unpinned, requirements__txt="mlflow==2.9.2")
+    assert found is not None
+    assert found.build == ("wheel", "setuptools<81")
 
 
 def test_no_files_no_recipe() -> None:

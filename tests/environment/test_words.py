@@ -18,6 +18,10 @@ TOGETHER = """error: No solution found when resolving dependencies
 NOT_FOUND = """error: No solution found when resolving dependencies
   cause: Because nosuch-thing was not found in the package registry and you require nosuch-thing, we can
          conclude that your requirements are unsatisfiable."""
+OURS = """error: No solution found when resolving dependencies
+  cause: Because mlflow==3.17.2 depends on gunicorn<20 and trimtab-runtime==0.1.0 depends on
+         gunicorn>=20.1, we can conclude that they are incompatible. And because you require mlflow==3.17.2
+         and trimtab-runtime, we can conclude that your requirements are unsatisfiable."""
 BUILD = """error: Failed to build `numpy==1.19.0`
   cause: The build backend returned an error"""
 AWAY = """error: Failed to fetch: `http://127.0.0.1:9/simple/mlflow/`
@@ -31,6 +35,7 @@ FULL = "error: failed to write to file `/x`: No space left on device (os error 2
         (NO_VERSION, Failed, "requirements cannot be had: scikit-learn==99.0"),
         (NOT_FOUND, Failed, "requirements cannot be had: nosuch-thing"),
         (TOGETHER, Failed, "requirements cannot be had: mlflow==3.17.2, scikit-learn==99.0"),
+        (OURS, Failed, "do not go together with trimtab-runtime, which serves it (mlflow==3.17.2)"),
         (BUILD, Failed, "cannot be built here"),
         (AWAY, Unreachable, "index does not answer"),
         (FULL, Exhausted, "disk is full"),

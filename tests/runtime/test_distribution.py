@@ -62,6 +62,7 @@ def test_it_installs_in_an_empty_environment_and_serves(
     uv, python = find_uv_bin(), tmp_path / "venv" / "bin" / "python"
     environment = {name: value for name, value in os.environ.items() if name != "UV_COMPILE_BYTECODE"}
     own = [f"mlflow=={version('mlflow')}", f"scikit-learn=={version('scikit-learn')}"]
+    own.append("setuptools==80.9.0")  # as environments have it: the oldest gunicorn wants pkg_resources
     for command in (
         [uv, "venv", "--no-project", "--python", platform.python_version(), str(tmp_path / "venv")],
         [uv, "pip", "install", "--python", str(python), "--resolution", resolution, str(wheel), *asks, *own],

@@ -18,6 +18,10 @@ from trimtab.core.errors import InvalidInput
 from trimtab.environment.requirements import Read, expanded, lines_of, name_of, names_a_file, normal
 
 LOCAL_HINT = "--env-manager local"
+SETUPTOOLS = "setuptools"
+OLD_SETUPTOOLS = (
+    "setuptools<81"  # of any version: later ones lack pkg_resources, which MLflow 2.15 still imports
+)
 _CONDA = re.compile(r"(?:[\w.-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<rest>.*)")
 _EXACT = re.compile(r"==?\s*(?P<version>[0-9][0-9.]*)(=.*)?")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?")
@@ -100,8 +104,13 @@ def _complete(found: _Found, python: str, mlflow_version: str, read: Read) -> Re
         released = _VERSION.fullmatch(mlflow_version)
         requirements.append(f"mlflow=={mlflow_version}" if released else "mlflow")
     constraints = [line for constrains, line in told if constrains and not line.startswith("-")]
-    build = [line for line in found.build if name_of(line) not in ("", "pip")]
+    build = [line for line in found.build if name_of(line) not in ("", "pip", SETUPTOOLS)]
+    build.append(next((line for line in found.build if _pins_setuptools(line)), OLD_SETUPTOOLS))
     return Recipe(python, tuple(dict.fromkeys(requirements)), tuple(dict.fromkeys(constraints)), tuple(build))
+
+
+def _pins_setuptools(line: str) -> bool:
+    return name_of(line) == SETUPTOOLS and normal(line) != SETUPTOOLS
 
 
 def _file_names(env: Any) -> dict[str, str]:

@@ -34,6 +34,10 @@ def explained(output: Sequence[str], recipe: Recipe, status: int) -> TrimtabErro
     if any(mark in text for mark in _AWAY):
         hint = "is there a network? UV_INDEX_URL and a proxy's variables count as `trimtab up` sees them"
         return Unreachable(f"the package index does not answer{_of(named)}", hint=f"{hint}; {OR_LOCAL}")
+    if "trimtab-runtime" in text and "No solution found" in text:
+        what = "the model's requirements do not go together with trimtab-runtime, which serves it"
+        hint = "log the model again with versions that its last lines allow"
+        return Failed(f"{what}{_of(named)}", hint=f"{hint}, {OR_LOCAL}")
     if "No solution found" in text or "unsatisfiable" in text:
         hint = "log the model again with requirements that go together and exist"
         what = f"cannot be had: {named}" if named else "cannot be met together"

@@ -29,7 +29,7 @@ def settings(bind: str) -> dict[str, Any]:
     return {
         "bind": bind,
         "workers": 1,
-        "worker_class": PodWorker,
+        "worker_class": f"{PodWorker.__module__}.{PodWorker.__qualname__}",  # older ones want a name
         "keepalive": KEEP_ALIVE_S,
         "graceful_timeout": GRACE_S,
         # The heartbeat comes from the event loop, which a model that holds the interpreter's lock
