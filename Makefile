@@ -14,7 +14,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 
 BIN := .venv/bin
 PY := $(BIN)/python
-PATHS := trimtab tests bench demo proto
+PATHS := trimtab tests bench demo proto deploy
 LOCK := uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command "make lock" --quiet
 

@@ -48,6 +48,13 @@ def test_the_curl_holds_the_models_own_example_and_a_key_if_one_is_needed(
     assert "authorization: Bearer" in done.stdout
 
 
+def test_the_manager_of_the_environment_is_part_of_the_spec(run: Run, control: Any, model: Path) -> None:
+    assert run("deploy", str(model), "--name", "iris", "--env-manager", "local").exit_code == 0
+    assert last_apply(control).spec.models[0].env_manager == "local"
+    assert run("deploy", str(model), "--name", "iris", "--set", "env_manager=uv").exit_code == 0
+    assert last_apply(control).spec.models[0].env_manager == "uv"
+
+
 def test_an_update_keeps_what_was_not_said(run: Run, control: Any, model: Path) -> None:
     settings = ["--set", "max_pods=7", "--set", "env.MODE=fast", "--set", "resources.memory=512Mi"]
     assert run("deploy", str(model), "--name", "iris", "--concurrency", "2..9", *settings).exit_code == 0
@@ -140,6 +147,7 @@ def test_a_wrong_range_is_refused_before_anything_is_copied(
         ("resources.memory=1", "too small"),
         ("runtime=nosuch", "is not a runtime here"),
         ("start_timeout_s=-1", "start_timeout_s"),
+        ("env_manager=conda", "uv (an environment of its own), local (trimtab's own)"),
     ],
 )
 def test_a_wrong_setting_is_refused(run: Run, control: Any, model: Path, setting: str, says: str) -> None:

@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
@@ -354,6 +355,7 @@ class Plane:
             gateway,
             self.clock,
             self.metrics,
+            OwnEnvironment(),
         )
 
     def kill(self) -> None:
@@ -477,6 +479,7 @@ def make_platform(plane: Plane, process: FakeProcess | None = None) -> Platform:
         process,
         plane.clock,
         plane.metrics,
+        OwnEnvironment(),
         api_keys=False,
     )
 

@@ -104,7 +104,7 @@ async def test_create_get_list_update_and_delete(plane: Any, call: Any, spec: Sp
 async def test_what_the_client_did_before_is_part_of_the_stages(plane: Any, call: Any, spec: Spec) -> None:
     found = await served(plane, call, spec(1), client_stages_s={"resolve": 0.5, "download": 2.0, "x": 1.0})
     assert [(s.name, s.done) for s in found.status.stages] == [
-        (name, True) for name in ("resolve", "download", "start", "load", "ready", "routed")
+        (name, True) for name in ("resolve", "download", "environment", "start", "load", "ready", "routed")
     ]
 
 

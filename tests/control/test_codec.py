@@ -61,6 +61,7 @@ MODELS = st.builds(
         ready_path=TEXT,
     ),
     env=st.dictionaries(TEXT, TEXT, max_size=4).map(lambda env: tuple(sorted(env.items()))),
+    env_manager=st.sampled_from(["uv", "local", "conda"]),
     start_timeout_s=SECONDS,
 )
 SPECS = st.builds(

@@ -43,7 +43,13 @@ async def test_a_deployment_is_started_then_ready_then_routed(plane: Any, spec: 
     assert marks(plane) == ["ready", "ready"]
     await plane.look()
     assert plane.record().outcome is Outcome.SERVING
-    assert [stage for stage, _ in plane.record().stages] == ["start", "load", "ready", "routed"]
+    assert [stage for stage, _ in plane.record().stages] == [
+        "environment",
+        "start",
+        "load",
+        "ready",
+        "routed",
+    ]
     assert plane.endpoints.history(plane.record().name, 5)[0].outcome == "serving"
 
 

@@ -135,14 +135,14 @@ def test_a_cause_comes_with_its_hint_and_log_or_not_at_all(told: Seen, cause: st
 
 
 def test_stages_are_told_in_order_with_those_to_come() -> None:
-    done = (("resolve", 0.5), ("download", 2.0), ("start", 0.1), ("load", 3.0))
+    done = (("resolve", 0.5), ("download", 2.0), ("environment", 9.0), ("start", 0.1), ("load", 3.0))
     stages = endpoint_message(seen(record(stages=done))).status.stages
     assert [(s.name, s.took_s, s.done) for s in stages] == [
-        ("resolve", 0.5, True), ("download", 2.0, True), ("start", 0.1, True), ("load", 3.0, True),
-        ("ready", 0.0, False), ("routed", 0.0, False),
+        ("resolve", 0.5, True), ("download", 2.0, True), ("environment", 9.0, True),
+        ("start", 0.1, True), ("load", 3.0, True), ("ready", 0.0, False), ("routed", 0.0, False),
     ]  # fmt: skip
     ours = endpoint_message(seen(record())).status.stages
-    assert [stage.name for stage in ours] == ["start", "load", "ready", "routed"]
+    assert [stage.name for stage in ours] == ["environment", "start", "load", "ready", "routed"]
 
 
 def test_unknown_is_unset_and_zero_is_zero() -> None:

@@ -36,6 +36,7 @@ def source(**other: Any) -> ModelSpec:
         (spec(replace(MODEL, resources=Resources(0.5, 64))), "cpu 1 → 0.5; memory unset → 64"),
         (spec(replace(MODEL, runtime="other")), "runtime mlflow → other"),
         (spec(replace(MODEL, env=(("A", "1"),))), "environment none → A"),
+        (spec(replace(MODEL, env_manager="local")), "env_manager uv → local"),
         (spec(replace(MODEL, start_timeout_s=9.0)), "start timeout 300 s → 9 s"),
         (spec(max_pods=3, request_timeout_s=5.0), "request timeout 300 s → 5 s; max_pods none → 3"),
         (spec(source(resolved_at_s=5.0)), "resolved again, to the same"),

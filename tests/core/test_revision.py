@@ -39,6 +39,7 @@ def test_what_needs_no_new_pod_keeps_the_hash(changed: dict[str, object]) -> Non
         {"env": (("A", "1"),)},
         {"start_timeout_s": 10.0},
         {"custom": Custom(command=("./serve",))},
+        {"env_manager": "local"},
     ],
 )
 def test_what_runs_changes_the_hash(changed: dict[str, object]) -> None:
@@ -55,6 +56,7 @@ def test_every_field_of_a_model_was_weighed() -> None:
         "concurrency",
         "env",
         "custom",
+        "env_manager",
         "start_timeout_s",
     }
 

@@ -67,6 +67,7 @@ def test_defaults_are_stable(name: str, models: list[str]) -> None:
         ({"resources": Resources(cpu=inf)}, "models[0].resources.cpu"),
         ({"resources": Resources(memory_bytes=1)}, "models[0].resources.memory"),
         ({"resources": Resources(memory_bytes=-1)}, "models[0].resources.memory"),
+        ({"env_manager": "conda"}, "models[0].env_manager"),
         ({"start_timeout_s": 0.0}, "models[0].start_timeout_s"),
         ({"start_timeout_s": nan}, "models[0].start_timeout_s"),
         ({"start_timeout_s": 1e9}, "models[0].start_timeout_s"),

@@ -37,6 +37,12 @@ def test_generated_code_and_the_type_marker_are_in_the_wheel(names: set[str]) ->
     assert {"trimtab/v1/control_pb2.py", "trimtab/v1/control_pb2_grpc.py", "trimtab/py.typed"} <= names
 
 
+def test_the_wheel_carries_that_of_the_runtime(names: set[str]) -> None:
+    """What goes into models' environments comes with us: no index is asked for it."""
+    carried = [name for name in names if name.startswith("trimtab/environment/carried/")]
+    assert carried == ["trimtab/environment/carried/trimtab_runtime-0.1.0-py3-none-any.whl"]
+
+
 def test_only_the_package_is_in_the_wheel(names: set[str]) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"trimtab"}
 

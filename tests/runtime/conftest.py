@@ -141,10 +141,10 @@ def start_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
     """`start_pod(model_folder, *arguments, **environment)`; what still runs at the end is killed."""
     started: list[Server] = []
 
-    def start(model: Path, *arguments: str, **env: str) -> Server:
+    def start(model: Path, *arguments: str, python: Path | str = sys.executable, **env: str) -> Server:
         folder = tmp_path_factory.mktemp("pod")
         port = free_port(HOST)
-        argv = [sys.executable, "-m", "trimtab.runtime.mlflow", "--model", str(model)]
+        argv = [str(python), "-m", "trimtab.runtime.mlflow", "--model", str(model)]
         argv += ["--bind", f"{HOST}:{port}", "--stages", str(folder / "stages.jsonl"), *arguments]
         started.append(Server(argv, port, folder, env))
         return started[-1]

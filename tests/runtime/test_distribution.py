@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import subprocess
 import sys
 import zipfile
 from email import message_from_bytes
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from uv import find_uv_bin
 
 ROOT = Path(__file__).parents[2]
 # What imports on any Python without a single dependency; the rest needs gunicorn and its kin.
@@ -43,6 +48,32 @@ def test_asks_for_an_older_python_and_no_mlflow(wheel: Path) -> None:
     wanted = metadata.get_all("Requires-Dist") or []
     assert any(requirement.startswith("gunicorn") for requirement in wanted)
     assert not any("mlflow" in requirement or "==" in requirement for requirement in wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolution", ["highest", "lowest-direct"])
+def test_it_installs_in_an_empty_environment_and_serves(
+    wheel: Path, tmp_path: Path, models: Path, start_pod: Any, resolution: str
+) -> None:
+    """The newest of what it asks for, and the oldest: a model may pin either. No index is asked for itself."""
+    archive = zipfile.ZipFile(wheel)
+    name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+    asks = message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
+    uv, python = find_uv_bin(), tmp_path / "venv" / "bin" / "python"
+    environment = {name: value for name, value in os.environ.items() if name != "UV_COMPILE_BYTECODE"}
+    own = [f"mlflow=={version('mlflow')}", f"scikit-learn=={version('scikit-learn')}"]
+    own.append("setuptools==80.9.0")  # as environments have it: the oldest gunicorn wants pkg_resources
+    for command in (
+        [uv, "venv", "--no-project", "--python", platform.python_version(), str(tmp_path / "venv")],
+        [uv, "pip", "install", "--python", str(python), "--resolution", resolution, str(wheel), *asks, *own],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    pod = start_pod(models / "iris", python=python, PYTHONPATH="")
+    assert pod.wait_ready().ask("POST", "/invocations", b'{"inputs": [[5.1, 3.5, 1.4, 0.2]]}').status == 400
+    rows = b'{"dataframe_split": {"columns": ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", '
+    rows += b'"petal width (cm)"], "data": [[5.1, 3.5, 1.4, 0.2]]}}'
+    assert pod.ask("POST", "/invocations", rows).value == {"predictions": [0]}
 
 
 def _oldest_python() -> str | None:

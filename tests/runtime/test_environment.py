@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
 from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S, ModelSpec, Resources, Source
-from trimtab.fleet.launch import pod_environment
+from trimtab.fleet.launch import on_interpreter, pod_environment
 from trimtab.runtime.catalog import MLFLOW, Launch
 
 LAUNCH = Launch(ModelSpec("iris", Source("models:/iris/1")), Path("/m"), "127.0.0.1", 1, Path("/s"))
@@ -38,3 +39,18 @@ def test_a_models_own_variables_win(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_numeric_libraries_get_the_pods_cores() -> None:
     model = replace(LAUNCH.model, resources=Resources(cpu=4.0))
     assert seen(replace(LAUNCH, model=model))["OPENBLAS_NUM_THREADS"] == "4"
+
+
+def test_a_pod_starts_with_the_interpreter_of_its_environment() -> None:
+    assert MLFLOW.command(LAUNCH)[0] == sys.executable
+    assert MLFLOW.command(replace(LAUNCH, python=Path("/e/venv/bin/python")))[0] == "/e/venv/bin/python"
+
+
+def test_programs_of_its_environment_come_first_and_our_packages_are_not_in_its_way() -> None:
+    own = {"PATH": "/usr/bin", "PYTHONPATH": "/ours", "PYTHONDONTWRITEBYTECODE": "1", "HTTPS_PROXY": "p"}
+    assert on_interpreter(own, Path(sys.executable)) == own
+    assert on_interpreter(own, Path("/e/venv/bin/python")) == {
+        "PATH": "/e/venv/bin:/usr/bin",
+        "VIRTUAL_ENV": "/e/venv",
+        "HTTPS_PROXY": "p",
+    }

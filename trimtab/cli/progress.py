@@ -56,7 +56,7 @@ class Stages:
         """The stage `name` is over."""
         if name == self._name:
             self._name = ""
-        self.say(f"{name:<9}{took_s:>7.1f} s  {detail}".rstrip())
+        self.say(f"{name:<11}{took_s:>7.1f} s  {detail}".rstrip())
 
     def say(self, text: str) -> None:
         """A line above the live one."""
@@ -67,7 +67,7 @@ class Stages:
         return time.monotonic() - self._began_s
 
     def _text(self) -> str:
-        return f"{self._name:<9}{self.elapsed_s():>5.0f} s  {self._detail}".rstrip()
+        return f"{self._name:<11}{self.elapsed_s():>5.0f} s  {self._detail}".rstrip()
 
     def _tick(self) -> None:
         while not self._over.wait(TERMINAL_PERIOD_S if self._terminal else PLAIN_PERIOD_S):

@@ -118,6 +118,8 @@ def _revision(revision: pb.Revision, now_s: float) -> Iterator[str]:
         f"{counted(revision.pods_wanted, 'pods')} wanted, "
         f"target {revision.target_concurrency} in flight a pod{learned}, {revision.uri}"
     )
+    if revision.environment:
+        yield f"  environment: {revision.environment}"
     heads = ("  POD", "PHASE", "ADDRESS", "PROCESS", "AGE", "IN FLIGHT", "CPU", "MEMORY")
     rows = [_pod(pod, now_s) for pod in revision.pods]
     if rows:

@@ -13,10 +13,12 @@ from trimtab.cli.client import Control, name_of
 from trimtab.cli.progress import Stages
 from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.spec import ModelSpec
+from trimtab.environment.making import MAKE_TIMEOUT_S
 from trimtab.source.cache import folder_of
 from trimtab.v1 import control_pb2 as pb
 
 CLIENT_STAGES = frozenset({"resolve", "download"})
+ENVIRONMENT = "environment"
 MARGIN_S = 60.0  # for what comes around the start of a pod: the decision before, the route after
 AWAY_MAX_S = 30.0  # a control plane that restarts is back long before
 RETRY_PERIOD_S = 0.5
@@ -29,10 +31,11 @@ def wait_until_served(
 ) -> pb.Endpoint:
     """The endpoint once `wanted`'s generation serves. `before`: the revision wanted until now, 0 for none.
 
-    Raises Failed with the cause if it failed or took longer than `timeout_s` (by default what the
-    spec allows a pod, and a minute), Conflict if it was deleted, Unreachable if the control plane is gone.
+    Raises Failed with the cause if it failed or took longer than `timeout_s` (by default what the spec
+    allows a pod, what making an environment may take, and a minute), Conflict if it was deleted,
+    Unreachable if the control plane is gone.
     """
-    limit_s = timeout_s or _start_timeout_s(wanted.spec) + MARGIN_S
+    limit_s = timeout_s or _start_timeout_s(wanted.spec) + MAKE_TIMEOUT_S + MARGIN_S
     watch = _Watch(wanted, before, stages)
     endpoint: pb.Endpoint
     deadline_s = time.monotonic() + limit_s
@@ -94,16 +97,23 @@ class _Watch:
                 self._stages.begin(stage.name, status.message)
                 return
             self._shown.add(stage.name)
-            self._stages.done(stage.name, stage.took_s)
+            self._stages.done(
+                stage.name, stage.took_s, _environment(status) if stage.name == ENVIRONMENT else ""
+            )
 
     def _failure(self, status: pb.Status) -> Failed:
         if status.log_tail:
-            self._stages.say("last lines of the pod's log:")
+            self._stages.say("last lines of its log:")
             for line in status.log_tail:
                 self._stages.say(f"  | {line}")
         serving = f" (revision {status.serving_revision} serves on)" if status.serving_revision else ""
         hint = status.hint or f"see `trimtab logs {self.name}`"
         return Failed(f"{status.cause or status.message}{serving}", where=self.name, hint=hint)
+
+
+def _environment(status: pb.Status) -> str:
+    """Where pods of the wanted revision start, in words."""
+    return next((r.environment for r in status.revisions if r.number == status.wanted_revision), "")
 
 
 def _start_timeout_s(spec: pb.Spec) -> float:

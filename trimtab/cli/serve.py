@@ -31,6 +31,7 @@ OURS = (
     "trimtab.db*",
     "run",
     "models",
+    "environments",
     "pods",
     "logs",
     "envoy",
@@ -204,7 +205,7 @@ def _purge(home: Path) -> list[str]:
 @home_option
 @json_option
 def prune(dry_run: bool, home: Path, as_json: bool) -> None:
-    """Remove cached models and logs that nothing refers to any more."""
+    """Remove cached models, environments and logs that nothing refers to any more."""
     with connected(home) as control:
         found = control.call("Prune", pb.PruneRequest(dry_run=dry_run), deadline_s=120.0)
     if as_json:

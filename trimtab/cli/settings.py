@@ -77,6 +77,10 @@ def _set_ready_path(spec: pb.Spec, value: str) -> None:
     spec.models[0].custom.ready_path = value
 
 
+def _set_env_manager(spec: pb.Spec, value: str) -> None:
+    spec.models[0].env_manager = value
+
+
 def _set_cpu(spec: pb.Spec, value: str) -> None:
     spec.models[0].resources.cpu = value
 
@@ -111,6 +115,7 @@ _SETTERS: dict[str, Setter] = {
     "custom.image": _set_image,
     "custom.protocols": _set_protocols,
     "custom.ready_path": _set_ready_path,
+    "env_manager": _set_env_manager,
     "resources.cpu": _set_cpu,
     "resources.memory": _set_memory,
     "concurrency.min": _set_low,

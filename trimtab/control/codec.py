@@ -76,6 +76,7 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         ),
         concurrency=v1.Concurrency(min=model.concurrency.min, max=model.concurrency.max),
         env=dict(model.env),
+        env_manager=model.env_manager,
         start_timeout_s=model.start_timeout_s,
         custom=_custom_to_proto(model.custom),
         source=v1.Source(
@@ -129,6 +130,7 @@ def _model(where: str, message: v1.Model) -> ModelSpec:
         concurrency=_range(message.concurrency),
         env=tuple(sorted(message.env.items())),
         custom=_custom(message.custom),
+        env_manager=message.env_manager or ModelSpec.env_manager,
         start_timeout_s=message.start_timeout_s or ModelSpec.start_timeout_s,
     )
 

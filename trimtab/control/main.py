@@ -21,6 +21,7 @@ import trimtab
 from trimtab.control.api import ControlApi
 from trimtab.control.ending import end_all, end_new
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.environments import ModelEnvironments
 from trimtab.control.home import Home
 from trimtab.control.leaving import TERM_GRACE_S
 from trimtab.control.metrics import Metrics
@@ -41,6 +42,7 @@ from trimtab.control.scrape import Scraper
 from trimtab.control.store import Store
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, Failed
+from trimtab.environment import Keeper
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
@@ -92,6 +94,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
 class _Parts:
     store: Store
     fleet: LocalFleet
+    environments: Keeper
     ads: AdsServer
     intake: StatisticsIntake
     envoy: EnvoyProcess
@@ -105,7 +108,9 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
     clock: Clock = SystemClock()
     store = Store(home.path)
     observations = Observations()
-    fleet = LocalFleet(home.path, home.models, clock)
+    keeper = Keeper(home.path)
+    environments = ModelEnvironments(keeper, home)
+    fleet = LocalFleet(home.path, home.models, clock, python=environments.python)
     ads = AdsServer(clock)
     endpoints = Endpoints(store, clock, home.has_model)
     scraper = Scraper(fleet, clock, dcgm=dcgm)
@@ -117,7 +122,9 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
         down_window_s=down_window_s(os.environ),
         pod_signals=scraper.pod_signals,
     )
-    reconciler = Reconciler(endpoints, fleet, ads, observations, scaling, gateway, clock, metrics)
+    reconciler = Reconciler(
+        endpoints, fleet, ads, observations, scaling, gateway, clock, metrics, environments
+    )
 
     def on_signals(signals: Signals) -> None:
         observations.add(signals.revisions, signals.pods, signals.latencies)
@@ -139,10 +146,11 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
         envoy,
         clock,
         metrics,
+        environments,
         api_keys=bool(gateway.api_keys),
     )
     api = ControlApi(endpoints, store, fleet, reconciler, platform, clock)
-    return _Parts(store, fleet, ads, intake, envoy, reconciler, platform, scraper, api)
+    return _Parts(store, fleet, keeper, ads, intake, envoy, reconciler, platform, scraper, api)
 
 
 async def _run(
@@ -189,6 +197,8 @@ async def _work(parts: _Parts, ended: asyncio.Event, tell: Callable[[], None], u
         "the care of Envoy": parts.envoy.run(),
         "the news of pods": _relay(parts.fleet.changed, wake),
         "the news of Envoy": _relay(parts.ads.changed, wake),
+        "the making of environments": parts.environments.run(),
+        "the news of environments": _relay(parts.environments.changed, wake),
         "the pods' own counts": parts.scraper.run(),
         "the metrics": _measure(parts.platform),
     }

@@ -13,6 +13,7 @@ import psutil
 
 import trimtab
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.environments import Environments
 from trimtab.control.home import Home
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import LoadNow, Observations
@@ -26,6 +27,7 @@ from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 from trimtab.core.pod import Pod
 from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
+from trimtab.environment import Place
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
 from trimtab.fleet.protocol import Fleet
@@ -62,6 +64,7 @@ class Platform:
         envoy: EnvoyProcess,
         clock: Clock,
         metrics: Metrics,
+        environments: Environments,
         *,
         api_keys: bool,
     ) -> None:
@@ -77,6 +80,7 @@ class Platform:
         self._envoy = envoy
         self._clock = clock
         self._metrics = metrics
+        self._environments = environments
         self._api_keys = api_keys
         self._me = psutil.Process()
         self.stopping = asyncio.Event()
@@ -92,7 +96,7 @@ class Platform:
         return endpoint_message(self._seen(name))
 
     def prune(self, *, dry_run: bool) -> v1.PruneResponse:
-        """Remove models that no revision refers to, and logs of endpoints that are gone.
+        """Remove models that no revision refers to, environments not in use, and logs of gone endpoints.
 
         Raises Conflict while a model is being copied.
         """
@@ -103,7 +107,11 @@ class Platform:
         pruned = prune(self._home.models, self._endpoints.digests(without=old), dry_run)
         names = frozenset(record.name for record in self._endpoints.all())
         logs, log_bytes = self._fleet.prune_logs(names, dry_run)
-        return v1.PruneResponse(removed=[*pruned.removed, *logs], bytes=pruned.bytes + log_bytes)
+        environments, environment_bytes = self._environments.prune(dry_run=dry_run)
+        return v1.PruneResponse(
+            removed=[*pruned.removed, *environments, *logs],
+            bytes=pruned.bytes + environment_bytes + log_bytes,
+        )
 
     def describe(self) -> v1.Platform:
         """The platform itself."""
@@ -182,7 +190,15 @@ class Platform:
             warnings=tuple(w for w in (live.error, *self._nacks()) if w),
             url=self._url(record),
             answers=self._scraper.counts(serving),
+            environments=self._places(record),
         )
+
+    def _places(self, record: EndpointRecord) -> dict[int, Place]:
+        """Where pods of what is wanted and of what serves start."""
+        known = self._endpoints.revisions(record.name)
+        numbers = {record.wanted_revision, record.serving_revision} & known.keys()
+        places = {number: self._environments.known(known[number].revision) for number in numbers}
+        return {number: place for number, place in places.items() if place is not None}
 
     def _log_tail(self, pods: tuple[Pod, ...]) -> tuple[str, ...]:
         """The last words of the pods that serve, read only if their model fails every request."""

@@ -8,7 +8,7 @@ from trimtab.control.records import EndpointRecord
 from trimtab.control.rollout import RevisionFacts
 from trimtab.core.pod import Pod, PodPhase
 
-STAGES = ("resolve", "download", "start", "load", "ready", "routed")
+STAGES = ("resolve", "download", "environment", "start", "load", "ready", "routed")
 OURS = STAGES[2:]
 _LOADED = ("load", "warm", "ready")  # stages of a runtime by whose end the model is in memory
 
@@ -19,11 +19,13 @@ class Progress:
 
     generation: int
     done_at_s: dict[str, float] = field(default_factory=dict)
+    waited: bool = False  # for an environment
 
     def stages(
         self, record: EndpointRecord, wanted: RevisionFacts, *, complete: bool, now_s: float
     ) -> tuple[tuple[str, float], ...]:
         """The stages done so far, in order, with the seconds each took."""
+        self._note_environment(wanted, record.changed_at_s, now_s)
         self._note(wanted, complete=complete, now_s=now_s)
         before = tuple(stage for stage in record.stages if stage[0] not in OURS)
         told, last_s = [], record.changed_at_s
@@ -34,6 +36,13 @@ class Progress:
             told.append((name, round(max(0.0, at_s - last_s), 3)))
             last_s = max(last_s, at_s)
         return before + tuple(told)
+
+    def _note_environment(self, wanted: RevisionFacts, changed_at_s: float, now_s: float) -> None:
+        """One that was there from the beginning took no time."""
+        if not wanted.has_environment:
+            self.waited = True
+        else:
+            self.done_at_s.setdefault("environment", now_s if self.waited else changed_at_s)
 
     def _note(self, wanted: RevisionFacts, *, complete: bool, now_s: float) -> None:
         alive = [pod for pod in wanted.pods if pod.phase in (PodPhase.STARTING, PodPhase.READY)]

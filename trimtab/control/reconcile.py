@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from trimtab.control import rollout, view
 from trimtab.control.draining import Drain
 from trimtab.control.endpoints import Endpoints
+from trimtab.control.environments import Environments
 from trimtab.control.leaving import Leaving
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
@@ -26,10 +27,11 @@ from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import Scaling
 from trimtab.control.split import Splits
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Exhausted, TrimtabError
+from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
-from trimtab.core.revision import RevisionKey
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
 from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer
@@ -49,6 +51,7 @@ class Live:
     drains: dict[str, Drain] = field(default_factory=dict)
     capped_by: str = ""
     last_failure: Failure = Failure()  # of a pod, for people
+    environment_failed: Place | None = None  # the last one whose failure was counted
     retry_at_s: float | None = None
     error: str = ""  # of our own
     progress: Progress | None = None
@@ -67,8 +70,10 @@ class Reconciler:
         gateway: Gateway,
         clock: Clock,
         metrics: Metrics,
+        environments: Environments,
     ) -> None:
         self._endpoints = endpoints
+        self._environments = environments
         self._fleet = fleet
         self._observations = observations
         self._scaling = scaling
@@ -256,8 +261,22 @@ class Reconciler:
             )
             kept = number in (record.serving_revision, record.wanted_revision)
             short = kept and len(alive) < found.places()
-            facts[number] = replace(found, capped=short and self._fleet.room(revision.revision).pods == 0)
+            facts[number] = replace(
+                found,
+                capped=short and self._fleet.room(revision.revision).pods == 0,
+                has_environment=not kept or self._has_environment(record, revision),
+            )
         return facts
+
+    def _has_environment(self, record: EndpointRecord, revision: RevisionRecord) -> bool:
+        """Whether its pods can start; if not, an environment is being made from now on.
+
+        Of what serves it is asked too before a pod is missing: a new trimtab makes new environments.
+        """
+        given_up = (
+            record.outcome is Outcome.FAILED and revision.revision.key.number != record.serving_revision
+        )
+        return record.deleting or given_up or self._environments.of(revision.revision).python is not None
 
     def _capped_by(self, record: EndpointRecord, facts: dict[int, RevisionFacts]) -> str:
         """What keeps the machine from holding as many pods as there should be; empty if it does."""
@@ -299,6 +318,8 @@ class Reconciler:
             if facts[number].capped:
                 continue
             revision = facts[number].record.revision
+            if not self._may_start(revision, live):
+                continue
             for _ in range(count):
                 try:
                     await self._fleet.start_pod(revision)
@@ -312,6 +333,26 @@ class Reconciler:
                     )
                     self._endpoints.put_revision(failed)
                     break
+
+    def _may_start(self, revision: Revision, live: Live) -> bool:
+        """Whether there is an environment to start in; that it cannot be made counts as a failed start.
+
+        What the model asks for and cannot be had will not be there at the next try either, unlike an index
+        that does not answer or a full disk.
+        """
+        place = self._environments.of(revision, look=True)
+        if place.error is None:
+            return place.python is not None
+        if live.environment_failed is place:  # this failure was counted, and its rest is over
+            self._environments.try_again(revision)
+            return False
+        live.environment_failed = place
+        live.last_failure = Failure(str(place.error), place.error.hint, place.log_tail)
+        for_good = not isinstance(place.error, (Exhausted, Unreachable))
+        record = self._endpoints.revisions(revision.key.endpoint)[revision.key.number]
+        failed = rollout.after_refusal(record, self._clock.wall_s(), for_good=for_good)
+        self._endpoints.put_revision(failed)
+        return False
 
     def saw_requests(self) -> None:
         """After new signals: let drains count the flushes in which their pod was empty."""
@@ -353,6 +394,8 @@ class Reconciler:
         keys |= {pod.revision for pod in pods}
         self._observations.keep_only(keys, pods)
         self._splits.keep_only(keys)
+        kept = (self._endpoints.revisions(key.endpoint).get(key.number) for key in keys)
+        self._environments.keep_only((record.revision for record in kept if record is not None), pods)
 
     def _forget(self, name: EndpointName) -> None:
         """At once when an endpoint has gone: the next one of its name begins anew."""

@@ -33,6 +33,7 @@ class RevisionFacts:
     to_take_over: int = 1  # how many must be ready before it takes the traffic of another
     overdue: int = 0  # starting pods that should have been ready long ago
     capped: bool = False  # the machine has no room for one more pod
+    has_environment: bool = True  # there is one for its pods to start in
 
     @property
     def number(self) -> int:
@@ -147,9 +148,10 @@ def after_failure(record: RevisionRecord, pod: Pod, now_s: float) -> RevisionRec
     return replace(record, failures=FAILURES_MAX if in_vain else record.failures + 1, failed_at_s=now_s)
 
 
-def after_refusal(record: RevisionRecord, now_s: float) -> RevisionRecord:
-    """The revision's record once a pod of it could not even be begun."""
-    return replace(record, failures=record.failures + 1, failed_at_s=now_s)
+def after_refusal(record: RevisionRecord, now_s: float, *, for_good: bool = False) -> RevisionRecord:
+    """The revision's record once a pod of it could not even be begun; `for_good`: nor will the next one."""
+    failures = record.failures + 1
+    return replace(record, failures=max(failures, FAILURES_MAX) if for_good else failures, failed_at_s=now_s)
 
 
 def after_service(record: RevisionRecord, pods: tuple[Pod, ...], now_s: float) -> RevisionRecord:

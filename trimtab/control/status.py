@@ -13,6 +13,7 @@ from trimtab.control.rollout import FAILURES_MAX
 from trimtab.control.scrape import NO_COUNTS, Counts
 from trimtab.control.view import shares, target_concurrency
 from trimtab.core.pod import Pod, PodPhase
+from trimtab.environment import Place
 from trimtab.v1 import control_pb2 as v1
 
 
@@ -34,6 +35,7 @@ class Seen:
     url: str = ""
     answers: Counts = NO_COUNTS  # of the serving revision, over the last minute
     log_tail: tuple[str, ...] = ()  # of a pod that serves, if it fails all it is asked
+    environments: dict[int, Place] = field(default_factory=dict)  # of what is wanted and what serves
 
     def ready(self, number: int) -> int:
         return sum(
@@ -112,6 +114,10 @@ def _message(seen: Seen, state: v1.State.ValueType) -> str:
     if state == v1.FAILED:
         return _failed_message(seen)
     retry = f" (try {seen.revisions[wanted].failures + 1}{_tries(seen)})" if _retrying(seen) else ""
+    place = seen.environments.get(wanted)
+    if place is not None and place.python is None and not seen.pods.get(wanted):
+        serves = f"; revision {serving} serves" if state == v1.UPDATING and serving != wanted else ""
+        return f"the environment of revision {wanted} is {place.words}{serves}"
     waits = f"revision {wanted} has {seen.ready(wanted)} of {pods} pods ready{retry}"
     capped = f"; capped by {seen.capped_by}" if seen.capped_by else ""
     serves = f"; revision {serving} serves" if state == v1.UPDATING and serving != wanted else ""
@@ -183,6 +189,7 @@ def _revision(seen: Seen, number: int) -> v1.Revision:
         pods_wanted=record.pods_wanted if kept and not seen.record.deleting else 0,
         pods=[_pod(seen, pod) for pod in seen.pods.get(number, ())],
         percent=percent,
+        environment=seen.environments[number].words if number in seen.environments else "",
     )
 
 

@@ -25,6 +25,7 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
             str(before.resources.memory_bytes or "unset"),
             str(model.resources.memory_bytes or "unset"),
         ),
+        ("env_manager", before.env_manager, model.env_manager),
         ("environment", _names(before), _names(model)),
         ("start timeout", f"{before.start_timeout_s:g} s", f"{model.start_timeout_s:g} s"),
         ("request timeout", f"{old.spec.request_timeout_s:g} s", f"{new.request_timeout_s:g} s"),

@@ -49,6 +49,7 @@ class Pod:
     runtime: str = "mlflow"  # its name in the catalog
     grpc_port: int = 0  # these two: 0 if there is none apart from `port`
     metrics_port: int = 0
+    python: str = ""  # the interpreter of the environment that it was started in; empty: not told
 
     @property
     def address(self) -> str:

@@ -46,4 +46,6 @@ def revision_hash(model: ModelSpec) -> str:
     }
     if model.custom != Custom():
         runs["custom"] = asdict(model.custom)
+    if model.env_manager != ModelSpec.env_manager:  # the default came later: hashes stay what they were
+        runs["env_manager"] = model.env_manager
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,6 +12,7 @@ CONCURRENCY_MAX = 100_000  # far above what one revision can use; a typing error
 PODS_MAX = 10_000
 START_TIMEOUT_MAX_S = 3_600.0
 REQUEST_TIMEOUT_MAX_S = 3_600.0
+ENV_MANAGERS = {"uv": "an environment of its own", "local": "trimtab's own"}
 
 _PATH = re.compile(r"/[!-~]*")
 
@@ -74,6 +75,7 @@ class ModelSpec:
     concurrency: ConcurrencyRange = ConcurrencyRange()
     env: tuple[tuple[str, str], ...] = ()
     custom: Custom = Custom()
+    env_manager: str = "uv"  # who makes the environment of its pods: see ENV_MANAGERS
     start_timeout_s: float = 300.0  # a 13 GB model from a cold disk; a hang is noticed all the same
 
 
@@ -134,6 +136,9 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
             Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
         )
     found += _custom_problems(f"{where}.custom", model)
+    if model.env_manager not in ENV_MANAGERS:
+        hint = ", ".join(f"{name} ({what})" for name, what in ENV_MANAGERS.items())
+        found.append(Problem(f"{where}.env_manager", f"`{model.env_manager}` is not known here", hint))
     found += _range_problems(f"{where}.concurrency", model.concurrency)
     if not 0 < model.resources.cpu <= 1024:
         hint = "cores of one pod, e.g. 0.5, 1 or 4"

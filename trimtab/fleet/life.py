@@ -109,6 +109,7 @@ class LocalPod:
             runtime=record.runtime,
             grpc_port=record.grpc_port,
             metrics_port=record.metrics_port,
+            python=record.python,
         )
 
     def appetite(self) -> Appetite:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import chain
@@ -63,7 +64,9 @@ class LocalFleet:
         host: str = "127.0.0.1",
         runtimes: Mapping[str, Runtime] = RUNTIMES,
         memory: Callable[[], Memory | None] = machine_memory,
+        python: Callable[[Revision], Path] = lambda _: Path(sys.executable),
     ) -> None:
+        """`python(revision)` is the interpreter of the environment that its pods start in."""
         self.changed = asyncio.Event()
         self._folders = FleetFolders(home)
         self._models = ModelFolders(models)
@@ -71,6 +74,7 @@ class LocalFleet:
         self._host = host
         self._runtimes = runtimes
         self._memory = memory
+        self._python = python
         self._appetites = Appetites(self._folders.appetites)
         self._guard = MemoryGuard(memory, self._appetites, clock)
         self._pods: dict[str, LocalPod] = {}
@@ -117,20 +121,20 @@ class LocalFleet:
             return await self._start(revision)
 
     async def _start(self, revision: Revision) -> str:
-        model_folder = self._models.of(revision)
+        model_folder, python = self._models.of(revision), self._python(revision)
         room = self.room(revision)
         if room.pods == 0:
             raise Exhausted(
                 f"one more pod does not fit; {room.why}", where=str(revision.key), hint=_MORE_MEMORY
             )
         runtime = self._runtime(revision)
-        record = self._new_record(revision, runtime)
+        record = self._new_record(revision, runtime).with_changes(python=str(python))
         folder = self._folders.pod(record.id)
         await prepare(folder, record)
         if self._watch is None:
             folder.remove()
             raise Failed("the fleet is not open", where=str(revision.key))
-        launch = _launch(revision, record, model_folder, folder)
+        launch = _launch(revision, record, model_folder, folder, python)
         self._tend(record, launch_pod(self._folders, record, runtime, launch), self._watch)
         return record.id
 
@@ -297,7 +301,9 @@ class LocalFleet:
         folder.remove()
 
 
-def _launch(revision: Revision, record: PodRecord, model_folder: Path, folder: PodFolder) -> Launch:
+def _launch(
+    revision: Revision, record: PodRecord, model_folder: Path, folder: PodFolder, python: Path
+) -> Launch:
     return Launch(
         model=revision.model,
         model_folder=model_folder,
@@ -306,6 +312,7 @@ def _launch(revision: Revision, record: PodRecord, model_folder: Path, folder: P
         stages_path=folder.stages,
         grpc_port=record.grpc_port,
         metrics_port=record.metrics_port,
+        python=python,
     )
 
 

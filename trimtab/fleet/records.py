@@ -51,6 +51,7 @@ class PodRecord:
     stopping: bool = False
     cause: str = ""  # of its failure; empty while it has not failed
     exit_status: int | None = None
+    python: str = ""  # the interpreter that it runs on, or of whatever environment it was started in
 
     def with_changes(self, **changes: Any) -> PodRecord:
         """A copy with some fields replaced."""
@@ -193,4 +194,5 @@ _OPTIONAL: dict[str, Any] = {
     "stopping": bool,
     "cause": str,
     "exit_status": int,
+    "python": str,
 }

@@ -168,6 +168,7 @@ class Model(_message.Message):
     ENV_FIELD_NUMBER: _builtins.int
     START_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    ENV_MANAGER_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default: the endpoint's name"""
@@ -177,6 +178,8 @@ class Model(_message.Message):
     """mlflow, triton, vllm or custom; the client picks one if it is not said; default: mlflow"""
     start_timeout_s: _builtins.float
     """0: the default, 300"""
+    env_manager: _builtins.str
+    """uv (the default): an environment of its own; local: trimtab's own"""
     @_builtins.property
     def resources(self) -> Global___Resources: ...
     @_builtins.property
@@ -204,11 +207,12 @@ class Model(_message.Message):
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         start_timeout_s: _builtins.float = ...,
         source: Global___Source | None = ...,
+        env_manager: _builtins.str = ...,
         custom: Global___Custom | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "resources", b"resources", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "name", b"name", "resources", b"resources", "runtime", b"runtime", "source", b"source", "start_timeout_s", b"start_timeout_s", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "env_manager", b"env_manager", "name", b"name", "resources", b"resources", "runtime", b"runtime", "source", b"source", "start_timeout_s", b"start_timeout_s", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,7 +486,7 @@ class Stage(_message.Message):
     TOOK_S_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """resolve, download, start, load, ready, routed"""
+    """resolve, download, environment, start, load, ready, routed"""
     took_s: _builtins.float
     """0 while it is not done"""
     done: _builtins.bool
@@ -515,6 +519,7 @@ class Revision(_message.Message):
     PODS_FIELD_NUMBER: _builtins.int
     PERCENT_FIELD_NUMBER: _builtins.int
     TARGET_LEARNED_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     hash: _builtins.str
     uri: _builtins.str
@@ -526,6 +531,8 @@ class Revision(_message.Message):
     """of the endpoint's traffic"""
     target_learned: _builtins.bool
     """from its traffic; else it is what its runtime begins with"""
+    environment: _builtins.str
+    """where its pods run, in words: `trimtab's own: all 2 requirements hold`"""
     @_builtins.property
     def pods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Pod]: ...
     def __init__(
@@ -541,10 +548,11 @@ class Revision(_message.Message):
         pods: _abc.Iterable[Global___Pod] | None = ...,
         percent: _builtins.int = ...,
         target_learned: _builtins.bool = ...,
+        environment: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "hash", b"hash", "number", b"number", "percent", b"percent", "pods", b"pods", "pods_wanted", b"pods_wanted", "target_concurrency", b"target_concurrency", "target_learned", b"target_learned", "uri", b"uri", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "environment", b"environment", "hash", b"hash", "number", b"number", "percent", b"percent", "pods", b"pods", "pods_wanted", b"pods_wanted", "target_concurrency", b"target_concurrency", "target_learned", b"target_learned", "uri", b"uri", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimtab.core.errors import Problem
@@ -25,6 +26,7 @@ class Launch:
     stages_path: Path  # the runtime appends one JSON line per stage reached: {"stage": …, "at_s": …}
     grpc_port: int = 0  # these two only if the runtime has them apart from `port`
     metrics_port: int = 0
+    python: Path = field(default_factory=lambda: Path(sys.executable))  # of the revision's environment
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from trimtab.core.protocol import Protocol
@@ -44,7 +43,7 @@ def _fits(folder: Path) -> Fit:
 
 def _command(launch: Launch) -> tuple[str, ...]:
     return (
-        sys.executable,
+        str(launch.python),
         "-m",
         "trimtab.runtime.mlflow",
         "--model",

@@ -29,7 +29,7 @@ def settings(bind: str) -> dict[str, Any]:
     return {
         "bind": bind,
         "workers": 1,
-        "worker_class": PodWorker,
+        "worker_class": f"{PodWorker.__module__}.{PodWorker.__qualname__}",  # older ones want a name
         "keepalive": KEEP_ALIVE_S,
         "graceful_timeout": GRACE_S,
         # The heartbeat comes from the event loop, which a model that holds the interpreter's lock
@@ -50,9 +50,10 @@ class PodApplication(BaseApplication):  # type: ignore[misc]
         super().__init__(prog="trimtab.runtime.mlflow")
 
     def load_config(self) -> None:
-        """Only our settings."""
+        """Only our settings, of those that this gunicorn has: the model's environment says which it is."""
         for name, value in settings(self._options.bind).items():
-            self.cfg.set(name, value)
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
 
     def load(self) -> Pod:
         """Called in the worker."""

@@ -14,7 +14,7 @@ from typing import Any
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
-from mlflow.pyfunc import scoring_server
+from mlflow.pyfunc import load_model, scoring_server
 from mlflow.version import VERSION
 
 from trimtab.runtime.mlflow.answer import TEXT, Answer, Fault
@@ -24,7 +24,8 @@ from trimtab.runtime.mlflow.job import Job, now_s
 
 def load(folder: Path) -> Scorer:
     """The model in `folder`, loaded as MLflow's own server does. Raises anything, SystemExit too."""
-    return Scorer(scoring_server.load_model_with_mlflow_config(str(folder)))
+    configured = getattr(scoring_server, "load_model_with_mlflow_config", None)  # since MLflow 2.18
+    return Scorer((configured or load_model)(str(folder)))
 
 
 class Scorer:
