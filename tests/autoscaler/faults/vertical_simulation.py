@@ -33,8 +33,8 @@ CALM_S = 1200  # at the end, in which the limit must rest
 CHANGES_MAX = 1  # in it: as promised for an hour of stationary traffic
 GOOD_SHARE = 0.8  # of the best throughput that the limit reaches then; how near it comes is tested elsewhere
 DOUBT = 2.0
-"""Standard errors of a window's completions by which that share may be missed: exploring tells limits apart by
-a window or two each. Of 25 completions in 30 s it is 0.2, and of neighbouring limits chance takes one."""
+"""Standard errors of a window's completions by which that share may be missed: exploring tells limits apart
+by a window or two each. Of 25 completions in 30 s it is 0.2, and of neighbouring limits chance takes one."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 from trimtab.autoscaler.horizontal.arrivals import SlowRate, needed_rate
 from trimtab.autoscaler.horizontal.tuning import DEFAULT

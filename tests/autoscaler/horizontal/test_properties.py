@@ -119,7 +119,7 @@ def test_growth_is_capped(signal: Make, signals: MakeSignals, script: list[Secon
 def test_no_pod_leaves_within_the_window_after_it_was_wanted(
     signal: Make, signals: MakeSignals, script: list[Second], window_s: int
 ) -> None:
-    """The number never falls below what any decision of the last window wanted for its load, backlogs apart."""
+    """The number never falls below what any decision of the window wanted for its load, backlogs apart."""
     steps = play(script, signal, signals(), Tuning(down_window_s=float(window_s)))
     for index, (_, _, decision) in enumerate(steps):
         recent = [

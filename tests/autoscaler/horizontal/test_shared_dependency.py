@@ -1,4 +1,4 @@
-"""Pods that wait for one slow dependency: more of them bring nothing, and growth stops where that is plain."""
+"""Pods that wait for a slow dependency: more of them bring nothing, and growth stops where that is plain."""
 
 from __future__ import annotations
 

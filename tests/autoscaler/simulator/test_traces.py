@@ -223,7 +223,9 @@ def test_finer_units_than_seconds_are_known_by_their_size(
 COUNT_LIKE = ["cnt", "rate", "rpm", "Request Count", "invocation_count", "requests_per_minute", "n_requests"]
 
 
-@pytest.mark.parametrize("head", [*COUNT_LIKE, "hits", "requests/s", "cout", "ccount", "arrivals", "req. per min"])
+@pytest.mark.parametrize(
+    "head", [*COUNT_LIKE, "hits", "requests/s", "cout", "ccount", "arrivals", "req. per min"]
+)
 def test_what_looks_like_a_count_is_not_taken_for_single_requests(written: Write, head: str) -> None:
     with pytest.raises(InvalidInput, match="unknown column") as caught:
         read_trace(written(f"t,{head}\n0,600\n60,700\n"))

@@ -117,7 +117,7 @@ def test_saturated_cores_end_the_doubling_sooner() -> None:
 @pytest.mark.parametrize("service_s", [5.0, 30.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_few_long_requests_do_not_let_the_limit_run_away(seed: int, service_s: float) -> None:
-    """Three a window tell nothing of one doubling, but eight times as many in flight that bring no more do."""
+    """Three a window tell nothing of one doubling, but eight times as many in flight without more do."""
     loop = Loop(World(cpu(1, service_s), pods=3, limit=1, seed=seed)).run(60)
     assert max(loop.limits()) <= 16
     assert loop.limit <= 4

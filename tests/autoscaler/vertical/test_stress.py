@@ -132,7 +132,9 @@ def test_what_is_saturated_lets_a_small_gain_be_chance(what: str) -> None:
 def test_what_saturates_a_gpu_that_others_share_is_not_this_pods(what: str) -> None:
     def metrics(limit: int, in_flight: float) -> dict[str, object]:
         gpu = SATURATED[what](1.0)["gpu"]
-        return {"gpu": replace(gpu, pods=3, memory_used_bytes=(0.5 + 0.01 * limit) * GB, memory_free_bytes=1e6)}
+        return {
+            "gpu": replace(gpu, pods=3, memory_used_bytes=(0.5 + 0.01 * limit) * GB, memory_free_bytes=1e6)
+        }
 
     free = Loop(World(slow_growth, pods=3, limit=1)).run(11)
     shared = Loop(World(slow_growth, pods=3, limit=1, metrics=metrics)).run(11)

@@ -46,11 +46,10 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
         if width > known:
             break
-        first = width if width > end else end
+        first = max(end, width)
         largest = max(map(sub, sums[first:], sums[first - width :]))
         lasts_s = width + wait_s
-        if lasts_s < service_time_s:
-            lasts_s = service_time_s
+        lasts_s = max(lasts_s, service_time_s)
         if largest > rate * lasts_s:  # only then the rest can matter
             certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
             rate = max(rate, certain / lasts_s)

@@ -75,7 +75,7 @@ def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float,
 
 
 def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[tuple[Surge, ...], float]:
-    """The surges, the last of which has stayed once its load was near for long enough; for how long it was."""
+    """The surges, the last of which stayed once its load was near for long enough; how long it was."""
     seen = surges.seen
     if not seen or seen[-1].stayed or not surges.prepared or asked < tuning.surge_stays * seen[-1].reached:
         return seen, surges.stays_s

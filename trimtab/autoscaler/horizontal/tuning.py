@@ -96,8 +96,8 @@ class Tuning:
     and of the next ones that are higher most are so by less than this."""
 
     surge_stays: float = 0.5
-    """Share of what a surge reached that the load keeps, for `surge_apart_s` in all, if the surge stays: a level
-    wanders by less, and a spike is gone by then."""
+    """Share of what a surge reached that the load keeps, for `surge_apart_s` in all, if the surge stays: a
+    level wanders by less, and a spike is gone by then."""
 
     surge_recent_s: float = 600.0
     """A single surge makes others likely for so long (s): crowds and batches come in clusters, and ten
@@ -253,7 +253,7 @@ DEFAULT = Tuning()
 
 
 def shortened(down_window_s: float) -> Tuning:
-    """The constants with no memory beyond `down_window_s` (s): for demonstrations and tests of real programs."""
+    """The constants with no memory beyond `down_window_s` (s): for demonstrations and tests of programs."""
     return replace(
         DEFAULT,
         down_window_s=down_window_s,

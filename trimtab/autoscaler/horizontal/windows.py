@@ -229,7 +229,7 @@ def _merge(
         if at_s - period_s - service_time_s > queued_s:
             quiet.append(signal)
         times.append(at_s)
-        askeds.append(asked if asked < most_per_s else most_per_s)
+        askeds.append(min(most_per_s, asked))
         in_flights.append(signal.in_flight)
         queueds.append(queued)
     evidence.add(new, quiet)

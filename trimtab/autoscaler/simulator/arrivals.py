@@ -26,7 +26,7 @@ MINUTE_S = 60.0
 """Where the cascade begins. A longer period is spread evenly over its minutes, or such parts, before."""
 
 LEAF_S = 1.875
-"""A minute halved five times: shorter than any decision's period; within it arrivals are taken as independent."""
+"""A minute halved five times: shorter than any decision's period. Within it arrivals are independent."""
 
 ROUNDING = 1e-9  # of a minute: what --speed leaves of a float's error makes no second part
 

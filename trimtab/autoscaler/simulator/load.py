@@ -117,7 +117,7 @@ def _edges(trace: Trace, window: Window) -> tuple[float, float]:
     days = (until_s - zero_s) / window.speed / DAY_S
     if days > LENGTH_MAX_DAYS:
         message = f"lasts {days:.0f} days, from {instant_text(zero_s)} to {instant_text(until_s)}"
-        hint = f"at most {LENGTH_MAX_DAYS} are simulated: give --from and --to, or more --speed, or mend a wrong time"
+        hint = f"at most {LENGTH_MAX_DAYS} are simulated: set --from and --to, more --speed, or mend a time"
         raise InvalidInput(message, where=trace.name, hint=hint)
     return zero_s, until_s
 
@@ -126,7 +126,8 @@ def _check_kind(trace: Trace, window: Window) -> None:
     """Raise InvalidInput for plain seconds on a trace of dates: they would be of 1970."""
     for option, at_s in (("--from", window.from_s), ("--to", window.to_s)):
         if at_s is not None and is_dated(trace.start_s) and not is_dated(at_s):
-            hint = f"write ISO 8601: the trace goes from {instant_text(trace.start_s)} to {instant_text(trace.end_s)}"
+            begin, end = instant_text(trace.start_s), instant_text(trace.end_s)
+            hint = f"write ISO 8601: the trace goes from {begin} to {end}"
             raise InvalidInput(
                 f"`{instant_text(at_s)}` is no date, and the trace's are", where=option, hint=hint
             )

@@ -226,7 +226,8 @@ def _by_period(rows: Rows, path: str, lines: Floats, times_s: Floats, counts: Fl
         raise _lonely(rows, lines, times_s, span, f"{PERIODS_MAX} periods")
     strays = lines[grid.strays(times_s)].astype(int)
     if not grid.suits(times_s):
-        message = f"is within a period of {grid.period_s:g} s, the commonest step from {instant_text(grid.start_s)} on"
+        since = instant_text(grid.start_s)
+        message = f"is within a period of {grid.period_s:g} s, the commonest step from {since} on"
         hint = "write one row per period, all of them equally long, or one row per request without `count`"
         raise rows.wrong(int(strays[0]), 0, message, hint)
     per_period = np.bincount(grid.indices(times_s), weights=counts).astype(np.float64)

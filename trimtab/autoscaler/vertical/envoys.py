@@ -66,7 +66,7 @@ def _of_period(envoys: Mapping[str, list[RevisionSignal]], pods: int) -> Count:
         done += sum([signal.completions for signal in each]) / span_s
         failed += sum([signal.failed for signal in each]) / span_s
         gauges += len(each)
-        waiting = waiting or all([signal.queued > 0 for signal in each])
+        waiting = waiting or all(signal.queued > 0 for signal in each)
     share = PERIOD_S / pods
     return Count(in_flight / pods, done * share, failed * share, gauges, waiting)
 
@@ -102,7 +102,7 @@ def full(counts: Counts, signal: PodSignal, signals: LimitSignals, tuning: Limit
         return None
     limit, share = signals.limit, tuning.held_share
     in_flight = sum([each.in_flight for each in known]) / len(known)
-    if not all([each.waiting for each in known]):
+    if not all(each.waiting for each in known):
         looks = sum([each.gauges for each in known]) * signals.ready_pods * limit
         share += 2.0 * sqrt(share * (1.0 - share) / looks)
     return min(float(limit), in_flight) if share * limit <= in_flight <= 2 * limit + 2 else None

@@ -48,6 +48,27 @@ def observe(state: LimitState, signals: LimitSignals, now_s: float, tuning: Limi
     settled_s = -inf if state.settled_s is None else state.settled_s
     if state.decided_s is None and not state.levels:
         settled_s = _first(signals, now_s) + tuning.first_s
+    pods, unsettled = _by_pod(signals, since_s, settled_s, now_s, tuning)
+    if held_share(pods) >= tuning.binds_share:
+        return _window(pods, pods, signals, unsettled, None, tuning)
+    counts = count(signals, since_s, settled_s, now_s)
+    unsettled, at_envoy = unsettled or counts.early, mean(counts)
+    if any(pod.done_in_flight_s for pod in pods):
+        pods = _as_envoy_counts(pods, counts, signals, tuning)
+        return _window(pods, pods, signals, unsettled, at_envoy, tuning)
+    if not counts.periods:
+        return _window(pods, pods, signals, unsettled, None, tuning)
+    pod = Periods("all pods", pods=float(signals.ready_pods))
+    for signal in as_pod(counts, signals):
+        add(pod, signal, signals.limit, tuning)
+    measured = pods if any(each.known_s for each in pods) else []
+    return _window([pod], measured, signals, unsettled, at_envoy, tuning)
+
+
+def _by_pod(
+    signals: LimitSignals, since_s: float, settled_s: float, now_s: float, tuning: LimitTuning
+) -> tuple[list[Periods], bool]:
+    """The periods of each pod, and whether some were passed over since the limit had not settled yet."""
     by_pod: dict[str, Periods] = {}
     seen: set[tuple[str, float]] = set()
     unsettled = False
@@ -67,21 +88,7 @@ def observe(state: LimitState, signals: LimitSignals, now_s: float, tuning: Limi
         if pod is None:
             pod = by_pod[signal.pod] = Periods(signal.pod)
         add(pod, signal, signals.limit, tuning)
-    pods = list(by_pod.values())
-    if held_share(pods) >= tuning.binds_share:
-        return _window(pods, pods, signals, unsettled, None, tuning)
-    counts = count(signals, since_s, settled_s, now_s)
-    unsettled, at_envoy = unsettled or counts.early, mean(counts)
-    if any(pod.done_in_flight_s for pod in pods):
-        pods = _as_envoy_counts(pods, counts, signals, tuning)
-        return _window(pods, pods, signals, unsettled, at_envoy, tuning)
-    if not counts.periods:
-        return _window(pods, pods, signals, unsettled, None, tuning)
-    pod = Periods("all pods", pods=float(signals.ready_pods))
-    for signal in as_pod(counts, signals):
-        add(pod, signal, signals.limit, tuning)
-    measured = pods if any(each.known_s for each in pods) else []
-    return _window([pod], measured, signals, unsettled, at_envoy, tuning)
+    return list(by_pod.values()), unsettled
 
 
 def _as_envoy_counts(
