@@ -112,32 +112,27 @@ async def test_a_caller_that_leaves_while_sending_is_not_an_error_of_ours(gate: 
     assert f"http_server_request_duration_seconds_count{{{labels}}} 1.0\n" in await page(service)
 
 
-async def test_a_call_given_up_in_the_queue_leaves_it(gate: Gate) -> None:
+def test_a_call_given_up_in_the_queue_leaves_it(gate: Gate) -> None:
     pool = Pool(1, 1)
-    running = asyncio.create_task(pool.run(gate))
-    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
+    running = pool.submit(gate)
+    assert gate.begun.wait(WAIT_S)
     never = Gate()
-    waiting = asyncio.create_task(pool.run(never))
-    await asyncio.sleep(0)
+    waiting = pool.submit(never)
     assert (pool.running, pool.queued) == (1, 1)
     with pytest.raises(Exhausted, match="holds 2 requests"):
-        await pool.run(gate)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
+        pool.submit(gate)
+    assert waiting.cancel()
     assert (pool.running, pool.queued) == (1, 0)
     gate.open.set()
-    assert await running == "done"
+    assert running.result(WAIT_S) == "done"
     assert not never.begun.is_set()
 
 
-async def test_a_call_given_up_while_it_runs_keeps_its_thread(gate: Gate) -> None:
+def test_a_call_given_up_while_it_runs_keeps_its_thread(gate: Gate) -> None:
     pool = Pool(1, 0)
-    given_up = asyncio.create_task(pool.run(gate))
-    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
-    given_up.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await given_up
+    given_up = pool.submit(gate)
+    assert gate.begun.wait(WAIT_S)
+    assert not given_up.cancel()
     assert pool.running == 1
     with pytest.raises(Exhausted):
-        await pool.run(gate)
+        pool.submit(gate)

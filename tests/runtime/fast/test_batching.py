@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from trimtab.core.errors import Exhausted
-from trimtab.runtime.mlflow import batching
+from trimtab.runtime.mlflow import batching, dispatch
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.batch_size import BatchSize
 from trimtab.runtime.mlflow.batching import Batcher
 from trimtab.runtime.mlflow.dispatch import Ways
 from trimtab.runtime.mlflow.fast.path import Question
 from trimtab.runtime.mlflow.job import Job
+from trimtab.runtime.mlflow.pool import Pool
 
 WAIT_S = 30
 GROWS = [(1, 0.001), (16, 0.002)]  # what the check at load time saw
@@ -212,6 +213,34 @@ def test_a_batch_that_hangs_does_not_hold_the_others(model: Model, monkeypatch: 
     assert pod.batcher.doubt is not None
     pod.wait(3)
     assert bodies(jobs)[0] == '{"predictions": ["a"]}'
+
+
+class Own:
+    """Stands for MLflow's own way, in the threads of a pool."""
+
+    version = "0"
+    timeout_s = float(WAIT_S)
+
+    def carry_out(self, job: Job) -> None:
+        job.answer = Answer("MLflow's own", 200)
+
+
+async def test_who_waits_behind_a_hanging_batch_is_noticed(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "STUCK_S", 0.2)
+    monkeypatch.setattr(dispatch, "WATCH_EACH_S", 0.05)
+    way = dispatch.Dispatch(Own(), Pool(2, 0), lambda _: None)
+    ways = Ways(lambda _: None, way.alone, way.answered, lambda _: None)
+    way.batch(Batcher(model, BatchSize(GROWS), ways, 10))  # type: ignore[arg-type]
+    model.open.clear()
+    waiting = [asyncio.get_running_loop().create_future() for _ in "ab"]
+    for waiter in waiting:
+        way.submit(Job(b"a", "", waiter))
+        await asyncio.to_thread(until, lambda: model.asked == [["a"]])
+    assert (await asyncio.wait_for(waiting[1], WAIT_S)).body == "MLflow's own"
+    model.open.set()
+    assert (await asyncio.wait_for(waiting[0], WAIT_S)).body == '{"predictions": ["a"]}'
 
 
 def test_no_more_are_held_than_said(model: Model) -> None:

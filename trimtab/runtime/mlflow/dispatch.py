@@ -73,7 +73,7 @@ class Dispatch:
             job.handle = self._pool.submit(functools.partial(self._carry_out, job))
             return
         batcher.submit(job)
-        if batcher.queued > 1 and not self._watched:
+        if not self._watched:
             self._watch(batcher)
 
     def alone(self, job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,15 +36,11 @@ class Pool:
         """Calls that wait for a thread now."""
         return max(0, self._held - self.threads)
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """The result of `call`, made in a thread. Raises Exhausted at once if there is no room for it.
-
-        `call` must raise nothing but `Exception`: a SystemExit would end the event loop.
-        """
-        return await asyncio.wrap_future(self.submit(call))
-
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """The same, outside of an event loop."""
+        """Begin `call` in a thread, or queue it. Raises Exhausted at once if there is no room for it.
+
+        `call` must raise nothing but `Exception`: a SystemExit would end the thread.
+        """
         with self._lock:
             if self._held >= self._held_max:
                 raise Exhausted(f"this pod holds {self._held} requests already", hint="try again in a second")

@@ -139,13 +139,25 @@ def same(ours: Any, theirs: Any) -> bool:
         return list(ours) == list(theirs) and all(same(ours[name], theirs[name]) for name in ours)
     if isinstance(ours, np.ndarray):
         return _same_array(ours, theirs)
-    if isinstance(ours, pd.DataFrame):
-        axes = ours.columns.equals(theirs.columns) and ours.index.equals(theirs.index)
-        types = list(ours.dtypes) == list(theirs.dtypes) and type(ours.index) is type(theirs.index)
-        if not axes or not types or ours.columns.dtype != theirs.columns.dtype:
-            return False
-        return ours.equals(theirs) and _same_order(ours.to_numpy(), theirs.to_numpy())
-    return False
+    return isinstance(ours, pd.DataFrame) and _same_frame(ours, theirs)
+
+
+def _same_frame(ours: Any, theirs: Any) -> bool:
+    axes = ours.columns.equals(theirs.columns) and ours.index.equals(theirs.index)
+    types = list(ours.dtypes) == list(theirs.dtypes) and type(ours.index) is type(theirs.index)
+    if not axes or not types or ours.columns.dtype != theirs.columns.dtype:
+        return False
+    if not ours.equals(theirs) or not _same_objects(ours, theirs):
+        return False
+    return _same_order(ours.to_numpy(), theirs.to_numpy())
+
+
+def _same_objects(ours: Any, theirs: Any) -> bool:
+    """Before pandas 3 text is a column of objects, of Python's or of NumPy's."""
+    objects = [place for place, dtype in enumerate(ours.dtypes) if dtype.kind == "O"]
+    frames = (ours.iloc[:, objects], theirs.iloc[:, objects])
+    types = [[type(value) for value in frame.to_numpy().ravel()] for frame in frames]
+    return types[0] == types[1]
 
 
 def _same_array(ours: Any, theirs: Any) -> bool:
