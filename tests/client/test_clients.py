@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 import trimtab
 from trimtab import AsyncClient, Client, ServingError
 from trimtab.client import Patience
+from trimtab.client.answers import Reply
 from trimtab.core.errors import Unreachable
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -154,3 +156,11 @@ def test_the_package_hands_out_its_clients_and_nothing_else() -> None:
     assert trimtab.Client is Client
     with pytest.raises(AttributeError, match="no attribute `Clint`"):
         _ = trimtab.Clint
+
+
+def test_an_error_comes_back_from_another_process() -> None:
+    error = ServingError(
+        "answered 503", where="iris", hint="wait", reply=Reply(503, {"x-trimtab-fault": "platform"}, b"")
+    )
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.hint, again.status, again.fault) == (str(error), "wait", 503, "platform")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 GROUPS = Path("/sys/fs/cgroup/memory")  # version 1; in version 2 a group with members has no groups below it
 LIMIT = "memory.limit_in_bytes"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_pods_follow_a_spike_and_no_request_fails(platform: Any, models: dict[str, str], until: Any) -> None:

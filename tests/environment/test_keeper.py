@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from trimtab.core.errors import Failed, InvalidInput
@@ -166,9 +167,16 @@ async def test_a_making_that_was_killed_is_swept_by_the_next_control_plane(
     folder = model(f"--index-url {silent_index}", "anything", python=HERE)
     home = tmp_path / "home"
     script = str(Path(__file__).parent / "keep.py")
+
+    def installs() -> bool:
+        """The step before it takes a moment: it might end just when its parent is killed."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return any("pip" in psutil.Process(process.pid).cmdline() for process in find(home, KIND))
+        return False
+
     killed = await asyncio.create_subprocess_exec(sys.executable, script, str(home), str(folder))
     try:
-        await until(lambda: bool(find(home, KIND)))
+        await until(installs)
     finally:
         killed.kill()
         await killed.wait()

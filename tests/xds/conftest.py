@@ -59,9 +59,7 @@ def endpoint() -> Callable[..., EndpointView]:
         backends = tuple(
             Backend("127.0.0.1", port, draining=port in draining, grpc_port=grpc_port) for port in ports
         )
-        revision = RevisionView(
-            key, frozenset(protocols), target, queue_max, backends, grpc_concurrency=grpc
-        )
+        revision = RevisionView(key, frozenset(protocols), target, queue_max, backends, grpc_concurrency=grpc)
         return EndpointView(key.endpoint, (revision,), (Share(key, 100),), timeout_s)
 
     return make

@@ -168,7 +168,9 @@ async def test_openais_clients_name_their_endpoint_in_the_body(
         url = f"{gate.url}/serving-endpoints/chat/completions"
         async with http.post(url, data=body, headers=JSON) as answer:
             assert answer.status == 404
-    status, said = await ask("chat/completions", "llm", headers={"content-type": "application/json; charset=utf-8"})
+    status, said = await ask(
+        "chat/completions", "llm", headers={"content-type": "application/json; charset=utf-8"}
+    )
     assert (status, said["port"]) == (200, llm.port)
     async with http.get(f"{gate.url}/serving-endpoints/chat/completions") as answer:
         assert answer.status == 404

@@ -41,6 +41,14 @@ class ServingError(TrimtabError):
         self.error_code = error_code
         self.request_id = reply.headers.get("x-request-id", "")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes back from another process."""
+        return _unpickled, (self.message,), self.__dict__
+
+
+def _unpickled(message: str) -> ServingError:
+    return ServingError(message, where="", hint="", reply=Reply(0, {}, b""))
+
 
 def value_of(reply: Reply, endpoint: str) -> Any:
     """The answer's JSON. Raises ServingError unless it is a success in JSON."""

@@ -138,8 +138,6 @@ def series(*names: str, unit: float = 1.0, **labels: str | tuple[str, ...]) -> t
     return (Series(names, wanted, unit),)
 
 
-
-
 ARGUMENTS = "SERVER_ARGS"
 """The variable of a model's `env` that holds further arguments for a server that is not ours: such servers have
 hundreds, and most of them no variable of their own."""

@@ -14,7 +14,17 @@ from pathlib import Path
 from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
-from trimtab.runtime.catalog.base import Fit, Launch, PodMetrics, Runtime, arguments_problem, cores_of, further_arguments, series, thread_limits
+from trimtab.runtime.catalog.base import (
+    Fit,
+    Launch,
+    PodMetrics,
+    Runtime,
+    arguments_problem,
+    cores_of,
+    further_arguments,
+    series,
+    thread_limits,
+)
 from trimtab.runtime.catalog.folders import flavors, subfolders
 from trimtab.runtime.triton.server import REMEDY, find_server
 

@@ -11,7 +11,17 @@ from pathlib import Path
 from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
-from trimtab.runtime.catalog.base import KEEP_ALIVE_S, Fit, Launch, PodMetrics, Runtime, arguments_problem, further_arguments, series, thread_limits
+from trimtab.runtime.catalog.base import (
+    KEEP_ALIVE_S,
+    Fit,
+    Launch,
+    PodMetrics,
+    Runtime,
+    arguments_problem,
+    further_arguments,
+    series,
+    thread_limits,
+)
 from trimtab.runtime.catalog.folders import json_of
 
 VLLM_METRICS = PodMetrics(
