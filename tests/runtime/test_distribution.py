@@ -55,7 +55,7 @@ def test_asks_for_an_older_python_and_no_mlflow(wheel: Path) -> None:
 def test_it_installs_in_an_empty_environment_and_serves(
     wheel: Path, tmp_path: Path, models: Path, start_pod: Any, resolution: str
 ) -> None:
-    """The newest of what it asks for, and the oldest: a model may pin either. No index is asked for itself."""
+    """The newest of what it asks for, and the oldest: a model may pin either. It comes from no index."""
     archive = zipfile.ZipFile(wheel)
     name = next(name for name in archive.namelist() if name.endswith("/METADATA"))
     asks = message_from_bytes(archive.read(name)).get_all("Requires-Dist") or []
