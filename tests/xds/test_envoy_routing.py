@@ -18,6 +18,7 @@ from yarl import URL
 from trimtab.core.protocol import Protocol
 from trimtab.xds.world import ApiKey
 
+JSON_UTF8 = "application/json; charset=utf-8"
 JSON = {"content-type": "application/json"}
 
 
@@ -168,9 +169,7 @@ async def test_openais_clients_name_their_endpoint_in_the_body(
         url = f"{gate.url}/serving-endpoints/chat/completions"
         async with http.post(url, data=body, headers=JSON) as answer:
             assert answer.status == 404
-    status, said = await ask(
-        "chat/completions", "llm", headers={"content-type": "application/json; charset=utf-8"}
-    )
+    status, said = await ask("chat/completions", "llm", headers={"content-type": JSON_UTF8})
     assert (status, said["port"]) == (200, llm.port)
     async with http.get(f"{gate.url}/serving-endpoints/chat/completions") as answer:
         assert answer.status == 404

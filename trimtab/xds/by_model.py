@@ -1,7 +1,7 @@
 """Calls that name their endpoint in the body: OpenAI's clients with Databricks' base address. Pure.
 
-`POST /serving-endpoints/chat/completions` with `{"model": "llm", …}`. A filter that is off elsewhere reads the
-body's `model`, and the route is then chosen once more. A path that is not such a call has no body read.
+`POST /serving-endpoints/chat/completions` with `{"model": "llm", …}`. A filter that is off elsewhere reads
+the body's `model`, and the route is then chosen once more. A path that is not such a call has no body read.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ GRPC_METHODS = (
     "ModelStreamInfer",
 )
 
-# What a pattern below would take for a model's name, and Triton for a call of its own: all models' statistics.
+# What a pattern below would take for a model's name, and Triton for a call of its own: all its statistics.
 HIDDEN: dict[Protocol, tuple[str, ...]] = {Protocol.OPEN_INFERENCE_REST: ("/v2/models/stats",)}
 
 CALLS: dict[Protocol, tuple[Call, ...]] = {

@@ -71,7 +71,7 @@ class PodMetrics:
 
 @dataclass(frozen=True)
 class Fit:
-    """Whether a runtime can serve what is in a folder, and by what that was seen: a clause without a subject."""
+    """Whether a runtime can serve what is in a folder, and how that was seen: a clause without a subject."""
 
     fits: bool
     why: str
@@ -139,8 +139,8 @@ def series(*names: str, unit: float = 1.0, **labels: str | tuple[str, ...]) -> t
 
 
 ARGUMENTS = "SERVER_ARGS"
-"""The variable of a model's `env` that holds further arguments for a server that is not ours: such servers have
-hundreds, and most of them no variable of their own."""
+"""The variable of a model's `env` that holds further arguments for a server that is not ours: such servers
+have hundreds, and most of them no variable of their own."""
 
 
 def further_arguments(model: ModelSpec) -> tuple[str, ...]:

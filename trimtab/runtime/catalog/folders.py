@@ -1,4 +1,4 @@
-"""What is in a model's folder, as far as it tells which runtimes can serve it. No model is loaded for that."""
+"""What is in a model's folder, as far as it tells which runtimes can serve it. No model is loaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def json_of(path: Path) -> dict[str, Any] | None:
 
 
 def flavors(folder: Path) -> dict[str, Any] | None:
-    """What a folder's MLmodel says of each flavour, by name; None if there is no such file that can be read."""
+    """What a folder's MLmodel says of each flavour, by name; None if there is no file that can be read."""
     import yaml  # noqa: PLC0415 -- the catalog is read where there may be none, and this is not called there
 
     text = text_of(folder / MLMODEL)

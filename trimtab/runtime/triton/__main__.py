@@ -17,17 +17,17 @@ from trimtab.runtime.triton.shared_memory import prefix_of, sweep
 EXIT_TIMEOUT_S = 25  # for what is in flight when told to end; below the 30 s after which the fleet kills
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> int:  # noqa: RET503 -- the last line does not return
     """Returns only if there is no server to become."""
     asked, further = _parsed(arguments)
     server = find_server()
     if server is None:
-        print(f"Error: there is no tritonserver here: {REMEDY}", file=sys.stderr)
+        print(f"Error: there is no tritonserver here: {REMEDY}", file=sys.stderr)  # noqa: T201
         return 1
     try:
         laid = lay_out(server, Path.cwd() / "backends", os.environ)
     except (ServerUnusableError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     sweep()
     command = [str(server.program), *_options(asked, laid.backends), *further]
