@@ -86,6 +86,15 @@ def test_a_rise_that_goes_on_has_not_stayed_yet() -> None:
     assert [surge.stayed for surge in lived([(0.0, 16.0), (600.0, 46.0)], 660.0).seen] == [True]
 
 
+def test_a_ramp_has_not_arrived_while_it_rises() -> None:
+    """Its first steps stand out from the noise of a small load, its last ones do not: it rises all the same."""
+    ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 2 * i) for i in range(60)]], 895.0)
+    (surge,) = ramp.seen
+    assert surge.at_s < 800.0
+    assert not surge.stayed
+    assert surge.reached > 0.9 * 134.0
+
+
 def test_a_jump_to_another_level_is_no_surge() -> None:
     surges = lived([(0.0, 8.0), (600.0, 24.0), (605.0, 80.0)], 1_200.0)
     assert [surge.jump for surge in surges.seen] == [True]

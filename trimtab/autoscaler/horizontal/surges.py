@@ -27,7 +27,7 @@ class Surge(NamedTuple):
     size: float  # largest rise, in √load
     begun: float  # least load that one began from, as a share of what it reached
     rise: float  # the largest rise itself, in slots
-    reached: float  # most slots that it asked for
+    reached: float  # most slots that it asked for, and the load that rose on from it
     jump: bool = False  # to a multiple of the load: rather a new level, unless it comes again
     stayed: bool = False  # at what it reached, rather than gone at once
 
@@ -75,14 +75,21 @@ def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float,
 
 
 def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[tuple[Surge, ...], float]:
-    """The surges, the last of which stayed once its load was near for long enough; how long it was."""
-    seen = surges.seen
-    if not seen or seen[-1].stayed or not surges.prepared or asked < tuning.surge_stays * seen[-1].reached:
-        return seen, surges.stays_s
+    """The surges, the last of which stayed once its load was near for long enough; how long it was.
+
+    While the load rises further, as on a ramp, it has not arrived yet.
+    """
+    if not surges.seen or surges.seen[-1].stayed or not surges.prepared:
+        return surges.seen, surges.stays_s
+    *others, last = surges.seen
+    if asked > last.reached + tuning.surge_noise * sqrt(last.reached):
+        return (*others, last._replace(reached=asked)), 0.0
+    if asked < tuning.surge_stays * last.reached:
+        return surges.seen, surges.stays_s
     stays_s = surges.stays_s + at_s - surges.prepared[-1].at_s
     if stays_s < tuning.surge_apart_s:
-        return seen, stays_s
-    return (*seen[:-1], seen[-1]._replace(stayed=True)), stays_s
+        return surges.seen, stays_s
+    return (*others, last._replace(stayed=True)), stays_s
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:
