@@ -1,13 +1,14 @@
 """How late and how dear: trimtab's autoscaler against the others, over traces, models and cold starts.
 
-    python -m bench.autoscaler [--short] [--json] [--jobs N]
+    python -m bench.autoscaler [--short] [--drawn SEED] [--json] [--jobs N]
 
 Each cell is one trace, one model and one cold start; every policy sees the same arrivals and demands. The
 busiest minute needs 20 pods of the 100 that the range allows. Cells in which nobody is late do not count.
 The others are swept over their targets, which gives the best that any tuning of them can reach: a
 frontier of lateness over cost. A cell in which somebody beats ours is dominated. Whoever keeps pods for the
 down window of 300 s pays for that, however much it knows: what it pays at least is shown beside.
-`--short` takes one seed and one cold start.
+`--short` takes one seed and one cold start. `--drawn SEED` takes loads that the seed makes (`bench/drawn.py`)
+instead of the traces: what nobody has looked at while choosing constants.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from bench.drawn import drawn
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 from trimtab.autoscaler.simulator.load import Load, Window, build_load, least_pod_seconds, offered_per_second
 from trimtab.autoscaler.simulator.models import Model, load_model
@@ -35,6 +37,7 @@ from trimtab.autoscaler.simulator.policies.catalog import parse
 from trimtab.autoscaler.simulator.run import run_policy
 from trimtab.autoscaler.simulator.score import Score
 from trimtab.autoscaler.simulator.shapes import parse_trace
+from trimtab.autoscaler.simulator.traces import Trace
 
 TRACES = Path(__file__).parent / "traces"
 NASA = (str(TRACES / "nasa-http-1995-per-minute.csv.gz"), "1995-07-13T09:00:00", "1995-07-13T13:00:00")
@@ -63,6 +66,7 @@ class Cell:
     load: str
     model: str
     cold_start_s: float
+    drawn: int | None = None  # the seed that makes the load
 
     def __str__(self) -> str:
         return f"{self.load} {self.model} {self.cold_start_s:g} s"
@@ -81,10 +85,10 @@ Table = dict[Cell, dict[str, Point]]
 
 def play(cell: Cell, seed: int, policies: tuple[str, ...]) -> tuple[Cell, list[Score]]:
     """Every policy on one load."""
-    name, since, until = LOADS[cell.load]
     model = load_model(cell.model)
+    trace, since, until = _trace(cell)
     load = build_load(
-        parse_trace(name),
+        trace,
         model,
         peak_pods=PEAK_PODS,
         warmup_s=WARMUP_S,
@@ -96,6 +100,14 @@ def play(cell: Cell, seed: int, policies: tuple[str, ...]) -> tuple[Cell, list[S
         for policy in policies
     ]
     return cell, [*scores, keeping(load, model, scores[0])]
+
+
+def _trace(cell: Cell) -> tuple[Trace, str, str]:
+    """The load, and from when to when it is played (empty: to its edge)."""
+    if cell.drawn is not None:
+        return drawn(cell.drawn)[cell.load], "", ""
+    name, since, until = LOADS[cell.load]
+    return parse_trace(name), since, until
 
 
 def keeping(load: Load, model: Model, like: Score) -> Score:
@@ -220,13 +232,13 @@ def show(found: Table, result: dict[str, Any]) -> None:
     for cell, points in sorted(found.items()):
         ours, best = points["ours"], points[REFERENCE]
         affordable = [(points[name].late, name) for name in SWEPT if points[name].cost <= ours.cost]
-        late, name = min(affordable, default=(float("nan"), "none is as cheap"))
+        late, name = min(affordable, default=(float("nan"), ""))
         who = result["dominated"].get(str(cell))
         mark = f"  dominated by {who} ({points[who].cost:.2f}×)" if who else ""
         print(
             f"{cell!s:22}{ours.late:8.2%} {ours.cost:6.2f}×{best.late:8.2%} {best.cost:6.2f}×"
             f"{points[KEEPS].cost:13.2f}×"
-            f"   {late:.2%} {name}{mark}"
+            f"   {f'{late:.2%} {name}' if name else 'none is as cheap'}{mark}"
         )
     print(json.dumps({key: value for key, value in result.items() if key != "dominated"}, indent=1))
 
@@ -234,11 +246,13 @@ def show(found: Table, result: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--short", action="store_true", help="one seed, a cold start of 10 s")
+    parser.add_argument("--drawn", type=int, metavar="SEED", help="loads that this seed makes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     cold_starts_s = (10.0,) if options.short else COLD_STARTS_S
-    cells = [Cell(*at) for at in product(LOADS, MODELS, cold_starts_s)]
+    loads = LOADS if options.drawn is None else drawn(options.drawn)
+    cells = [Cell(*at, options.drawn) for at in product(loads, MODELS, cold_starts_s)]
     policies = ("ours", *FAMILIES, *SWEPT, REFERENCE)
     found = counted(table(cells, SEEDS[:1] if options.short else SEEDS, policies, options.jobs))
     result = verdict(found)
