@@ -40,10 +40,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         started.append(process)
         return process
 
+    def ended() -> bool:
+        """Kills again and again: one that has just begun does not show its mark yet."""
+        for member in stray_members(tmp_path):
+            member.kill()
+        return not any(process.alive() for process in started)
+
     yield begin
-    for member in stray_members(tmp_path):
-        member.kill()
-    until(lambda: not any(process.alive() for process in started), "all have ended")
+    until(ended, "all have ended")
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
