@@ -109,6 +109,7 @@ def test_only_runtimes_that_load_the_model_themselves_have_environments(tmp_path
         return Revision(RevisionKey(EndpointName("default", "m"), 1), model, "h", 0.0)
 
     assert environments.python(revision(runtime="triton")) == Path(sys.executable)
+    assert environments.of(revision(runtime="triton")).words == "its server's own", "none of ours"
     assert environments.python(revision(env_manager="local")) == Path(sys.executable)
     with pytest.raises(Failed, match="being made"):
         environments.python(revision())

@@ -96,12 +96,13 @@ def test_streams_are_seen_in_flight_while_they_are_heard(served: Any, until: Cal
 
 def test_chat_the_list_of_models_and_what_is_not_for_the_outside(served: Any) -> None:
     listed = requests.get(f"{base(served)}/models", timeout=60).json()
-    assert [model["id"] for model in listed["data"]] == ["llm"], "the endpoint's name"
+    assert [model["id"] for model in listed["data"]] == ["llm", "llm.default"], "the endpoint's names"
     asked = {"model": "llm", "messages": [{"role": "user", "content": "import"}], "max_tokens": 4}
     answer = requests.post(f"{base(served)}/chat/completions", json=asked, timeout=120)
     assert answer.status_code == 200, answer.text
     by_body = f"http://{served.listen}/serving-endpoints/chat/completions"
-    assert requests.post(by_body, json=asked, timeout=120).status_code == 200
+    for name in ("llm", "llm.default"):
+        assert requests.post(by_body, json=asked | {"model": name}, timeout=120).status_code == 200
     wrong = requests.post(f"{base(served)}/completions", json=PROMPT | {"model": "other"}, timeout=60)
     assert (wrong.status_code, "other" in wrong.text) == (404, True), "its own error"
     for path in ("metrics", "version", "v1/load_lora_adapter", "health"):

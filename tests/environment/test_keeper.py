@@ -72,6 +72,14 @@ async def settled(keeper: Keeper, asked: Asked, folder: Path) -> Place:
             await keeper.changed.wait()
 
 
+def test_a_signature_of_ten_thousand_columns_is_read_to_its_end(tmp_path: Path, model: Any) -> None:
+    folder = model("numpy", python=HERE)
+    columns = "x" * (2 << 20)
+    with (folder / "MLmodel").open("a") as file:
+        file.write(f"signature: {{inputs: '{columns}'}}\n")
+    assert Keeper(tmp_path).place(ASKED, folder).error is None
+
+
 def test_ours_is_used_at_once_where_it_holds_all_that_is_recorded(tmp_path: Path, model: Any) -> None:
     place = Keeper(tmp_path).place(ASKED, model("mlflow", "scikit-learn", "numpy>=2", python=HERE))
     assert place == Place(OWN, "trimtab's own: all 3 requirements hold")

@@ -237,6 +237,8 @@ async def test_ports_for_grpc_and_metrics_are_its_own_and_known_to_whoever_adopt
     assert [(launch.grpc_port, launch.metrics_port) for launch in launches] == [
         (pod.grpc_port, pod.metrics_port) for pod in pods
     ]
+    name = pods[0].revision.endpoint
+    assert {launch.called for launch in launches} == {(name.name, str(name))}
     await fleet.close()
     adopted = (await new_fleet()).pods()
     assert [pod.addresses for pod in adopted] == [pod.addresses for pod in pods]

@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import Custom, ModelSpec, Resources, Source
-from trimtab.runtime.catalog import CUSTOM, RUNTIMES, TRITON, Launch, runtime_of
+from trimtab.runtime.catalog import CUSTOM, RUNTIMES, TRITON, VLLM, Launch, runtime_of
 from trimtab.runtime.triton.server import Server, ServerUnusableError, find_server, lay_out
 from trimtab.runtime.triton.shared_memory import prefix_of, sweep
 
@@ -116,3 +116,12 @@ def test_only_the_shared_memory_of_the_dead_is_swept(tmp_path: Path) -> None:
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted([f"{prefix_of(os.getpid())}1", "trimtab-triton-x-1", "others"])
     sweep(tmp_path / "not-there")
+
+
+def test_vllm_is_told_each_name_of_its_endpoint() -> None:
+    """Envoy hands the body on as it is, and its `model` may be either."""
+    command = VLLM.command(replace(LAUNCH, called=("llm", "llm.team-a")))
+    place = command.index("--served-model-name")
+    assert command[place + 1 : place + 4] == ("llm", "llm.team-a", "--host")
+    command = VLLM.command(LAUNCH)
+    assert command[command.index("--served-model-name") + 1] == LAUNCH.model.name

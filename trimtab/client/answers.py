@@ -78,7 +78,11 @@ def refused(reply: Reply, endpoint: str) -> ServingError:
 
 
 def may_be_asked_again(reply: Reply) -> bool:
-    """Whether the request was turned away before anything was done with it: 429, and 503 unless a model's."""
+    """Whether the platform did not get it answered: 429, and 503 unless a model's.
+
+    Nearly always it was turned away before anything was done with it; else a pod went away with it, after
+    which Envoy asks another pod too.
+    """
     return reply.status == 429 or (reply.status == 503 and reply.headers.get(FAULT_HEADER) != "model")
 
 

@@ -25,7 +25,7 @@ class Client:
 
     `url` is what `trimtab up` listens on (default: TRIMTAB_URL, else http://127.0.0.1:8080), `api_key` what
     it asks for (default: TRIMTAB_API_KEY). `timeout_s` bounds each try; `patience` how often a request that
-    was turned away (429, 503, no connection) is sent again. What may have reached the model is not repeated.
+    was turned away (429, 503, no connection) is sent again. What broke while an answer was awaited is not.
     """
 
     def __init__(

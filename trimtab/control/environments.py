@@ -16,6 +16,7 @@ from trimtab.environment import Keeper, Place
 from trimtab.environment.keeper import LOCAL, OWN, Asked
 
 IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
+ITS_SERVERS = "its server's own"  # of the others: what we start there, if anything, is not what serves
 
 
 class Environments(Protocol):
@@ -80,7 +81,7 @@ class ModelEnvironments:
     def of(self, revision: Revision, *, look: bool = False) -> Place:
         """See `Environments`."""
         if revision.model.runtime not in IN_THE_MODELS_ENVIRONMENT:
-            return Place(Path(sys.executable), OWN)
+            return Place(Path(sys.executable), ITS_SERVERS)
         folder = self._home.model_folder(revision.model.source.digest)
         return self._keeper.place(_asked(revision), folder, look=look)
 

@@ -135,7 +135,8 @@ class TrimtabDeployments(BaseDeploymentClient):
         settings = [f"{key}={value}" for key, value in said.items()]
         spec = changed_spec(existing, named, uri, parse_range(concurrency) if concurrency else None, settings)
         check_spec(named, spec)
-        (served,) = serve_all(control, self._home, [Asked(named, spec, existing)], wait, None)
+        asked = Asked(named, spec, existing, runtime_said="runtime" in said)
+        (served,) = serve_all(control, self._home, [asked], wait, None)
         return {**_told(served), "flavor": FLAVOR}
 
 

@@ -21,7 +21,7 @@ from trimtab.environment.shelf import Shelf
 from trimtab.environment.wheel import digest_of, runtime_wheel
 from trimtab.host.process import find
 
-FILE_BYTES_MAX = 1 << 20
+FILE_BYTES_MAX = 16 << 20  # an MLmodel holds the signature: 1 MiB for ten thousand columns
 AT_ONCE_MAX = 2  # uv fills a disk and a network by itself; a slow one must not hold up all others
 UNUSED_KEPT = 2  # the latest used: the way back to the revision before stays short
 END_WITHIN_S = 5.0  # for the kernel to end what was killed

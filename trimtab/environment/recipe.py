@@ -25,6 +25,7 @@ OLD_SETUPTOOLS = (
 _CONDA = re.compile(r"(?:[\w.-]+::)?(?P<name>[A-Za-z0-9_.-]+)\s*(?P<rest>.*)")
 _EXACT = re.compile(r"==?\s*(?P<version>[0-9][0-9.]*)(=.*)?")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+(\.[0-9]+)?")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a wide signature takes the other one a second
 _MLFLOW = frozenset({"mlflow", "mlflow-skinny"})
 _CONDAS_OWN = frozenset({"python", "pip"})
 
@@ -165,7 +166,7 @@ def _texts(content: dict[str, Any], key: str, where: str) -> list[str]:
 
 def _mapping(read: Read, name: str) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read(name) or "")
+        content = yaml.load(read(name) or "", Loader=_LOADER)  # noqa: S506 - either is a safe one
     except yaml.YAMLError as error:
         hint = f"log the model again, or deploy it with {LOCAL_HINT}"
         raise InvalidInput(f"is not YAML: {error}", where=name, hint=hint) from error

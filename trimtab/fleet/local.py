@@ -313,6 +313,7 @@ def _launch(
         grpc_port=record.grpc_port,
         metrics_port=record.metrics_port,
         python=python,
+        called=(revision.key.endpoint.name, str(revision.key.endpoint)),
     )
 
 

@@ -87,7 +87,7 @@ def test_a_rise_that_goes_on_has_not_stayed_yet() -> None:
 
 
 def test_a_ramp_has_not_arrived_while_it_rises() -> None:
-    """Its first steps stand out from the noise of a small load, its last ones do not: it rises all the same."""
+    """Its first steps stand out from the noise of a small load, its last do not: it rises all the same."""
     ramp = lived([(0.0, 16.0), *[(600.0 + 5 * i, 16.0 + 2 * i) for i in range(60)]], 895.0)
     (surge,) = ramp.seen
     assert surge.at_s < 800.0

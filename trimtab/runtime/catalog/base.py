@@ -27,6 +27,7 @@ class Launch:
     grpc_port: int = 0  # these two only if the runtime has them apart from `port`
     metrics_port: int = 0
     python: Path = field(default_factory=lambda: Path(sys.executable))  # of the revision's environment
+    called: tuple[str, ...] = ()  # what callers may name its endpoint; none: as the model
 
 
 @dataclass(frozen=True)

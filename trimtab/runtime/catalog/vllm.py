@@ -77,12 +77,12 @@ def _command(launch: Launch) -> tuple[str, ...]:
         shutil.which(_PROGRAM) or _PROGRAM,  # without one, starting it fails, and says so
         "serve",
         str(launch.model_folder),
+        "--served-model-name",
+        *(launch.called or (launch.model.name,)),  # a body's `model` is handed on as the caller wrote it
         "--host",
         launch.host,
         "--port",
         str(launch.port),
-        "--served-model-name",
-        launch.model.name,
         *further_arguments(launch.model),
     )
 

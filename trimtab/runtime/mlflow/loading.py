@@ -54,9 +54,13 @@ def prepare(folder: Path, pool: Pool, stages: Stages) -> Loaded:
 
 def _quickened(scorer: Scorer, example: bytes | None, pool: Pool) -> Loaded:
     """With the fast path where there is one, and what is to be said of batching."""
-    from trimtab.runtime.mlflow.quick import Quick  # noqa: PLC0415  it imports MLflow
+    try:
+        from trimtab.runtime.mlflow.quick import Quick  # noqa: PLC0415  it imports MLflow
 
-    quick = Quick.of(scorer, example)
+        quick = Quick.of(scorer, example)
+    except Exception as error:  # noqa: BLE001  a version of MLflow that has other insides
+        print(f"no fast path with this MLflow: {said(error)}", file=sys.stderr, flush=True)  # noqa: T201
+        quick = None
     if quick is None:
         return Loaded(scorer, None)
     verdict = pool.submit(lambda: quick.judge(example)).result()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from trimtab.runtime.mlflow.failure import ModelError
+from trimtab.runtime.mlflow.failure import ModelError, said
 from trimtab.runtime.mlflow.http import PodProtocol
 from trimtab.runtime.mlflow.pod import Pod
 
@@ -45,10 +46,13 @@ class PodWorker(UvicornWorker):  # type: ignore[misc]
         serving.start()
         try:
             pod.prepare()
-        except ModelError as error:
+        except Exception as error:  # noqa: BLE001  anything else would leave a pod that is live for ever
             server.stop()
             serving.join()
-            print(f"ModelError: {error.message}", file=sys.stderr, flush=True)  # noqa: T201
+            if not isinstance(error, ModelError):
+                traceback.print_exc()
+            words = error.message if isinstance(error, ModelError) else said(error)
+            print(f"ModelError: {words}", file=sys.stderr, flush=True)  # noqa: T201
             sys.exit(BOOT_FAILED)
         _on_signals(server)
         pod.open()

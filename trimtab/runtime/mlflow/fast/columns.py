@@ -131,7 +131,8 @@ class Columns:
             kind = KINDS.get(getattr(spec.type, "name", ""))
             if kind is None or not isinstance(spec.name, str):
                 return None
-            columns.append(Column(spec.name, kind, spec.required))
+            required = spec.required if hasattr(spec, "required") else not spec.optional  # before 2.10
+            columns.append(Column(spec.name, kind, required))
         names = {column.name for column in columns}
         return cls(tuple(columns)) if columns and len(names) == len(columns) else None
 

@@ -58,8 +58,11 @@ class Matrices:
         predicts = flavour.get("predict_fn", "predict")
         if flavour.get("loader_module") != "mlflow.sklearn" or predicts not in PREDICTS:
             return None
+        raw_model = getattr(model, "get_raw_model", None)  # since MLflow 2.16
+        if raw_model is None:
+            return None
         dtype = _common(columns)
-        bare = nameless(model.get_raw_model(), [column.name for column in columns.columns])
+        bare = nameless(raw_model(), [column.name for column in columns.columns])
         if bare is None or dtype is None:
             return None
         return cls(linear(bare, predicts) or getattr(bare, predicts), dtype)

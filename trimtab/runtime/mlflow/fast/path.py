@@ -46,7 +46,7 @@ class FastPath:
         """For an MLflow `PyFuncModel`; None if it has no signature, or one of another kind."""
         metadata = model.metadata
         schema = metadata.get_input_schema()
-        if schema is None or metadata._is_signature_from_type_hint() or metadata._is_type_hint_from_example():
+        if schema is None or _from_type_hint(metadata):
             return None
         if schema.is_tensor_spec():
             tensors = Tensors.compiled(schema)
@@ -81,6 +81,12 @@ class FastPath:
         if self.matrices is not None and params is None:
             return self.matrices(self.shape.joined([question.data for question in questions]))
         return self._asked.predict(self.input(questions), params=params)
+
+
+def _from_type_hint(metadata: Any) -> bool:
+    """Whether the signature is that of a type hint, of which MLflow makes other things than data."""
+    names = ("_is_signature_from_type_hint", "_is_type_hint_from_example")  # since MLflow 2.20
+    return any(getattr(metadata, name, bool)() for name in names)
 
 
 def written(raw: Any) -> str:
