@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import mlflow.pyfunc
+import pandas as pd
+from mlflow.models import infer_signature
 
 SOURCE = """
 import platform
@@ -29,7 +31,14 @@ set_model(Versions())
 folder, python = Path(sys.argv[1]), sys.argv[2]
 code = folder.with_suffix(".py")
 code.write_text(SOURCE)
-mlflow.pyfunc.save_model(folder, python_model=str(code), pip_requirements=sys.argv[3:])
+example = pd.DataFrame({"x": [1.0]})  # with a signature, which is what the fast path reads
+mlflow.pyfunc.save_model(
+    folder,
+    python_model=str(code),
+    pip_requirements=sys.argv[3:],
+    signature=infer_signature(example),
+    input_example=example,
+)
 recorded = folder / "python_env.yaml"
 recorded.write_text(f"""
 python: {python}

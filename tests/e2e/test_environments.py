@@ -38,7 +38,8 @@ def save(folder: Path, *wanted: str, python: str = HERE) -> str:
 
 
 def answers(platform: Any, name: str) -> list[Any]:
-    reply = requests.post(platform.url(name), json={"inputs": [1]}, timeout=60)
+    asked = {"dataframe_split": {"columns": ["x"], "data": [[1.0]]}}
+    reply = requests.post(platform.url(name), json=asked, timeout=60)
     assert reply.status_code == 200, reply.text
     return list(reply.json()["predictions"])
 

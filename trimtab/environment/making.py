@@ -30,7 +30,7 @@ NICE = 5  # as pods are: what serves goes first
 # Not ours to pass on: they would lead uv, or the new Python, to other packages than the new environment's.
 _OUR_PYTHONS = {"VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE"}
 _LEFT_OUT = _OUR_PYTHONS | {"UV_SYSTEM_PYTHON", "UV_COMPILE_BYTECODE", "UV_PYTHON"}
-_TRY = "import mlflow.pyfunc, trimtab.runtime.mlflow.__main__"
+_TRY = "import mlflow.pyfunc, trimtab.runtime.mlflow.__main__, trimtab.runtime.mlflow.scoring"
 
 
 @dataclass
