@@ -215,6 +215,11 @@ def importing(processes: list[psutil.Process]) -> bool:
     return any(sum(process.cpu_times()[:2]) >= 0.2 for process in processes)
 
 
+def heeds_interrupts() -> None:
+    """A shell that runs the tests in the background has them, and what they start, ignore a Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_all_processes_with_one_word() -> None:
     """As a terminal sends it: to every process of the group at once."""
     words = ["simulate", "--trace", "diurnal", "--peak-pods", "200", "--policy", "kpa,hpa", "--jobs", "2"]
@@ -224,6 +229,7 @@ def test_ctrl_c_ends_all_processes_with_one_word() -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heeds_interrupts,  # noqa: PLW1509 -- sets one disposition, takes no lock
     )
     deadline_s = time.monotonic() + 30.0
     while not importing(psutil.Process(run.pid).children()):
