@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from trimtab.core.revision import RevisionKey
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RevisionSignal:
     """What one Envoy saw of one revision in one flush of its statistics (1 s).
 

@@ -46,11 +46,11 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
         if width > known:
             break
-        first = max(end, width)
+        first = end if end > width else width
         largest = max(map(sub, sums[first:], sums[first - width :]))
-        lasts_s = width + wait_s
-        lasts_s = max(lasts_s, service_time_s)
+        lasts_s = max(width + wait_s, service_time_s)
         if largest > rate * lasts_s:  # only then the rest can matter
             certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
-            rate = max(rate, certain / lasts_s)
+            if certain > rate * lasts_s:
+                rate = certain / lasts_s
     return rate
