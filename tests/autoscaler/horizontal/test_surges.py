@@ -7,7 +7,7 @@ from math import sqrt
 import pytest
 
 from trimtab.autoscaler.horizontal import State, inherit
-from trimtab.autoscaler.horizontal.surges import Surge, Surges, learn, spare
+from trimtab.autoscaler.horizontal.surges import SURGES_MAX, Surge, Surges, learn, spare
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 
 START_S = 10.0
@@ -126,9 +126,9 @@ def test_a_surge_from_near_what_is_held_is_not_due_while_the_load_is_far_below()
 
 
 def test_a_revision_that_takes_over_remembers_surges_by_its_own_clock() -> None:
-    old = State(observed_s=2_000.0, surges=Surges((Surge(1_900.0, 4.0, 0.5, 16.0, 32.0),)))
+    old = State(observed_s=2_000.0, surges=Surges((Surge(1_900.0, 4.0, 0.5, 16.0, 32.0, 1_890.0),)))
     (surge,) = inherit(old, State(observed_s=5.0)).surges.seen
-    assert surge == Surge(-95.0, 4.0, 0.5, 16.0, 32.0)
+    assert surge == Surge(-95.0, 4.0, 0.5, 16.0, 32.0, -105.0)
 
 
 def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:
@@ -137,7 +137,7 @@ def test_a_crowd_out_of_a_lull_is_due_in_the_lull() -> None:
 
 
 def test_what_is_kept_is_bounded_by_the_load() -> None:
-    surges = Surges((Surge(0.0, 100.0, 0.5, 200.0, 204.0),))
+    surges = Surges((Surge(0.0, 100.0, 0.5, 200.0, 204.0, 0.0),))
     assert spare(surges, 4.0, 4.0, 10.0, DEFAULT) == DEFAULT.surge_spare_max * 4.0
 
 
@@ -151,5 +151,6 @@ def test_only_so_many_are_remembered() -> None:
         begin_s = 400.0 * (number + 1)
         loads += [(begin_s, 36.0), (begin_s + 20.0, 16.0)]
     surges = lived(loads, 40_000.0)
-    assert all(surge.at_s > 40_000.0 - DEFAULT.surge_window_s - 400.0 for surge in surges.seen)
+    assert len(surges.seen) == SURGES_MAX
+    assert all(surge.at_s > 40_000.0 - DEFAULT.rhythm_window_s for surge in surges.seen)
     assert len(surges.prepared) < 20

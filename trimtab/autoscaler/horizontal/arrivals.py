@@ -46,7 +46,7 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
         if width > known:
             break
-        first = end if end > width else width
+        first = max(width, end)
         largest = max(map(sub, sums[first:], sums[first - width :]))
         lasts_s = max(width + wait_s, service_time_s)
         if largest > rate * lasts_s:  # only then the rest can matter

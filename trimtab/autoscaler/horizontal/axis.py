@@ -116,7 +116,9 @@ def _choose(seen: Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     candidates: tuple[Candidate, ...] = (load,)
     largest = state.peaks[0][1]
     if state.spare and (ready := pods_for(largest + state.spare, target)) > now:
-        up = Candidate("surges", ready, reasons.surges(ready, largest, state.spare))
+        due = state.surges.due(state.observed_s)
+        why = reasons.surges(ready, largest, state.spare, due.period_s if due else None)
+        up = Candidate("surges", ready, why)
         candidates = (load, up)
     if up.pods > held and (stopped := _stopped(state, held, up.pods, candidates, tuning)):
         return stopped

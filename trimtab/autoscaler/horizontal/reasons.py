@@ -43,8 +43,10 @@ def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
     return f"load wants {pods} ({parts}){cap}"
 
 
-def surges(pods: int, largest: float, spare: float) -> str:
-    """Why there are more than the load wants."""
+def surges(pods: int, largest: float, spare: float, each_s: float | None) -> str:
+    """Why there are more than the load wants; `each_s`: one is due that comes so often (s)."""
+    if each_s is not None:
+        return f"load is about to surge to {pods}, as it does each {each_s:.0f} s"
     return (
         f"load may surge to {pods} (it has held {largest:.3g} in flight; {spare:.3g} spare as it rose before)"
     )

@@ -5,6 +5,7 @@ behaves: each rise over what was prepared one start time ago (less what a reques
 long is in time) is remembered, and spare slots are kept for the largest one of late, or for the second
 largest of a longer time: what came twice comes again. Loads without surges pay nothing. Sizes are in
 √load, between a crowd that is so many requests whatever the load and one that is so many times the load.
+Those that come by the clock are expected at their time, and not in between (`rhythm`).
 A spike that is gone at once may be followed by a higher one, on top of what is held for it. A surge that
 stayed is a level: the next one like it reaches that again, or little more, and what is held for it is enough.
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 from math import sqrt
 from typing import NamedTuple
 
+from trimtab.autoscaler.horizontal.rhythm import Rhythm, find
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 SURGES_MAX = 24  # kept; two count
+STEEP = 0.5  # share of the way from where a surge began to what it reached, within a start time
 PREPARED_MAX = 64  # decisions within the longest start time that is looked at, urgent ones included
 
 
@@ -28,8 +31,14 @@ class Surge(NamedTuple):
     begun: float  # least load that one began from, as a share of what it reached
     rise: float  # the largest rise itself, in slots
     reached: float  # most slots that it asked for, and the load that rose on from it
+    first_s: float  # observed seconds, of its first rise
     jump: bool = False  # to a multiple of the load: rather a new level, unless it comes again
     stayed: bool = False  # at what it reached, rather than gone at once
+
+    @property
+    def is_steep(self) -> bool:
+        """Whether it came at once: on a slope there is no time at which a surge begins."""
+        return self.rise >= STEEP * self.reached * (1.0 - self.begun)
 
 
 class Prepared(NamedTuple):
@@ -46,12 +55,17 @@ class Surges(NamedTuple):
     seen: tuple[Surge, ...] = ()
     prepared: tuple[Prepared, ...] = ()  # by each decision, back to `surge_apart_s` before the lead
     stays_s: float = 0.0  # for how long the load was near what the last surge reached
+    rhythm: Rhythm | None = None  # of those that come by the clock; its next one may be past
+
+    def due(self, at_s: float) -> Rhythm | None:
+        """The rhythm whose next surge is due, if one is."""
+        return self.rhythm if self.rhythm is not None and self.rhythm.is_due(at_s) else None
 
     def moved(self, by_s: float) -> Surges:
         """The same on another clock of observed seconds; what was prepared is the other's."""
-        return Surges(
-            tuple(surge._replace(at_s=surge.at_s + by_s) for surge in self.seen), stays_s=self.stays_s
-        )
+        seen = [each._replace(at_s=each.at_s + by_s, first_s=each.first_s + by_s) for each in self.seen]
+        rhythm = self.rhythm.moved(by_s) if self.rhythm else None
+        return Surges(tuple(seen), stays_s=self.stays_s, rhythm=rhythm)
 
 
 def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning) -> Surges:
@@ -64,14 +78,25 @@ def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float,
     prepared = _since(surges.prepared, at_s - lead_s - tuning.surge_apart_s)
     prepared = (*prepared, Prepared(at_s, held, asked))
     before = next((each for each in reversed(prepared) if each.at_s <= at_s - lead_s), None)
-    if at_s <= tuning.slow_window_s or before is None:  # what is usual is not known yet
-        return Surges(seen, prepared, stays_s)
-    rise, root = asked - before.held, sqrt(max(1.0, before.held))
-    if rise <= max(tuning.surge_least, tuning.surge_noise * root):
-        return Surges(seen, prepared, stays_s)
-    jump = asked >= tuning.surge_ratio_max * prepared[0].held
-    begun = min([each.asked for each in prepared]) / asked
-    return Surges(_with(seen, Surge(at_s, rise / root, begun, rise, asked, jump), lead_s, tuning), prepared)
+    if at_s > tuning.slow_window_s and before is not None:  # what is usual is known
+        rise, root = asked - before.held, sqrt(max(1.0, before.held))
+        if rise > max(tuning.surge_least, tuning.surge_noise * root):
+            jump = asked >= tuning.surge_ratio_max * prepared[0].held
+            begun = min([each.asked for each in prepared]) / asked
+            new = Surge(at_s, rise / root, begun, rise, asked, at_s, jump)
+            seen, stays_s = _with(seen, new, lead_s, tuning), 0.0
+    return Surges(seen, prepared, stays_s, _rhythm(surges, seen, at_s, lead_s, tuning))
+
+
+def _rhythm(
+    surges: Surges, seen: tuple[Surge, ...], at_s: float, lead_s: float, tuning: Tuning
+) -> Rhythm | None:
+    """The rhythm of the surges. One that is due stays so until its time is over: it has just begun."""
+    known = surges.rhythm
+    is_over = known is not None and at_s > known.until_s
+    if is_over or (seen is not surges.seen and not surges.due(at_s)):
+        return find(seen, at_s, tuning.rhythm_lead * lead_s, tuning)
+    return known
 
 
 def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[tuple[Surge, ...], float]:
@@ -110,10 +135,11 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
             min(last.begun, new.begun),
             max(last.rise, new.rise),
             max(last.reached, new.reached),
+            last.first_s,
             last.jump or new.jump,
         )
         return (*seen[:-1], both)
-    kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.surge_window_s]
+    kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.rhythm_window_s]
     return (*kept[1 - SURGES_MAX :], new)
 
 
@@ -124,6 +150,7 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
     """
     if not surges.seen:
         return 0.0
+    rhythm = surges.rhythm
     share = recent / max(1.0, held)
     due = []
     latest = 0.0
@@ -131,12 +158,16 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
         passed_s = at_s - surge.at_s
         if passed_s >= tuning.surge_window_s or share < tuning.surge_begin * surge.begun:
             continue
+        if rhythm is not None and surge.first_s in rhythm.beats_s:
+            continue
         slots = _slots(surge, held, tuning)
         due.append(slots)
         if passed_s < tuning.surge_recent_s and not surge.jump:
             latest = max(latest, slots)
     again = sorted(due)[-2] if len(due) > 1 else 0.0
-    return max(latest, again)
+    slots = max(latest, again)
+    expected = surges.due(at_s)
+    return max(slots, expected.reached - held) if expected else slots
 
 
 def _slots(surge: Surge, held: float, tuning: Tuning) -> float:

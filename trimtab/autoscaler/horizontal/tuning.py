@@ -136,6 +136,26 @@ class Tuning:
     surge_lead_max_s: float = 120.0
     """Longest start time over which a surge is looked at (s): beyond it a rise is a trend."""
 
+    # -- surges by the clock --------------------------------------------------------------------
+    rhythm_beats: int = 3
+    """Surges, each as long after the one before, that are a rhythm: two intervals that agree to a few seconds
+    of minutes do so by chance in one case of thirty."""
+
+    rhythm_height: float = 2.0
+    """Most by which two of them differ in height: what is twice as high is another kind of surge."""
+
+    rhythm_least_s: float = 60.0
+    """Shortest period (s): what comes more often the down window holds in any case."""
+
+    rhythm_slack_s: float = 10.0
+    """How far a surge may be from its time (s): two decisions, one at either end of an interval."""
+
+    rhythm_lead: float = 1.5
+    """How long before that pods are asked for, in start times: one start in ten takes so much longer."""
+
+    rhythm_window_s: float = 14_400.0
+    """How long surges are remembered for it (s): three that come each hour, and one more."""
+
     # -- service time ---------------------------------------------------------------------------
     settle_requests: float = 20.0
     """Completed requests after which the service time is known: with a spread as wide as its mean, the mean
@@ -261,4 +281,5 @@ def shortened(down_window_s: float) -> Tuning:
         slow_window_s=min(DEFAULT.slow_window_s, down_window_s),
         surge_recent_s=min(DEFAULT.surge_recent_s, down_window_s),
         surge_window_s=min(DEFAULT.surge_window_s, down_window_s),
+        rhythm_window_s=min(DEFAULT.rhythm_window_s, down_window_s),
     )

@@ -1,0 +1,111 @@
+"""Surges by the clock: when the next one is expected, and when nothing is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.autoscaler.horizontal.test_surges import START_S, lived
+from trimtab.autoscaler.horizontal.rhythm import Rhythm, find
+from trimtab.autoscaler.horizontal.surges import SURGES_MAX, Surges, learn, spare
+from trimtab.autoscaler.horizontal.tuning import DEFAULT
+
+SLACK_S = DEFAULT.rhythm_slack_s
+
+
+class At(NamedTuple):
+    """A surge as the rhythm sees it."""
+
+    first_s: float
+    reached: float = 50.0
+    is_steep: bool = True
+
+
+def batches(period_s: float, until_s: float, *, lasts_s: float = 30.0) -> list[tuple[float, float]]:
+    """A load of 10 slots that rises to 50 each period, from the first one on."""
+    loads, at_s = [(0.0, 10.0)], period_s
+    while at_s < until_s:
+        loads += [(at_s, 50.0), (at_s + lasts_s, 10.0)]
+        at_s += period_s
+    return loads
+
+
+def test_three_surges_as_far_apart_are_a_rhythm_and_two_are_not() -> None:
+    assert find([At(600.0), At(1_200.0)], 1_210.0, 0.0, DEFAULT) is None
+    rhythm = find([At(600.0), At(1_200.0), At(1_800.0)], 1_810.0, 15.0, DEFAULT)
+    assert rhythm == Rhythm(
+        2_400.0 - SLACK_S - 15.0, 2_400.0 + SLACK_S, 600.0, 50.0, frozenset({600.0, 1_200.0, 1_800.0})
+    )
+
+
+def test_slopes_other_heights_and_other_distances_are_none() -> None:
+    slope = [At(600.0), At(1_200.0, is_steep=False), At(1_800.0)]
+    assert find(slope, 1_810.0, 0.0, DEFAULT) is None
+    assert find([At(600.0), At(1_200.0, 120.0), At(1_800.0)], 1_810.0, 0.0, DEFAULT) is None
+    assert find([At(600.0), At(1_150.0), At(1_800.0)], 1_810.0, 0.0, DEFAULT) is None
+
+
+def test_one_by_chance_in_between_breaks_no_rhythm() -> None:
+    among = [At(600.0), At(900.0, 40.0), At(1_200.0), At(1_800.0), At(1_950.0)]
+    rhythm = find(among, 2_000.0, 0.0, DEFAULT)
+    assert rhythm is not None
+    assert (rhythm.period_s, rhythm.until_s) == (600.0, 2_400.0 + SLACK_S)
+
+
+def test_one_that_did_not_come_ends_it() -> None:
+    three = [At(600.0), At(1_200.0), At(1_800.0)]
+    assert find(three, 2_400.0 + SLACK_S, 0.0, DEFAULT) is not None
+    assert find(three, 2_401.0 + SLACK_S, 0.0, DEFAULT) is None
+
+
+@given(
+    period_s=st.floats(DEFAULT.rhythm_least_s + SLACK_S, 4_000.0),
+    begin_s=st.floats(0.0, 1e6),
+    jitter_s=st.lists(st.floats(-SLACK_S / 4, SLACK_S / 4), min_size=3, max_size=SURGES_MAX),
+)
+def test_jitter_of_a_decision_hides_no_rhythm(period_s: float, begin_s: float, jitter_s: list[float]) -> None:
+    surges = [At(begin_s + number * period_s + off_s) for number, off_s in enumerate(jitter_s)]
+    rhythm = find(surges, surges[-1].first_s, 0.0, DEFAULT)
+    assert rhythm is not None
+    truly_s = begin_s + len(surges) * period_s
+    assert rhythm.since_s <= truly_s <= rhythm.until_s
+
+
+def test_pods_are_kept_for_the_next_batch_when_it_is_due_and_none_in_between() -> None:
+    surges = lived(batches(900.0, 3_000.0), 3_000.0)
+    assert surges.rhythm is not None
+    between = spare(surges, 10.0, 10.0, 3_200.0, DEFAULT)
+    due = spare(surges, 10.0, 10.0, 3_600.0 - START_S, DEFAULT)
+    assert between == 0.0
+    assert due == pytest.approx(40.0), "up to the 50 that those before have reached"
+
+
+def test_one_that_begins_is_held_for_until_its_time_is_over() -> None:
+    surges = lived(batches(900.0, 4_000.0), 3_605.0)
+    assert surges.due(3_605.0), "it has begun a decision ago"
+    later = lived(batches(900.0, 4_000.0), 3_700.0)
+    assert later.rhythm is not None
+    assert later.rhythm.until_s == pytest.approx(4_500.0 + SLACK_S, abs=SLACK_S)
+
+
+def test_batches_that_end_are_surges_as_any_other() -> None:
+    surges = lived(batches(600.0, 2_000.0), 2_450.0)
+    assert surges.rhythm is None
+    assert spare(surges, 10.0, 10.0, 2_450.0, DEFAULT) > 0.0, "twice within half an hour"
+
+
+def test_another_clock_moves_it() -> None:
+    surges = lived(batches(900.0, 3_000.0), 3_000.0)
+    moved = surges.moved(-2_000.0)
+    assert spare(moved, 10.0, 10.0, 1_590.0, DEFAULT) == spare(surges, 10.0, 10.0, 3_590.0, DEFAULT) > 0.0
+    assert spare(moved, 10.0, 10.0, 1_200.0, DEFAULT) == 0.0
+
+
+def test_a_steady_load_looks_for_none() -> None:
+    surges = Surges()
+    for second in range(0, 2_000, 5):
+        surges = learn(surges, 20.0, 20.0, float(second), START_S, DEFAULT)
+    assert surges.rhythm is None
