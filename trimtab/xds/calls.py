@@ -15,7 +15,8 @@ class Call:
     """One call of a protocol. `path` is literal, or a regular expression if `pattern`.
 
     A call that `streams` has no total timeout: its answer may go on for as long as it says something.
-    `duplex`: requests and answers go on side by side. `host_only`: has a meaning only where the endpoint has a host (or header) of its own.
+    `duplex`: so may its request, side by side with the answer.
+    `host_only`: has a meaning only where the endpoint has a host (or header) of its own.
     """
 
     method: str

@@ -1,0 +1,73 @@
+"""What a pod speaks beside MLflow's own protocol: Open Inference over REST and gRPC, and OpenAI's.
+
+Until the model is loaded there is only one answer, that it is not. What comes then is imported then, when the
+model has brought in most of it: it must not make a start longer.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from starlette.types import Receive, Scope, Send
+
+from trimtab.runtime.mlflow import routes, wording
+from trimtab.runtime.mlflow.answer import Answer
+from trimtab.runtime.mlflow.dispatch import Dispatch
+from trimtab.runtime.mlflow.invocation import LOADING, TOO_LARGE, ClientLeft, body_of, head, header
+from trimtab.runtime.mlflow.metrics import Measured, Meter
+
+if TYPE_CHECKING:
+    from trimtab.runtime.mlflow.open_inference.service import OpenInference
+    from trimtab.runtime.mlflow.scoring import Scorer
+
+V2, LIVE = "/v2", "/v2/health/live"
+
+
+class Protocols:
+    """The ASGI application of the paths that `takes` says are its own."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._measured = Measured(self._told, meter)
+        self._open_inference: OpenInference | None = None
+
+    def open(self, dispatch: Dispatch, scorer: Scorer, called: tuple[str, ...]) -> None:
+        """Answer requests from now on."""
+        from trimtab.runtime.mlflow.open_inference.service import Model, OpenInference  # noqa: PLC0415
+
+        model = Model.of(scorer.metadata, called, scorer.version)
+        self._open_inference = OpenInference(self._meter, dispatch, model)
+
+    @staticmethod
+    def takes(path: str) -> bool:
+        """Whether a path is of one of these protocols."""
+        return path == V2 or path.startswith(("/v2/", routes.GRPC))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, as ASGI has it."""
+        service = self._open_inference
+        predicts = service.predicts(scope) if service is not None else None
+        await (predicts or self._measured)(scope, receive, send)
+
+    async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that is none for a prediction."""
+        try:
+            body = await body_of(scope, receive)
+        except ClientLeft:
+            return
+        answer = self._answer(scope, body)
+        encoded = answer.encoded()
+        headers = head(answer, None, len(encoded), header(scope, b"x-request-id") or b"")
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": encoded})
+
+    def _answer(self, scope: Scope, body: bytes | None) -> Answer:
+        worded = wording.grpc if scope["path"].startswith(routes.GRPC) else wording.open_inference
+        if body is None:
+            return worded(TOO_LARGE)
+        if self._open_inference is not None:
+            return self._open_inference.told(scope, body)
+        if scope["path"] == LIVE:
+            return Answer(json.dumps({"live": True}), 200)
+        return worded(LOADING)
