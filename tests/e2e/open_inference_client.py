@@ -100,10 +100,9 @@ def _input(module, row):
 
 
 def streamed(client):
-    """What a stream of requests is answered with."""
+    """What a stream of requests is answered with, before there is one."""
     answers = []
     client.start_stream(lambda result, error: answers.append(str(error or result)))
-    client.async_stream_infer(TWICE, [_input(tritonclient.grpc, 1)])
     client.stop_stream()
     return answers[0]
 
