@@ -75,7 +75,14 @@ def _environment(launch: Launch) -> dict[str, str]:
 
 MLFLOW = Runtime(
     name="mlflow",
-    protocols=frozenset({Protocol.INVOCATIONS, Protocol.OPEN_INFERENCE_REST, Protocol.OPEN_INFERENCE_GRPC}),
+    protocols=frozenset(
+        {
+            Protocol.INVOCATIONS,
+            Protocol.OPEN_INFERENCE_REST,
+            Protocol.OPEN_INFERENCE_GRPC,
+            Protocol.OPENAI,  # of what it answers, the models with a chat signature speak it; others say so
+        }
+    ),
     fits=_fits,
     command=_command,
     environment=_environment,

@@ -34,12 +34,12 @@ LEFT = 499  # nginx's word for a client that left before its answer
 
 
 class Invocations:
-    """Answers 503 until it is handed a dispatch. Other protocols' routes override the three below."""
+    """Answers 503 until it is handed a dispatch. Other protocols override the three below."""
 
     route = ROUTE
 
-    def job(self, scope: Scope, body: bytes, answered: Waiter) -> Job:
-        """What the body asks."""
+    def job(self, scope: Scope, body: bytes, answered: Waiter) -> Job | Answer:
+        """What the body asks, or why it cannot be asked."""
         return Job(body, _content_type(scope), answered)
 
     def worded(self, answer: Answer) -> Answer:
@@ -77,10 +77,11 @@ class Invocations:
         job: Job | None = None
         try:
             body = await body_of(scope, receive)
-            if body is None:
-                return TOO_LARGE, None
             answered = deadline.loop.create_future()
-            job = self.job(scope, body, answered)
+            asked = TOO_LARGE if body is None else self.job(scope, body, answered)
+            if isinstance(asked, Answer):
+                return asked, None
+            job = asked
             dispatch.submit(job)
             return await answered, job
         except ClientLeft:

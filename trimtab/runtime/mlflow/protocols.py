@@ -7,6 +7,7 @@ model has brought in most of it: it must not make a start longer.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
@@ -19,9 +20,10 @@ from trimtab.runtime.mlflow.metrics import Measured, Meter
 
 if TYPE_CHECKING:
     from trimtab.runtime.mlflow.open_inference.service import OpenInference
+    from trimtab.runtime.mlflow.openai_api.service import OpenAI
     from trimtab.runtime.mlflow.scoring import Scorer
 
-V2, LIVE = "/v2", "/v2/health/live"
+V1, V2, LIVE = "/v1/", "/v2", "/v2/health/live"
 
 
 class Protocols:
@@ -31,22 +33,25 @@ class Protocols:
         self._meter = meter
         self._measured = Measured(self._told, meter)
         self._open_inference: OpenInference | None = None
+        self._openai: OpenAI | None = None
 
     def open(self, dispatch: Dispatch, scorer: Scorer, called: tuple[str, ...]) -> None:
         """Answer requests from now on."""
         from trimtab.runtime.mlflow.open_inference.service import Model, OpenInference  # noqa: PLC0415
+        from trimtab.runtime.mlflow.openai_api.service import OpenAI  # noqa: PLC0415
 
         model = Model.of(scorer.metadata, called, scorer.version)
         self._open_inference = OpenInference(self._meter, dispatch, model)
+        self._openai = OpenAI(self._meter, dispatch, scorer.metadata, called)
 
     @staticmethod
     def takes(path: str) -> bool:
         """Whether a path is of one of these protocols."""
-        return path == V2 or path.startswith(("/v2/", routes.GRPC))
+        return path == V2 or path.startswith(("/v2/", V1, routes.GRPC))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        service = self._open_inference
+        service = self._openai if scope["path"].startswith(V1) else self._open_inference
         predicts = service.predicts(scope) if service is not None else None
         await (predicts or self._measured)(scope, receive, send)
 
@@ -63,11 +68,19 @@ class Protocols:
         await send({"type": "http.response.body", "body": encoded})
 
     def _answer(self, scope: Scope, body: bytes | None) -> Answer:
-        worded = wording.grpc if scope["path"].startswith(routes.GRPC) else wording.open_inference
+        worded = _wording(scope["path"])
         if body is None:
             return worded(TOO_LARGE)
+        if self._openai is not None and worded is wording.openai:
+            return self._openai.told(scope)
         if self._open_inference is not None:
             return self._open_inference.told(scope, body)
         if scope["path"] == LIVE:
             return Answer(json.dumps({"live": True}), 200)
         return worded(LOADING)
+
+
+def _wording(path: str) -> Callable[[Answer], Answer]:
+    if path.startswith(V1):
+        return wording.openai
+    return wording.grpc if path.startswith(routes.GRPC) else wording.open_inference

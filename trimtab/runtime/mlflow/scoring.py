@@ -57,10 +57,8 @@ class Scorer:
         """What the model returns for data of its own kind, which MLflow checks first. Raises Unanswered."""
         try:
             return self.model.predict(data, params=params) if params else self.model.predict(data)
-        except MlflowException as error:
-            raise Unanswered(_outcome(error, asked=True).answer) from error
         except BaseException as error:  # SystemExit in a thread would end the event loop
-            raise Unanswered(failure(_wrapped(error), error).answer) from error
+            raise Unanswered(raised_by(error)) from error
 
     def score(self, body: bytes, content_type: str) -> Score:
         """The answer together with the exception that led to it."""
@@ -110,6 +108,13 @@ class _Watched:
     def predict(self) -> Any:
         self.asked = True
         return self._model.predict
+
+
+def raised_by(error: BaseException) -> Answer:
+    """MLflow's answer to what a model raised that was asked for data of its own kind; it is being handled."""
+    if isinstance(error, MlflowException):
+        return _outcome(error, asked=True).answer
+    return failure(_wrapped(error), error).answer
 
 
 def _outcome(error: MlflowException, asked: bool) -> Score:
