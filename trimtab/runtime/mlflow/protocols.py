@@ -7,15 +7,25 @@ model has brought in most of it: it must not make a start longer.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.types import Receive, Scope, Send
 
 from trimtab.runtime.mlflow import routes, wording
-from trimtab.runtime.mlflow.answer import Answer
+from trimtab.runtime.mlflow.answer import Answer, Fault, error
 from trimtab.runtime.mlflow.dispatch import Dispatch
-from trimtab.runtime.mlflow.invocation import LOADING, TOO_LARGE, ClientLeft, body_of, head, header
+from trimtab.runtime.mlflow.failure import said
+from trimtab.runtime.mlflow.invocation import (
+    LOADING,
+    TOO_LARGE,
+    ClientLeft,
+    Invocations,
+    body_of,
+    head,
+    header,
+)
 from trimtab.runtime.mlflow.metrics import Measured, Meter
 
 if TYPE_CHECKING:
@@ -31,18 +41,24 @@ class Protocols:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._measured = Measured(self._told, meter)
+        self._measured = Measured(self._respond, meter)
         self._open_inference: OpenInference | None = None
         self._openai: OpenAI | None = None
+        self._otherwise = LOADING
 
     def open(self, dispatch: Dispatch, scorer: Scorer, called: tuple[str, ...]) -> None:
-        """Answer requests from now on."""
-        from trimtab.runtime.mlflow.open_inference.service import Model, OpenInference  # noqa: PLC0415
-        from trimtab.runtime.mlflow.openai_api.service import OpenAI  # noqa: PLC0415
+        """Answer requests from now on; or refuse them, with an MLflow that has other insides."""
+        try:
+            from trimtab.runtime.mlflow.open_inference.service import Model, OpenInference  # noqa: PLC0415
+            from trimtab.runtime.mlflow.openai_api.service import OpenAI  # noqa: PLC0415
 
-        model = Model.of(scorer.metadata, called, scorer.version)
-        self._open_inference = OpenInference(self._meter, dispatch, model)
-        self._openai = OpenAI(self._meter, dispatch, scorer.metadata, called)
+            model = Model.of(scorer.metadata, called, scorer.version)
+            openai = OpenAI(self._meter, dispatch, scorer.metadata, called)
+            self._open_inference, self._openai = OpenInference(self._meter, dispatch, model), openai
+        except Exception as problem:  # noqa: BLE001  /invocations is there all the same
+            words = f"only MLflow's own protocol with this MLflow: {said(problem)}"
+            print(words, file=sys.stderr, flush=True)  # noqa: T201
+            self._otherwise = error(501, "NOT_IMPLEMENTED", words, Fault.CALLER)
 
     @staticmethod
     def takes(path: str) -> bool:
@@ -51,23 +67,15 @@ class Protocols:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
+        await (self.predicts(scope) or self._measured)(scope, receive, send)
+
+    def predicts(self, scope: Scope) -> Invocations | None:
+        """What takes this request, if it is one for a prediction."""
         service = self._openai if scope["path"].startswith(V1) else self._open_inference
-        predicts = service.predicts(scope) if service is not None else None
-        await (predicts or self._measured)(scope, receive, send)
+        return None if service is None else service.predicts(scope)
 
-    async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request that is none for a prediction."""
-        try:
-            body = await body_of(scope, receive)
-        except ClientLeft:
-            return
-        answer = self._answer(scope, body)
-        encoded = answer.encoded()
-        headers = head(answer, None, len(encoded), header(scope, b"x-request-id") or b"")
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": encoded})
-
-    def _answer(self, scope: Scope, body: bytes | None) -> Answer:
+    def told(self, scope: Scope, body: bytes | None) -> Answer:
+        """The answer to any other request; of None the body is too large."""
         worded = _wording(scope["path"])
         if body is None:
             return worded(TOO_LARGE)
@@ -77,7 +85,19 @@ class Protocols:
             return self._open_inference.told(scope, body)
         if scope["path"] == LIVE:
             return Answer(json.dumps({"live": True}), 200)
-        return worded(LOADING)
+        return worded(self._otherwise)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that is none for a prediction."""
+        try:
+            body = await body_of(scope, receive)
+        except ClientLeft:
+            return
+        answer = self.told(scope, body)
+        encoded = answer.encoded()
+        headers = head(answer, None, len(encoded), header(scope, b"x-request-id") or b"")
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": encoded})
 
 
 def _wording(path: str) -> Callable[[Answer], Answer]:
