@@ -12,7 +12,7 @@ from trimtab.runtime.mlflow.fast.path import FastPath, Question
 from trimtab.runtime.mlflow.job import Job, Waiter
 from trimtab.runtime.mlflow.open_inference.messages import Refused, Request, Tensor, Wanted
 from trimtab.runtime.mlflow.open_inference.outputs import tensors_of
-from trimtab.runtime.mlflow.open_inference.signature import Inputs, Spec, question
+from trimtab.runtime.mlflow.open_inference.signature import Inputs, Spec, given, question
 from trimtab.runtime.mlflow.scoring import Scorer, Unanswered
 
 
@@ -49,7 +49,7 @@ class InferJob(Job):
         """The answer by MLflow's own way. Raises nothing."""
         try:
             request = self._opened()
-            raw = scorer.predict(self._data, dict(request.parameters) or None)
+            raw = scorer.predict(given(self._data), dict(request.parameters) or None)
         except Refused as refused:
             return refusal(refused)
         except Unanswered as unanswered:

@@ -85,7 +85,7 @@ class Inputs:
         return cls(specs, lambda tensors: _table(specs, tensors))
 
     def read(self, tensors: Sequence[Tensor]) -> Any:
-        """What the model takes. Raises Refused."""
+        """What the model takes: a Table, an array, or arrays by name. Raises Refused."""
         names = [tensor.name for tensor in tensors]
         for name in names:
             if names.count(name) > 1:
@@ -93,16 +93,36 @@ class Inputs:
         return self._build(tensors)
 
 
+class Table:
+    """Columns that fit the signature. Only MLflow's own way needs a DataFrame of them."""
+
+    def __init__(self, columns: Mapping[Spec, Tensor]) -> None:
+        self._columns = columns
+
+    def split(self) -> Any:
+        """As the JSON of `dataframe_split` says it: what the fast path reads."""
+        columns = [_elements(spec, tensor) for spec, tensor in self._columns.items()]
+        return {
+            "columns": [spec.name for spec in self._columns],
+            "data": list(map(list, zip(*columns, strict=True))),
+        }
+
+    def frame(self) -> pd.DataFrame:
+        """What MLflow would make of it. Raises Refused."""
+        return pd.DataFrame({spec.name: _column(spec, tensor) for spec, tensor in self._columns.items()})
+
+
+def given(data: Any) -> Any:
+    """What `read` found, as MLflow takes it. Raises Refused."""
+    return data.frame() if isinstance(data, Table) else data
+
+
 def question(fast: FastPath, data: Any, params: Any) -> Question | None:
-    """The same for the fast path; None if that is not sure of it."""
+    """The same for the fast path; None if that is not sure of it. Raises Refused."""
     shape = fast.shape
     if (Form.SPLIT if isinstance(shape, Columns) else Form.INPUTS) not in fast.forms:
         return None
-    if isinstance(shape, Columns):
-        rows = list(map(list, zip(*(data[name].tolist() for name in data.columns), strict=True)))
-        found = shape.read(Form.SPLIT, {"columns": list(data.columns), "data": rows})
-    else:
-        found = _arrays(shape, data)
+    found = shape.read(Form.SPLIT, data.split()) if isinstance(shape, Columns) else _arrays(shape, data)
     if found is None:
         return None
     layout, own = found
@@ -165,8 +185,8 @@ def _by_tensor(specs: tuple[Spec, ...], tensors: Sequence[Tensor], *, named: boo
         if len(tensors) != 1:
             raise Refused(f"the model takes 1 input, not {len(tensors)}")
         return _array(specs[0], tensors[0])
-    given = _given(specs, tensors)
-    return {spec.name: _array(spec, given[spec.name]) for spec in specs if spec.name in given}
+    arrays = _named(specs, tensors)
+    return {spec.name: _array(spec, arrays[spec.name]) for spec in specs}
 
 
 def _array(spec: Spec, tensor: Tensor) -> Array:
@@ -177,11 +197,11 @@ def _array(spec: Spec, tensor: Tensor) -> Array:
     if not fits:
         raise Refused(f"input {tensor.name!r}: its shape is {list(shape)}, the model's {list(spec.shape)}")
     assert spec.dtype is not None
+    array = _cast(spec, tensor).array
     if spec.datatype != BYTES:
-        return _cast(spec, tensor)
-    _same(spec, tensor)
+        return array.astype(spec.dtype, copy=False)
     if spec.dtype.kind == "S":
-        return tensor.array.astype(bytes)
+        return array.astype(bytes)
     texts = _texts(tensor)
     return texts if spec.dtype.kind == "U" else texts.astype(object)
 
@@ -189,19 +209,19 @@ def _array(spec: Spec, tensor: Tensor) -> Array:
 def _matrix(spec: Spec, tensors: Sequence[Tensor]) -> pd.DataFrame:
     if len(tensors) != 1:
         raise Refused(f"the model takes 1 input of shape {list(spec.shape)}, not {len(tensors)}")
-    (tensor,) = tensors
+    tensor = _cast(spec, tensors[0])
     if tensor.array.ndim != 2 or tensor.array.shape[1] != spec.shape[1]:
         raise Refused(
             f"input {tensor.name!r}: its shape is {list(tensor.array.shape)}, the model's {list(spec.shape)}"
         )
     if spec.datatype != BYTES:
-        return pd.DataFrame(_cast(spec, tensor))
+        return pd.DataFrame(tensor.array)
     columns = (Tensor(tensor.name, BYTES, column) for column in tensor.array.T)
     return pd.DataFrame({place: _column(spec, column) for place, column in enumerate(columns)})
 
 
-def _table(specs: tuple[Spec, ...], tensors: Sequence[Tensor]) -> pd.DataFrame:
-    given = _given(specs, tensors)
+def _table(specs: tuple[Spec, ...], tensors: Sequence[Tensor]) -> Table:
+    named = _named(specs, tensors)
     lengths = {}
     for tensor in tensors:
         shape = tensor.array.shape
@@ -210,51 +230,51 @@ def _table(specs: tuple[Spec, ...], tensors: Sequence[Tensor]) -> pd.DataFrame:
         lengths[tensor.name] = shape[0]
     if len(set(lengths.values())) > 1:
         raise Refused(f"the inputs are not of one length: {lengths}")
-    return pd.DataFrame({spec.name: _column(spec, given[spec.name]) for spec in specs if spec.name in given})
+    return Table({spec: _cast(spec, named[spec.name]) for spec in specs if spec.name in named})
 
 
-def _given(specs: tuple[Spec, ...], tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:
-    given = {tensor.name: tensor for tensor in tensors}
+def _named(specs: tuple[Spec, ...], tensors: Sequence[Tensor]) -> Mapping[str, Tensor]:
+    found = {tensor.name: tensor for tensor in tensors}
     names = [spec.name for spec in specs]
-    for name in given:
+    for name in found:
         if name not in names:
             raise Refused(f"unexpected input {name!r}; the model's are {', '.join(names)}")
     for spec in specs:
-        if spec.required and spec.name not in given:
+        if spec.required and spec.name not in found:
             raise Refused(f"the input {spec.name!r} is missing")
-    return given
+    return found
+
+
+def _elements(spec: Spec, tensor: Tensor) -> list[Any]:
+    """A column as Python has it: text where the signature has text. Raises Refused."""
+    elements: list[Any] = tensor.array.reshape(-1).tolist()
+    if spec.datatype != BYTES or spec.kind == "binary":
+        return elements
+    return [text_of(element, f"input {tensor.name!r}: an element") for element in elements]
 
 
 def _column(spec: Spec, tensor: Tensor) -> Any:
+    """A column as pandas has it. Raises Refused."""
     if spec.datatype != BYTES:
-        return _cast(spec, tensor).reshape(-1)
-    _same(spec, tensor)
-    elements = tensor.array.reshape(-1).tolist()
+        return tensor.array.reshape(-1)
+    elements = _elements(spec, tensor)
     if spec.kind == "binary":
         return elements
-    texts = [text_of(element, f"input {tensor.name!r}: an element") for element in elements]
     if spec.kind != "datetime":
-        return pd.Series(texts, dtype=None if texts else object)
+        return pd.Series(elements, dtype=None if elements else object)
     try:
-        return pd.to_datetime(pd.Series(texts, dtype=object)).astype("datetime64[ns]")
+        return pd.to_datetime(pd.Series(elements, dtype=object)).astype("datetime64[ns]")
     except (ValueError, TypeError, OverflowError) as error:
         raise Refused(f"input {tensor.name!r}: an element is no date: {error}") from error
 
 
-def _cast(spec: Spec, tensor: Tensor) -> Array:
+def _cast(spec: Spec, tensor: Tensor) -> Tensor:
     """In the signature's own type. Raises Refused if something could be lost."""
-    if tensor.datatype != spec.datatype:
-        found, wanted = FIXED.get(tensor.datatype), FIXED[spec.datatype]
-        wide = found is not None and found.kind in "iu" and found.itemsize == 8 and wanted.kind == "f"
-        if found is None or wide or not np.can_cast(found, wanted, "safe"):
-            raise _other(spec, tensor)
-    return tensor.array.astype(spec.dtype or FIXED[spec.datatype].newbyteorder("="), copy=False)
-
-
-def _same(spec: Spec, tensor: Tensor) -> None:
-    if tensor.datatype != spec.datatype:
-        raise _other(spec, tensor)
-
-
-def _other(spec: Spec, tensor: Tensor) -> Refused:
-    return Refused(f"input {tensor.name!r}: its datatype is {tensor.datatype}, the model's {spec.datatype}")
+    if tensor.datatype == spec.datatype:
+        return tensor
+    found, wanted = FIXED.get(tensor.datatype), FIXED.get(spec.datatype)
+    wide = found and wanted and found.kind in "iu" and found.itemsize == 8 and wanted.kind == "f"
+    if found is None or wanted is None or wide or not np.can_cast(found, wanted, "safe"):
+        words = f"its datatype is {tensor.datatype}, the model's {spec.datatype}"
+        raise Refused(f"input {tensor.name!r}: {words}")
+    return Tensor(tensor.name, spec.datatype, tensor.array.astype(wanted.newbyteorder("=")))
