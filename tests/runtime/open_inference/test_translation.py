@@ -243,3 +243,14 @@ def test_a_model_that_raises_is_a_500_of_the_model(raised: BaseException) -> Non
     headers = dict(subject(value=raised)[0].grpc(as_message(ONE, raw=True)).headers)
     assert headers[b"grpc-status"] == b"13"
     assert headers[b"grpc-message"].decode() == f"{type(raised).__name__}: {raised}"
+
+
+def test_a_fault_of_ours_is_answered_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever happens while a request is read, somebody waits for its answer."""
+
+    def broken(*_: Any) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("trimtab.runtime.mlflow.open_inference.rest.read", broken)
+    answer = subject()[0].rest(*as_json(ONE))
+    assert (answer.status, answer.fault) == (500, Fault.PLATFORM)

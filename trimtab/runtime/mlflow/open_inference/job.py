@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -42,8 +43,8 @@ class InferJob(Job):
         try:
             request = self._opened()
             return question(fast, self._data, dict(request.parameters) or None)
-        except (Refused, ValueError, TypeError, ArithmeticError):
-            return None  # `asked_of` says why
+        except Exception:  # noqa: BLE001  `asked_of` says why; here it would end the thread of batches
+            return None
 
     def asked_of(self, scorer: Scorer) -> Answer:
         """The answer by MLflow's own way. Raises nothing."""
@@ -54,6 +55,9 @@ class InferJob(Job):
             return refusal(refused)
         except Unanswered as unanswered:
             return unanswered.answer
+        except Exception as error:  # noqa: BLE001  nobody would answer the request otherwise
+            traceback.print_exc()
+            return _failed(f"the request could not be read: {said(error)}", Fault.PLATFORM)
         return self.written(raw, str)
 
     def written(self, raw: Any, _plain: Callable[[Any], str]) -> Answer:
@@ -64,8 +68,7 @@ class InferJob(Job):
         except Refused as refused:
             return refusal(refused)
         except Exception as error:  # noqa: BLE001  what a model returns may do anything
-            words = f"what the model returned cannot be written: {said(error)}"
-            return Answer(json.dumps({"message": words}), 500, JSON, Fault.MODEL)
+            return _failed(f"what the model returned cannot be written: {said(error)}", Fault.MODEL)
 
     def _opened(self) -> Request:
         if self._request is None:
@@ -83,6 +86,10 @@ class InferJob(Job):
             if wanted.name not in by_name:
                 raise Refused(f"unexpected output {wanted.name!r}; the model's are {', '.join(by_name)}")
         return [(by_name[wanted.name], wanted) for wanted in self._request.wanted]
+
+
+def _failed(words: str, fault: Fault) -> Answer:
+    return Answer(json.dumps({"message": words}), 500, JSON, fault)
 
 
 def refusal(refused: Refused) -> Answer:
