@@ -1,4 +1,4 @@
-"""OpenAI's own client, unchanged, against the platform: `python openai_client.py HOST:PORT ENDPOINT`.
+"""OpenAI's own client, unchanged, against the platform: `python openai_client.py HOST:PORT ENDPOINT [WORDS]`.
 
 Run by the Python of an environment that has it. Prints one JSON line.
 """
@@ -9,7 +9,8 @@ import sys
 import openai
 
 ADDRESS, ENDPOINT = sys.argv[1:3]
-ASKED = {"model": ENDPOINT, "messages": [{"role": "user", "content": "import"}], "max_tokens": 8}
+WORDS = sys.argv[3] if len(sys.argv) > 3 else "import"
+ASKED = {"model": ENDPOINT, "messages": [{"role": "user", "content": WORDS}], "max_tokens": 8}
 
 
 def told(base_url):
@@ -26,6 +27,7 @@ def told(base_url):
         "same": "".join(streamed) == whole.choices[0].message.content,
         "parts": len(streamed),
         "wrong": wrong,
+        "models": [model.id for model in client.models.list()] if base_url.endswith("/v1") else None,
     }
 
 

@@ -34,6 +34,7 @@ SOURCES = {
     "waits": ANSWER.format(body="time.sleep(float(model_input[0][0])); return [3] * len(model_input)"),
     "crashes": LOAD.format(body="raise RuntimeError('the weights are corrupt')") + NOTHING,
     "hangs": LOAD.format(body="time.sleep(3600)") + NOTHING,
+    "twice": ANSWER.format(body="return 2 * model_input"),
     "errs": ANSWER.format(body="raise ValueError('no such flower')"),
     "errs-later": ANSWER.format(body="raise ValueError('no such flower today')"),
     "eats": ANSWER.format(body="self.held = [bytearray(b'x' * (1 << 20)) for _ in range(4096)]; return [0]"),

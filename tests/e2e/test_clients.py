@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import re
@@ -173,4 +174,7 @@ def test_what_the_page_of_clients_shows_runs(served: Platform, saved: Path) -> N
     assert said[:2] == ["[0]\n", "[[0], [2]]\n"]
     assert said[2].startswith("400 caller BAD_REQUEST iris: answered 400 (caller's fault)")
     assert "READY" in said[3]
-    assert len(shown) == 4
+    told, answered = map(ast.literal_eval, said[4].splitlines())
+    assert told == [{"name": "inputs", "datatype": "FP64", "shape": [-1, 4]}]
+    assert answered == [{"name": "predictions", "datatype": "INT64", "shape": [1], "data": [0]}]
+    assert len(shown) == 5

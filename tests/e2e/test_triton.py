@@ -118,7 +118,7 @@ def test_an_error_of_the_model_is_the_protocols_own(served: Any) -> None:
     answer = infer(served, -1.0)
     assert answer.status_code == 500
     assert "no such flower" in answer.json()["error"]
-    assert "x-trimtab-fault" not in answer.headers, "untouched"
+    assert answer.headers["x-trimtab-fault"] == "model"
 
 
 def test_its_metrics_become_signals(served: Any) -> None:

@@ -29,7 +29,7 @@ def test_every_runtime_can_be_told_to_start_and_begins_with_at_least_one(name: s
         assert runtime.first_concurrency(replace(OWN, resources=Resources(cpu=cpu))) >= 1
     assert runtime.ready_path.startswith("/")
     assert runtime.protocols - {Protocol.OPEN_INFERENCE_GRPC}, "it is asked over HTTP whether it is ready"
-    assert runtime.grpc_port == (Protocol.OPEN_INFERENCE_GRPC in runtime.protocols)
+    assert runtime.grpc_port + runtime.grpc_bridged == (Protocol.OPEN_INFERENCE_GRPC in runtime.protocols)
 
 
 @pytest.mark.parametrize(

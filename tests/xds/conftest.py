@@ -54,12 +54,13 @@ def endpoint() -> Callable[..., EndpointView]:
         timeout_s: float = 30.0,
         grpc_port: int = 0,
         grpc: int = 0,
+        bridged: bool = False,
     ) -> EndpointView:
         key = RevisionKey(EndpointName.parse(name), number)
         backends = tuple(
             Backend("127.0.0.1", port, draining=port in draining, grpc_port=grpc_port) for port in ports
         )
-        revision = RevisionView(key, frozenset(protocols), target, queue_max, backends, grpc_concurrency=grpc)
+        revision = RevisionView(key, frozenset(protocols), target, queue_max, backends, grpc, bridged)
         return EndpointView(key.endpoint, (revision,), (Share(key, 100),), timeout_s)
 
     return make

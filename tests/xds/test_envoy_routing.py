@@ -282,7 +282,7 @@ async def test_what_a_model_answers_passes_untouched(gate: Any, endpoint: Any, h
         for _ in range(10):  # however often: its answers are no reason to put a pod aside
             async with http.post(f"{gate.url}/serving-endpoints/iris/invocations") as answer:
                 assert (answer.status, await answer.json()) == (503, said)
-                assert "x-trimtab-fault" not in answer.headers
+                assert answer.headers["x-trimtab-fault"] == "model"
     finally:
         await runner.cleanup()
 

@@ -78,6 +78,7 @@ def _revision(name: EndpointName, given: dict[str, Any]) -> RevisionView:
         target_concurrency=given["target_concurrency"],
         queue_max=given["queue_max"],
         backends=tuple(_backend(pod) for pod in given["pods"]),
+        grpc_bridged=given.get("grpc_bridged", False),
         grpc_concurrency=given.get("grpc_concurrency", 0),
     )
 

@@ -80,6 +80,7 @@ def _revision_view(
         queue_max=queue_max(record),
         backends=backends,
         grpc_concurrency=grpc_part(key, target) if runtime.grpc_port else 0,
+        grpc_bridged=runtime.grpc_bridged,
         idle_timeout_s=IDLE_SHARE * runtime.keep_alive_s,
     )
 

@@ -15,6 +15,7 @@ class Call:
     """One call of a protocol. `path` is literal, or a regular expression if `pattern`.
 
     A call that `streams` has no total timeout: its answer may go on for as long as it says something.
+    `duplex`: so may its request, side by side with the answer.
     `host_only`: has a meaning only where the endpoint has a host (or header) of its own.
     """
 
@@ -22,6 +23,7 @@ class Call:
     path: str
     pattern: bool = False
     streams: bool = False
+    duplex: bool = False
     host_only: bool = False
 
 
@@ -36,8 +38,8 @@ GRPC_METHODS = (
     "ModelReady",
     "ModelMetadata",
     "ModelInfer",
-    "ModelStreamInfer",
 )
+GRPC_DUPLEX = ("ModelStreamInfer",)
 
 # What a pattern below would take for a model's name, and Triton for a call of its own: all its statistics.
 HIDDEN: dict[Protocol, tuple[str, ...]] = {Protocol.OPEN_INFERENCE_REST: ("/v2/models/stats",)}
@@ -65,7 +67,13 @@ CALLS: dict[Protocol, tuple[Call, ...]] = {
         Call("GET", f"/v1/models/{SEGMENT}", pattern=True),
     ),
     Protocol.OPEN_INFERENCE_GRPC: tuple(
-        Call("POST", f"/inference.GRPCInferenceService/{method}", streams=True, host_only=True)
-        for method in GRPC_METHODS
+        Call(
+            "POST",
+            f"/inference.GRPCInferenceService/{method}",
+            streams=True,
+            duplex=method in GRPC_DUPLEX,
+            host_only=True,
+        )
+        for method in (*GRPC_METHODS, *GRPC_DUPLEX)
     ),
 }

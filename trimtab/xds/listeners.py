@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import lru_cache
 
+from betterproto2 import Message
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     CidrRange,
@@ -25,7 +26,6 @@ from envoy_data_plane.envoy.extensions.filters.http.api_key_auth.v3 import (
     KeySource,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
-from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import JsonToMetadata
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -37,7 +37,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any
 
-from trimtab.xds import by_model
+from trimtab.xds import bridge, by_model, faults
 from trimtab.xds.clusters import over_ads
 from trimtab.xds.replies import build_local_replies
 from trimtab.xds.routes import BUFFER_FILTER, ROUTE_TABLE
@@ -110,7 +110,10 @@ def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
     reader = _http_filter(by_model.FILTER, by_model.model_reader())
     reader.disabled = True  # but for the calls that name their endpoint in the body
     router = _http_filter("envoy.filters.http.router", Router())
-    found = [_http_filter(BUFFER_FILTER, buffer), reader, router]
+    teller = _http_filter(faults.FILTER, faults.fault_teller())
+    bridged = _http_filter(bridge.FILTER, bridge.reverse_bridge())
+    bridged.disabled = True  # but for pods that take gRPC over HTTP/1.1
+    found = [teller, _http_filter(BUFFER_FILTER, buffer), reader, bridged, router]
     if keys:
         found.insert(0, _http_filter("envoy.filters.http.api_key_auth", _api_key_auth(keys)))
     return found
@@ -125,5 +128,5 @@ def _api_key_auth(keys: tuple[ApiKey, ...]) -> ApiKeyAuth:
     )
 
 
-def _http_filter(name: str, config: ApiKeyAuth | Buffer | JsonToMetadata | Router) -> HttpFilter:
+def _http_filter(name: str, config: Message) -> HttpFilter:
     return HttpFilter(name=name, typed_config=Any.pack(config))

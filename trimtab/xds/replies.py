@@ -1,8 +1,7 @@
 """What Envoy itself answers, in MLflow's shape: `{"error_code": …, "message": …}`. Pure.
 
 Each such answer carries `x-trimtab-fault`: `caller` if the request has to be changed, `platform`
-if the same request may succeed later. What a model answers passes through untouched and has no
-such header.
+if the same request may succeed later. Whose fault a server's own errors are tells `faults`.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ from envoy_data_plane.google.protobuf import Any
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import replies, wire
+from trimtab.xds.bridge import is_bridged, over
 from trimtab.xds.by_model import BODY_CALLS, aim, asking_routes
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, method_is, path_doors
@@ -44,6 +45,7 @@ from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
     EndpointView,
+    RevisionView,
     World,
     cluster_name,
     grpc_cluster_name,
@@ -85,15 +87,20 @@ def _target(endpoint: EndpointView) -> _Target:
     revisions = {revision.key: revision for revision in endpoint.revisions}
     clusters = []
     for protocol in Protocol:
-        name_of = grpc_cluster_name if protocol in GRPC_PROTOCOLS else cluster_name
         weights = tuple(
-            (name_of(share.revision), share.percent)
+            (_cluster_of(revisions[share.revision], protocol), share.percent)
             for share in endpoint.shares
             if share.percent > 0 and protocol in revisions[share.revision].protocols
         )
         if weights:
             clusters.append((protocol, weights))
     return _Target(endpoint.name, endpoint.request_timeout_s, tuple(clusters))
+
+
+def _cluster_of(revision: RevisionView, protocol: Protocol) -> str:
+    if protocol in GRPC_PROTOCOLS and not revision.grpc_bridged:
+        return grpc_cluster_name(revision.key)
+    return cluster_name(revision.key)
 
 
 def _table_head() -> bytes:
@@ -151,19 +158,22 @@ def _behind(door: Door, target: _Target) -> list[Route]:
     """All routes behind one door of an endpoint, the last of which takes whatever is left."""
     if not target.clusters:
         return [_rest(door, replies.nothing_serves(target.name))]
-    found = []
-    served = []
+    found: list[Route] = []
+    served: list[Call] = []
+    unable: list[Call] = []
     for protocol, weights in target.clusters:
         for call in _calls(door, protocol):
-            found.append(_call_route(door, protocol, call, weights, target))
-            served.append(f"{call.method} {door.prefix}{call.path}")
-    found += _wrong_methods(
-        door, [call for protocol, _ in target.clusters for call in _calls(door, protocol)]
-    )
-    refused = replies.not_served(target.name, served)
+            able = tuple(weight for weight in weights if not (call.duplex and is_bridged(weight[0])))
+            if able:
+                found.append(_call_route(door, protocol, call, able, target))
+            (served if able else unable).append(call)
+    found += _wrong_methods(door, served)
+    refused = replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
     hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
     hidden = [] if door.invocations_only else hidden
-    return [*(_exactly(door, path, refused) for path in hidden), *found, _rest(door, refused)]
+    refusals = [_exactly(door, path, refused) for path in hidden]
+    refusals += [_at_once(_exactly(door, call.path, refused)) for call in unable]
+    return [*refusals, *found, _rest(door, refused)]
 
 
 def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
@@ -177,15 +187,16 @@ def _call_route(
 ) -> Route:
     match = _match(door, call)
     match.headers = [*door.headers, method_is(call.method)]
-    action = _action(weights)
+    grpc = protocol in GRPC_PROTOCOLS
+    action = _grpc_action(weights) if grpc else _action(weights)
     _set_timeouts(action, call, target.timeout_s)
     if door.prefix:
         action.regex_rewrite = _cut(door.prefix)
-    route = Route(match=match, route=action)
-    if protocol in GRPC_PROTOCOLS:
+    if grpc:
         match.grpc = RouteMatchGrpcRouteMatchOptions()
-        # A stream of requests cannot be held back until it is whole.
-        route.typed_per_filter_config = {BUFFER_FILTER: Any.pack(BufferPerRoute(disabled=True))}
+    route = Route(match=match, route=action)
+    if grpc and not any(is_bridged(name) for name, _ in weights):
+        return _at_once(route)
     return route
 
 
@@ -207,6 +218,12 @@ def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
 def _exactly(door: Door, path: str, reply: DirectResponseAction) -> Route:
     match = RouteMatch(path=door.prefix + path, headers=list(door.headers))
     return Route(match=match, direct_response=reply)
+
+
+def _at_once(route: Route) -> Route:
+    """Do not hold back a request until it is whole: as a stream it may have no end."""
+    route.typed_per_filter_config = {BUFFER_FILTER: _unbuffered()}
+    return route
 
 
 def _rest(door: Door, reply: DirectResponseAction) -> Route:
@@ -232,6 +249,23 @@ def _action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
         return RouteAction(cluster=weights[0][0])
     shares = [WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
     return RouteAction(weighted_clusters=WeightedCluster(clusters=shares))
+
+
+def _grpc_action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
+    """Where some pods take gRPC over the bridge and others do not, that is each cluster's own affair."""
+    if not any(is_bridged(name) for name, _ in weights):
+        return _action(weights)
+    shares = [WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
+    for share in shares:
+        if is_bridged(share.name):
+            over(share)
+        else:
+            share.typed_per_filter_config[BUFFER_FILTER] = _unbuffered()
+    return RouteAction(weighted_clusters=WeightedCluster(clusters=shares))
+
+
+def _unbuffered() -> Any:
+    return Any.pack(BufferPerRoute(disabled=True))
 
 
 def _set_timeouts(action: RouteAction, call: Call, timeout_s: float) -> None:

@@ -30,6 +30,8 @@ class RevisionView:
 
     `grpc_concurrency` is the part of `target_concurrency` that is gRPC's, where HTTP is spoken beside it:
     they reach the same pods through a cluster each, and Envoy counts by cluster.
+    `grpc_bridged`: the pods take gRPC's calls over HTTP/1.1, on the same port and in the same cluster (see
+    `bridge`); streams of requests they do not take.
     """
 
     key: RevisionKey
@@ -38,6 +40,7 @@ class RevisionView:
     queue_max: int
     backends: tuple[Backend, ...] = ()
     grpc_concurrency: int = 0
+    grpc_bridged: bool = False
     idle_timeout_s: float = 60.0  # of a connection to a pod: less than the server's own
 
 
@@ -97,7 +100,7 @@ def grpc_cluster_name(revision: RevisionKey) -> str:
 
 def limit_of(revision: RevisionView, *, grpc: bool) -> int:
     """How many requests a pod may hold in flight through the one or the other cluster, at least 1."""
-    if not revision.protocols & GRPC_PROTOCOLS or not revision.protocols - GRPC_PROTOCOLS:
+    if len(clusters_of(revision)) == 1:
         return revision.target_concurrency
     part = revision.grpc_concurrency if grpc else revision.target_concurrency - revision.grpc_concurrency
     return max(1, part)
@@ -106,9 +109,9 @@ def limit_of(revision: RevisionView, *, grpc: bool) -> int:
 def clusters_of(revision: RevisionView) -> tuple[tuple[str, bool], ...]:
     """(name, whether it speaks gRPC) of each cluster that the revision's protocols need."""
     found = []
-    if revision.protocols - GRPC_PROTOCOLS:
+    if revision.protocols - GRPC_PROTOCOLS or revision.grpc_bridged:
         found.append((cluster_name(revision.key), False))
-    if revision.protocols & GRPC_PROTOCOLS:
+    if revision.protocols & GRPC_PROTOCOLS and not revision.grpc_bridged:
         found.append((grpc_cluster_name(revision.key), True))
     return tuple(found)
 

@@ -9,10 +9,14 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
 from tests.runtime.fast.subjects import subjects
+from trimtab.core.clock import SystemClock
 from trimtab.runtime.mlflow import loading
 from trimtab.runtime.mlflow.answer import JSON
+from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.fast.path import FastPath
+from trimtab.runtime.mlflow.metrics import Meter, Metrics
 from trimtab.runtime.mlflow.pool import Pool
+from trimtab.runtime.mlflow.protocols import Protocols
 from trimtab.runtime.mlflow.scoring import Scorer
 
 SUBJECT = "regression"
@@ -32,6 +36,25 @@ def test_what_is_younger_than_2_20_is_done_without(monkeypatch: pytest.MonkeyPat
     assert question is not None
     assert fast.input([question]).to_numpy().tolist() == [ROW]
     assert fast.matrices is None
+
+
+def test_other_protocols_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their absence is said where they are asked for."""
+    monkeypatch.delattr(Model, "get_params_schema")
+    monkeypatch.delattr(Model, "get_output_schema")
+    pool = Pool(1, 1)
+    metrics = Metrics(pool)
+    scorer = Scorer(subjects()[SUBJECT].model)
+    protocols = Protocols(Meter(metrics, frozenset(), SystemClock()))
+    protocols.open(Dispatch(scorer, pool, metrics.predict.observe), scorer, ("iris",))
+    pool.close()
+    assert "only MLflow's own protocol with this MLflow: AttributeError" in capsys.readouterr().err
+    for path in ("/v2/models/iris/infer", "/v1/chat/completions"):
+        scope = {"type": "http", "path": path, "method": "POST", "headers": []}
+        assert protocols.predicts(scope) is None
+        assert protocols.told(scope, b"{}").status == 501
 
 
 def test_an_mlflow_of_other_insides_serves_its_own_way(

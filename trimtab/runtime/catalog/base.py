@@ -108,7 +108,8 @@ class Runtime:
     typical_memory_bytes: int  # of one pod, before one was measured
     missing: Callable[[ModelSpec], Problem | None] = nothing_missing  # of what it needs on this machine
     adapted: Callable[[Runtime, ModelSpec], Runtime] = same_for_all  # as this model wants it
-    grpc_port: bool = False  # whether gRPC has a port of its own
+    grpc_port: bool = False  # whether gRPC has a port of its own; else, if it is spoken:
+    grpc_bridged: bool = False  # whether its calls come over HTTP/1.1, on `port`
     metrics_port: bool = False  # and its metrics
     loses_workers: bool = False  # whether it calls itself ready without a worker process that died
     runs_in_model_folder: bool = False  # else in a folder of the pod's own

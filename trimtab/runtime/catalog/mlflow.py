@@ -17,16 +17,17 @@ from trimtab.runtime.catalog.base import (
     thread_limits,
 )
 from trimtab.runtime.catalog.folders import MLMODEL, flavors
+from trimtab.runtime.mlflow.routes import PREDICTIONS
 
 PYFUNC = "python_function"
 
 MLFLOW_METRICS = PodMetrics(
     in_flight=series("trimtab_predict_running") + series("trimtab_predict_queued"),
     queued=series("trimtab_predict_queued"),
-    completions=series("http_server_request_duration_seconds_count", http_route="/invocations"),
+    completions=series("http_server_request_duration_seconds_count", http_route=PREDICTIONS),
     failed=series("trimtab_request_faults_total", fault=("model", "platform")),
     model_faults=series("trimtab_request_faults_total", fault="model"),
-    request_time_s=series("http_server_request_duration_seconds_sum", http_route="/invocations"),
+    request_time_s=series("http_server_request_duration_seconds_sum", http_route=PREDICTIONS),
 )
 """Ours, of runtime/mlflow/metrics.py."""
 
@@ -54,6 +55,8 @@ def _command(launch: Launch) -> tuple[str, ...]:
         str(launch.stages_path),
         "--threads",
         str(IN_FLIGHT_MAX),
+        "--called",
+        *launch.called,
     )
 
 
@@ -72,7 +75,14 @@ def _environment(launch: Launch) -> dict[str, str]:
 
 MLFLOW = Runtime(
     name="mlflow",
-    protocols=frozenset({Protocol.INVOCATIONS}),
+    protocols=frozenset(
+        {
+            Protocol.INVOCATIONS,
+            Protocol.OPEN_INFERENCE_REST,
+            Protocol.OPEN_INFERENCE_GRPC,
+            Protocol.OPENAI,  # of what it answers, the models with a chat signature speak it; others say so
+        }
+    ),
     fits=_fits,
     command=_command,
     environment=_environment,
@@ -81,4 +91,5 @@ MLFLOW = Runtime(
     metrics=MLFLOW_METRICS,
     first_concurrency=cores_of,
     typical_memory_bytes=400 << 20,
+    grpc_bridged=True,
 )

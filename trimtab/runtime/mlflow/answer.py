@@ -23,12 +23,21 @@ class Fault(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """Body, status and media type as MLflow gives them; `fault` is None for a prediction."""
+    """Body, status and media type as MLflow gives them; `fault` is None for a prediction.
+
+    `raw` is the body where it is no text; `headers` are further ones.
+    """
 
     body: str
     status: int
     media_type: str = JSON
     fault: Fault | None = None
+    raw: bytes | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def encoded(self) -> bytes:
+        """The body in bytes."""
+        return self.body.encode() if self.raw is None else self.raw
 
     def response(self) -> Response:
         """The same for Starlette."""

@@ -14,13 +14,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.batch_size import BatchSize
 from trimtab.runtime.mlflow.dispatch import Ways
 from trimtab.runtime.mlflow.failure import said
-from trimtab.runtime.mlflow.fast.path import FastPath, NotRows, written, written_apart
+from trimtab.runtime.mlflow.fast.path import FastPath, NotRows, apart, written, written_apart
 from trimtab.runtime.mlflow.job import Job, now_s
 
 STUCK_S = 2.0  # twenty times what a batch may take
@@ -114,7 +115,7 @@ class Batcher:
 
     def _read(self, job: Job) -> bool:
         if job.question is None:
-            job.question = self._fast.read(job.body, job.content_type)
+            job.question = job.read(self._fast)
         return job.question is not None
 
     def _fits(self, job: Job, first: Job, rows: int) -> bool:
@@ -133,7 +134,7 @@ class Batcher:
         counts = [question.rows for question in questions]
         try:
             raw = self._fast.predict(questions)
-            answers = [written(raw)] if len(batch) == 1 else written_apart(raw, counts)
+            answers = _answers(batch, raw, counts)
         except NotRows as error:
             self._end(f"asked for {len(batch)} requests together it answered with a {error}")
             self._one_by_one(batch)
@@ -147,10 +148,10 @@ class Batcher:
             if not self._size.pays:
                 self._end("rows take as long together as one by one")
 
-    def _done(self, batch: Sequence[Job], answers: Sequence[str], took_s: float) -> None:
-        for job, text in zip(batch, answers, strict=True):
+    def _done(self, batch: Sequence[Job], answers: Sequence[Answer], took_s: float) -> None:
+        for job, answer in zip(batch, answers, strict=True):
             job.predict_s = took_s
-            job.answer = Answer(text, 200)
+            job.answer = answer
         self._ways.answered(batch)
 
     def _failed(self, batch: list[Job], error: BaseException) -> None:
@@ -167,12 +168,12 @@ class Batcher:
             assert job.question is not None
             began_s = now_s()
             try:
-                text = written(self._fast.predict([job.question]))
+                answer = job.written(self._fast.predict([job.question]), written)
             except BaseException as error:  # noqa: BLE001
                 failed += 1
                 self._refused(job, error)
             else:
-                self._done([job], [text], now_s() - began_s)
+                self._done([job], [answer], now_s() - began_s)
         return failed
 
     def _refused(self, job: Job, error: BaseException) -> None:
@@ -192,3 +193,12 @@ class Batcher:
     def _clear(self) -> None:
         while job := self._first(asleep=False):
             self._ways.alone(job)
+
+
+def _answers(batch: Sequence[Job], raw: Any, counts: Sequence[int]) -> list[Answer]:
+    """To each job its rows' answer. Raises NotRows, or what cannot be written."""
+    if len(batch) == 1:
+        return [batch[0].written(raw, written)]
+    if all(type(job) is Job for job in batch):
+        return [Answer(text, 200) for text in written_apart(raw, counts)]
+    return [job.written(part, written) for job, part in zip(batch, apart(raw, counts), strict=True)]

@@ -10,10 +10,11 @@ from starlette.types import Message, Receive, Scope, Send
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import FAULT_HEADER, JSON, TEXT, Answer, Fault, error
 from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
-from trimtab.runtime.mlflow.job import Job
+from trimtab.runtime.mlflow.job import Job, Waiter
 from trimtab.runtime.mlflow.metrics import Meter
+from trimtab.runtime.mlflow.routes import INVOCATIONS
 
-ROUTE = "/invocations"
+ROUTE = INVOCATIONS
 BODY_BYTES_MAX = 16 << 20  # Envoy's bound too; a direct caller meets it here
 RETRY_AFTER_S = 1
 REQUEST_ID_MAX = 128  # characters of a caller's own
@@ -33,7 +34,17 @@ LEFT = 499  # nginx's word for a client that left before its answer
 
 
 class Invocations:
-    """Answers 503 until `open` hands it a model."""
+    """Answers 503 until it is handed a dispatch. Other protocols override the three below."""
+
+    route = ROUTE
+
+    def job(self, scope: Scope, body: bytes, answered: Waiter) -> Job | Answer:
+        """What the body asks, or why it cannot be asked."""
+        return Job(body, _content_type(scope), answered)
+
+    def worded(self, answer: Answer) -> Answer:
+        """An answer in the protocol's words."""
+        return answer
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -41,20 +52,21 @@ class Invocations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
-        began_s = self._meter.begin(ROUTE)
+        began_s = self._meter.begin(self.route)
         status = LEFT
         try:
             answer, job = await self._answer(scope, receive)
             if answer is not None:
+                answer = self.worded(answer)
                 status = answer.status
                 if answer.fault is not None:
                     self._meter.fault(answer.fault)
-                body = answer.body.encode()
-                headers = head(answer, job, len(body), _header(scope, b"x-request-id") or b"")
+                body = answer.encoded()
+                headers = head(answer, job, len(body), header(scope, b"x-request-id") or b"")
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
-            self._meter.end("POST", ROUTE, status, began_s)
+            self._meter.end("POST", self.route, status, began_s)
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[Answer | None, Job | None]:
         """The answer, None if the client has left; and the job, if there was one."""
@@ -64,14 +76,15 @@ class Invocations:
         deadline = _Deadline(dispatch.timeout_s)
         job: Job | None = None
         try:
-            body = await _body(scope, receive)
-            if body is None:
-                return TOO_LARGE, None
+            body = await body_of(scope, receive)
             answered = deadline.loop.create_future()
-            job = Job(body, _content_type(scope), answered)
+            asked = TOO_LARGE if body is None else self.job(scope, body, answered)
+            if isinstance(asked, Answer):
+                return asked, None
+            job = asked
             dispatch.submit(job)
             return await answered, job
-        except _Left:
+        except ClientLeft:
             return None, None
         except Exhausted as full:
             return no_room(full), job
@@ -83,7 +96,7 @@ class Invocations:
             deadline.end()
 
 
-class _Left(Exception):
+class ClientLeft(Exception):
     """The client left before its request was complete."""
 
 
@@ -114,9 +127,9 @@ class _Deadline:
             self._task.cancel()
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """The request's body; None as soon as it is known to be too large. Raises _Left."""
-    if int(_header(scope, b"content-length") or 0) > BODY_BYTES_MAX:
+async def body_of(scope: Scope, receive: Receive) -> bytes | None:
+    """The request's body; None as soon as it is known to be too large. Raises ClientLeft."""
+    if int(header(scope, b"content-length") or 0) > BODY_BYTES_MAX:
         return None
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -137,14 +150,15 @@ async def _parts(message: Message, receive: Receive) -> bytes | None:
         if not message.get("more_body"):
             return b"".join(parts)
         message = await receive()
-    raise _Left
+    raise ClientLeft
 
 
 def _content_type(scope: Scope) -> str:
-    return (_header(scope, b"content-type") or b"").decode("latin-1")
+    return (header(scope, b"content-type") or b"").decode("latin-1")
 
 
-def _header(scope: Scope, wanted: bytes) -> bytes | None:
+def header(scope: Scope, wanted: bytes) -> bytes | None:
+    """The first header of this name."""
     for name, value in scope["headers"]:
         if name == wanted:
             found: bytes = value
@@ -155,9 +169,10 @@ def _header(scope: Scope, wanted: bytes) -> bytes | None:
 def head(answer: Answer, job: Job | None, length: int, given_id: bytes) -> list[tuple[bytes, bytes]]:
     """The headers of an answer of `length` bytes; `given_id` is the caller's own request id, or nothing."""
     headers = [
-        (b"content-type", _MEDIA_TYPES[answer.media_type]),
+        (b"content-type", _MEDIA_TYPES.get(answer.media_type) or answer.media_type.encode()),
         (b"content-length", b"%d" % length),
         (b"x-request-id", request_id(given_id)),
+        *answer.headers,
     ]
     if job is not None:
         spans = (1000 * job.queue_s, 1000 * job.batch_s, 1000 * job.predict_s)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trimtab.runtime.mlflow.answer import Answer
 
 if TYPE_CHECKING:
-    from trimtab.runtime.mlflow.fast.path import Question
+    from trimtab.runtime.mlflow.fast.path import FastPath, Question
+    from trimtab.runtime.mlflow.scoring import Scorer
 
 now_s: Callable[[], float] = time.perf_counter
 
@@ -28,6 +29,8 @@ class Waiter(Protocol):
 
 class Job:
     """Made in the event loop, carried out in a thread, and answered in the event loop.
+
+    This one is a request of MLflow's protocol; other protocols' override `read`, `asked_of` and `written`.
 
     The three spans, in seconds: `queue_s` until a thread took it, `batch_s` while it was read and put
     together with others, `predict_s` in the model and until its answer was written.
@@ -62,6 +65,18 @@ class Job:
     def given_up(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.answered.done()
+
+    def read(self, fast: FastPath) -> Question | None:
+        """What is asked, for the fast path; None if that is for MLflow to say."""
+        return fast.read(self.body, self.content_type)
+
+    def asked_of(self, scorer: Scorer) -> Answer:
+        """The answer by MLflow's own way. Raises nothing."""
+        return scorer.answer(self.body, self.content_type)
+
+    def written(self, raw: Any, plain: Callable[[Any], str]) -> Answer:
+        """The answer of which the model returned `raw`; `plain` is MLflow's way to write it."""
+        return Answer(plain(raw), 200)
 
     def leave_queue(self) -> None:
         """Nobody waits any more: give the place back, if it has not begun."""

@@ -20,6 +20,7 @@ class Options:
     stages_path: Path
     threads: int = 1
     queue: int = QUEUE_PER_POD
+    called: tuple[str, ...] = ()  # what callers may name the model; none: anything
 
 
 def parse(arguments: list[str]) -> Options:
@@ -30,8 +31,10 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--stages", type=Path, required=True, help="file to append reached stages to")
     parser.add_argument("--threads", type=_count(1), default=1, help="predictions at once (1)")
     parser.add_argument("--queue", type=_count(0), default=QUEUE_PER_POD, help="requests that may wait (64)")
+    parser.add_argument("--called", nargs="*", default=[], metavar="NAME", help="what callers name the model")
     found = parser.parse_args(arguments)
-    return Options(found.model, found.bind, found.stages, found.threads, found.queue)
+    called = tuple(found.called)
+    return Options(found.model, found.bind, found.stages, found.threads, found.queue, called)
 
 
 def _folder(text: str) -> Path:

@@ -30,6 +30,7 @@ class Pod:
         self._stages = Stages(options.stages_path, clock, self._metrics.note_stage)
         self.service = Service(self._metrics, clock)
         self._held_max = options.threads + options.queue
+        self._called = options.called
         self._dispatch: Dispatch | None = None
 
     def prepare(self) -> None:
@@ -38,6 +39,7 @@ class Pod:
         self._dispatch = Dispatch(loaded.quick or loaded.scorer, self._pool, self._metrics.predict.observe)
         if loaded.quick is not None and loaded.verdict is not None and loaded.verdict.batch:
             self._batch(loaded.quick, loaded.verdict, self._dispatch)
+        self.service.protocols.open(self._dispatch, loaded.scorer, self._called)
 
     def _batch(self, quick: Quick, verdict: Verdict, dispatch: Dispatch) -> None:
         from trimtab.runtime.mlflow.batching import Batcher  # noqa: PLC0415  it imports MLflow

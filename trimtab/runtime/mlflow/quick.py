@@ -39,7 +39,7 @@ class Quick:
         """Answer a job in this thread."""
         began_s = now_s()
         if not job.slow and job.question is None:
-            job.question = self.fast.read(job.body, job.content_type)
+            job.question = job.read(self.fast)
         job.batch_s = now_s() - began_s
         if job.slow or job.question is None or not self._ask(job):
             self._scorer.carry_out(job)
@@ -63,6 +63,6 @@ class Quick:
             job.answer = self.failed(error)
         else:
             with contextlib.suppress(Exception):  # then MLflow says what cannot be written
-                job.answer = Answer(written(raw), 200)
+                job.answer = job.written(raw, written)
         job.predict_s = now_s() - began_s
         return job.answer is not None

@@ -50,8 +50,15 @@ class Scorer:
     def carry_out(self, job: Job) -> None:
         """Answer a job MLflow's own way."""
         began_s = now_s()
-        job.answer = self.answer(job.body, job.content_type)
+        job.answer = job.asked_of(self)
         job.predict_s = now_s() - began_s
+
+    def predict(self, data: Any, params: dict[str, Any] | None) -> Any:
+        """What the model returns for data of its own kind, which MLflow checks first. Raises Unanswered."""
+        try:
+            return self.model.predict(data, params=params) if params else self.model.predict(data)
+        except BaseException as error:  # SystemExit in a thread would end the event loop
+            raise Unanswered(raised_by(error)) from error
 
     def score(self, body: bytes, content_type: str) -> Score:
         """The answer together with the exception that led to it."""
@@ -68,6 +75,14 @@ class Scorer:
             return failure(_wrapped(error), error)
         fault_found = Fault.CALLER if found.status >= 400 else None
         return Score(Answer(found.response, found.status, found.mimetype, fault_found))
+
+
+class Unanswered(Exception):
+    """A prediction that failed, with MLflow's answer to it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.body)
+        self.answer = answer
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,13 @@ class _Watched:
     def predict(self) -> Any:
         self.asked = True
         return self._model.predict
+
+
+def raised_by(error: BaseException) -> Answer:
+    """MLflow's answer to what a model raised that was asked for data of its own kind; it is being handled."""
+    if isinstance(error, MlflowException):
+        return _outcome(error, asked=True).answer
+    return failure(_wrapped(error), error).answer
 
 
 def _outcome(error: MlflowException, asked: bool) -> Score:

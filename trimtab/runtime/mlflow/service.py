@@ -1,4 +1,4 @@
-"""What a pod answers over HTTP: MLflow's scoring protocol, health and metrics."""
+"""What a pod answers over HTTP: MLflow's scoring protocol, health and metrics; `protocols` has the others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from trimtab.runtime.mlflow.answer import FAULT_HEADER, JSON, Answer, Fault
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.invocation import LOADING, RETRY_AFTER_S, ROUTE, Invocations
 from trimtab.runtime.mlflow.metrics import Measured, Meter, Metrics
+from trimtab.runtime.mlflow.protocols import Protocols
+from trimtab.runtime.mlflow.routes import PREDICTIONS
 
 NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request that failed
 
@@ -37,14 +39,17 @@ class Service:
             Route("/metrics", self._metrics_page),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
-        self.meter = Meter(metrics, frozenset(route.path for route in routes), clock)
+        self.meter = Meter(metrics, frozenset((*(route.path for route in routes), *PREDICTIONS)), clock)
         self._app = Measured(app, self.meter)
         self._invocations = Invocations(self.meter)
+        self.protocols = Protocols(self.meter)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         if scope["path"] == ROUTE and scope["method"] == "POST":
             await self._invocations(scope, receive, send)
+        elif self.protocols.takes(scope["path"]):
+            await self.protocols(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

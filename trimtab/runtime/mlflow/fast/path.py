@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from mlflow.utils.proto_json_utils import NumpyEncoder, _get_jsonable_obj
 
 from trimtab.runtime.mlflow.fast.columns import Columns
@@ -107,6 +110,15 @@ def written_apart(raw: Any, rows: Sequence[int]) -> list[str]:
         answers.append(_encode({"predictions": found[begin : begin + count]}))
         begin += count
     return answers
+
+
+def apart(raw: Any, rows: Sequence[int]) -> Iterator[Any]:
+    """What the model returned for several requests of so many rows each, one by one. Raises NotRows."""
+    sliced = getattr(raw, "iloc", raw)
+    if not isinstance(raw, (list, np.ndarray, pd.DataFrame, pd.Series)) or len(raw) != sum(rows):
+        raise NotRows(f"{type(raw).__name__} for {sum(rows)} rows")
+    ends = accumulate(rows)
+    return (sliced[end - count : end] for count, end in zip(rows, ends, strict=True))
 
 
 def unchecked(model: Any) -> Any:

@@ -1,0 +1,105 @@
+"""A streamed call between its client and its job: server-sent events, as OpenAI has them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.types import Receive, Scope, Send
+
+from trimtab.core.errors import Exhausted
+from trimtab.runtime.mlflow import wording
+from trimtab.runtime.mlflow.answer import Answer, Fault
+from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
+from trimtab.runtime.mlflow.invocation import LEFT, STOPPED, TIMED_OUT, ClientLeft, head, header
+from trimtab.runtime.mlflow.openai_api.calls import RESPONSES
+from trimtab.runtime.mlflow.openai_api.job import Asked
+from trimtab.runtime.mlflow.openai_api.stream import StreamJob
+
+EVENTS = "text/event-stream; charset=utf-8"
+DONE = "[DONE]"
+
+
+class Stream:
+    """One call. `status` and `fault` are what became of it."""
+
+    def __init__(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+        self.status = LEFT
+        self.fault: Fault | None = None
+        self._answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._job = StreamJob(asked, self._answered)
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+
+    async def run(self, dispatch: Dispatch) -> None:
+        """Ask, and send what comes. Each part must come within the model's time for a whole answer."""
+        gone = asyncio.create_task(self._gone())
+        try:
+            dispatch.submit(self._job)
+            await self._relay(gone, dispatch.timeout_s)
+        except Exhausted as full:
+            await self._end(no_room(full))
+        except asyncio.CancelledError:  # the server's grace period is over
+            await self._end(STOPPED)
+        except ClientLeft:
+            pass
+        finally:
+            gone.cancel()
+            self._answered.cancel()
+            self._job.leave()
+
+    async def _relay(self, gone: asyncio.Task[None], timeout_s: float) -> None:
+        part = await self._next(gone, timeout_s)
+        while isinstance(part, str):
+            if self.status == LEFT:
+                await self._begin(Answer("", 200, EVENTS))
+            await self._event(part, more=True)
+            part = await self._next(gone, timeout_s)
+        await self._end(part)
+
+    async def _next(self, gone: asyncio.Task[None], timeout_s: float) -> str | Answer:
+        """The next part, or the answer behind the last one. Raises ClientLeft."""
+        coming = asyncio.ensure_future(self._job.parts.get())
+        try:
+            await asyncio.wait({coming, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                raise ClientLeft
+            if not coming.done():
+                return TIMED_OUT
+            part = coming.result()
+        finally:
+            coming.cancel()
+        if part is None:
+            return await self._answered
+        self._job.taken()
+        return part
+
+    async def _end(self, answer: Answer) -> None:
+        """Behind the last part. What went wrong is an event then, and has a status of its own before any."""
+        self.fault = answer.fault
+        worded = wording.openai(answer)
+        if answer.fault is None:
+            if self.status == LEFT:
+                await self._begin(Answer("", 200, EVENTS))
+            await self._event(DONE if self._job.asked.call is not RESPONSES else None)
+        elif self.status == LEFT:
+            await self._begin(worded, len(worded.encoded()))
+            await self._send({"type": "http.response.body", "body": worded.encoded()})
+        else:
+            await self._event(worded.body)
+
+    async def _begin(self, answer: Answer, length: int | None = None) -> None:
+        self.status = answer.status
+        headers = head(answer, None, length or 0, header(self._scope, b"x-request-id") or b"")
+        if length is None:  # nobody knows it
+            headers = [pair for pair in headers if pair[0] != b"content-length"]
+        await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})
+
+    async def _event(self, data: str | None, *, more: bool = False) -> None:
+        body = b"" if data is None else b"data: " + data.encode() + b"\n\n"
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _gone(self) -> None:
+        """Returns when the client has left."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
