@@ -184,6 +184,25 @@ def test_a_model_without_a_signature_is_asked_in_threads(odd_pod: Any) -> None:
     assert "trimtab_predict_batch_requests_count 0.0" in odd_pod.ask("GET", "/metrics").body.decode()
 
 
+def test_a_stuck_prediction_turns_liveness_red_once_nobody_waits_for_it(odd_pod: Any, tmp_path: Path) -> None:
+    """Whoever asks says how long callers wait; a slow one is well until then, and its end makes all well."""
+    gate = tmp_path / "gate"
+
+    def live(within: str) -> Any:
+        return odd_pod.ask("GET", f"/health/live?within={within}")
+
+    with ThreadPoolExecutor(1) as caller:
+        sent = caller.submit(odd_pod.predict, do="wait", gate=str(gate), name="slow")
+        until(lambda: begun(gate) == 1, "it is predicted")
+        until(lambda: live("0.2").status == 503, "it has run for 0.2 s")
+        assert b"a prediction has run for" in live("0.2").body
+        for patient in ("600", "nan", "-1", ""):
+            assert live(patient).status == 200
+        gate.touch()
+        assert sent.result().status == 200
+    until(lambda: live("0.2").status == 200, "it is well again")
+
+
 def test_one_worker_without_delayed_packets(odd_pod: Any) -> None:
     """Delayed acknowledgements cost 44 ms a request where TCP_NODELAY is lost."""
     worker, parent = odd_pod.predict(do="process_ids").value["predictions"]

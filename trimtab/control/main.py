@@ -110,9 +110,15 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
     observations = Observations()
     keeper = Keeper(home.path)
     environments = ModelEnvironments(keeper, home)
-    fleet = LocalFleet(home.path, home.models, clock, python=environments.python)
-    ads = AdsServer(clock)
     endpoints = Endpoints(store, clock, home.has_model)
+    fleet = LocalFleet(
+        home.path,
+        home.models,
+        clock,
+        python=environments.python,
+        request_timeout_s=endpoints.request_timeout_s,
+    )
+    ads = AdsServer(clock)
     scraper = Scraper(fleet, clock, dcgm=dcgm)
     scaling = Scaling(
         observations,

@@ -77,6 +77,7 @@ MLFLOW = Runtime(
     command=_command,
     environment=_environment,
     ready_path="/health/ready",
+    live_path="/health/live?within={within_s:.0f}",
     metrics_path="/metrics",
     metrics=MLFLOW_METRICS,
     first_concurrency=cores_of,

@@ -12,6 +12,7 @@ from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
 from trimtab.runtime.catalog.base import (
+    FRONT_SILENT_MAX_S,
     KEEP_ALIVE_S,
     Fit,
     Launch,
@@ -105,6 +106,8 @@ VLLM = Runtime(
     command=_command,
     environment=_environment,
     ready_path="/health",
+    live_path="/health",  # 503 once its engine is dead
+    answers_within_s=FRONT_SILENT_MAX_S,  # its front is a process of its own
     metrics_path="/metrics",
     metrics=VLLM_METRICS,
     first_concurrency=lambda _: FIRST_CONCURRENCY,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Protocol
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer, Fault, error
 from trimtab.runtime.mlflow.job import Job, now_s
+from trimtab.runtime.mlflow.liveness import Working
 from trimtab.runtime.mlflow.pool import Pool
 
 if TYPE_CHECKING:
     from trimtab.runtime.mlflow.batching import Batcher
 
 WATCH_EACH_S = 0.5  # while requests wait for a batch
+BROKEN = error(500, "INTERNAL_ERROR", "The pod failed to ask the model; see its log.", Fault.PLATFORM)
 
 
 class Answering(Protocol):
@@ -56,6 +59,7 @@ class Dispatch:
         """`observe` is told how many seconds each job held a thread."""
         self.version = model.version
         self.timeout_s = model.timeout_s
+        self.working: list[Working] = [pool]
         self._model = model
         self._pool = pool
         self._observe = observe
@@ -65,6 +69,7 @@ class Dispatch:
     def batch(self, batcher: Batcher) -> None:
         """Predict requests together from now on."""
         self._batcher = batcher
+        self.working.append(batcher)
 
     def submit(self, job: Job) -> None:
         """Begin with a job. Raises Exhausted at once if there is no room for it."""
@@ -91,7 +96,12 @@ class Dispatch:
 
     def _carry_out(self, job: Job) -> None:
         job.queue_s = now_s() - job.created_s
-        self._model.carry_out(job)
+        try:
+            self._model.carry_out(job)
+        except BaseException:  # noqa: BLE001  our own mistake; a request without an answer would wait for ever
+            traceback.print_exc()
+        if job.answer is None:
+            job.answer = BROKEN
         self.answered([job])
 
     def _deliver(self, jobs: Sequence[Job]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -16,6 +16,7 @@ from trimtab.core.clock import Clock
 from trimtab.runtime.mlflow.answer import FAULT_HEADER, JSON, Answer, Fault
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.invocation import LOADING, RETRY_AFTER_S, ROUTE, Invocations
+from trimtab.runtime.mlflow.liveness import trouble, within_s
 from trimtab.runtime.mlflow.metrics import Measured, Meter, Metrics
 
 NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request that failed
@@ -55,8 +56,15 @@ class Service:
     async def _ready(self, _: Request) -> Response:
         return _later(NOT_READY) if self.dispatch is None else Response("\n", media_type=JSON)
 
-    async def _live(self, _: Request) -> Response:
-        return Response("\n", media_type=JSON)
+    async def _live(self, request: Request) -> Response:
+        """200, or 503 and why if what predicts is stuck: `?within=SECONDS` says how long it may take."""
+        dispatch = self.dispatch
+        found = ""
+        if dispatch is not None:
+            found = trouble(
+                dispatch.working, within_s(request.query_params.get("within"), dispatch.timeout_s)
+            )
+        return PlainTextResponse(found, 503) if found else Response("\n", media_type=JSON)
 
     async def _version(self, _: Request) -> Response:
         dispatch = self.dispatch
