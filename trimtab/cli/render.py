@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from trimtab.cli.client import name_of
 from trimtab.cli.output import columns, painted
 from trimtab.cli.words import ago, counted, megabytes, milliseconds, number, when
+from trimtab.core.lines import readable
 from trimtab.v1 import control_pb2 as pb
 
 COLOURS = {
@@ -84,7 +85,7 @@ def endpoint_details(endpoint: pb.Endpoint, moved: str, now_s: float) -> Iterato
     yield f"url: {status.url}"
     yield from endpoint_notes(endpoint, moved)
     for line in status.log_tail:
-        yield f"  | {line}"
+        yield f"  | {readable(line)}"
     load = status.load
     names = ("requests/s", "in flight", "queued", "p50", "p99")
     yield "load: " + ", ".join(f"{name} {value}" for name, value in zip(names, _load(load), strict=True))

@@ -63,11 +63,16 @@ def _environment(launch: Launch) -> dict[str, str]:
     MLflow gives a prediction 60 s unless told more; here the endpoint's request_timeout_s, which
     Envoy enforces, is what ends a request.
     """
-    return thread_limits(launch.model) | {
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_MAX_S:.0f}",
-    }
+    traced = {"OTEL_SERVICE_NAME": launch.called[-1]} if launch.called else {}
+    return (
+        thread_limits(launch.model)
+        | traced
+        | {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_MAX_S:.0f}",
+        }
+    )
 
 
 MLFLOW = Runtime(

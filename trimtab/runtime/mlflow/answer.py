@@ -29,6 +29,7 @@ class Answer:
     status: int
     media_type: str = JSON
     fault: Fault | None = None
+    cause: str = ""  # what the model raised, for the log
 
     def response(self) -> Response:
         """The same for Starlette."""

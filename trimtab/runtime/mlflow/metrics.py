@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trimtab.core.clock import Clock
 from trimtab.runtime.mlflow.answer import FAULT_HEADER, Fault
 from trimtab.runtime.mlflow.pool import Pool
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
 from trimtab.runtime.mlflow.times import Durations, Times
 
 # OpenTelemetry's advice for http.server.request.duration, with a finer start and a longer end.
@@ -127,14 +128,16 @@ class Meter:
         self._active[route] += 1
         return self.clock.now_s()
 
-    def end(self, method: str, route: str, status: int, began_s: float) -> None:
-        """It was answered, or given up."""
+    def end(self, method: str, route: str, status: int, began_s: float) -> float:
+        """It was answered, or given up; the seconds it took."""
+        took_s = self.clock.now_s() - began_s
         self._active[route] -= 1
         key = (method if method in METHODS else OTHER, route, status)
         duration = self._durations.get(key)
         if duration is None:
             duration = self._durations[key] = self._metrics.duration.labels(*map(str, key))
-        duration.observe(self.clock.now_s() - began_s)
+        duration.observe(took_s)
+        return took_s
 
     def fault(self, fault: Fault) -> None:
         """It failed."""
@@ -144,32 +147,43 @@ class Meter:
 class Measured:
     """Counts and times every request to `app`."""
 
-    def __init__(self, app: ASGIApp, meter: Meter) -> None:
+    def __init__(self, app: ASGIApp, meter: Meter, telemetry: Telemetry) -> None:
         self._app = app
         self._meter = meter
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         route = self._meter.route(scope["path"])
         began_s = self._meter.begin(route)
         status = 499  # nginx's word for a client that left before its answer
+        fault: Fault | None = None
 
         async def seen(message: Message) -> None:
-            nonlocal status
+            nonlocal status, fault
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._note_fault(message)
+                fault = self._fault(message)
             await send(message)
 
         try:
             await self._app(scope, receive, seen)
         finally:
-            self._meter.end(scope["method"], route, status, began_s)
+            took_s = self._meter.end(scope["method"], route, status, began_s)
+            if (
+                fault is not None
+            ):  # who asks for health and metrics is of no interest as long as it is answered
+                given_id = request_id(header(scope["headers"], REQUEST_ID))
+                self._telemetry.ended(
+                    scope["method"], route, status, took_s, scope["headers"], given_id, fault=fault
+                )
 
-    def _note_fault(self, message: Message) -> None:
-        for name, value in message["headers"]:
-            if name == _FAULT_HEADER:
-                self._meter.fault(Fault(value.decode()))
+    def _fault(self, message: Message) -> Fault | None:
+        told = header(message["headers"], _FAULT_HEADER).decode()
+        if not told:
+            return None
+        self._meter.fault(Fault(told))
+        return Fault(told)
 
 
 _FAULT_HEADER = FAULT_HEADER.encode()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter as now_s
 from typing import Any, TypeVar
 
 from trimtab.core.errors import Exhausted
-from trimtab.runtime.mlflow.job import now_s
 
 T = TypeVar("T")
 

@@ -18,6 +18,8 @@ from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.invocation import LOADING, RETRY_AFTER_S, ROUTE, Invocations
 from trimtab.runtime.mlflow.liveness import trouble, within_s
 from trimtab.runtime.mlflow.metrics import Measured, Meter, Metrics
+from trimtab.runtime.mlflow.request_log import RequestLog
+from trimtab.runtime.mlflow.telemetry import Telemetry
 
 NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request that failed
 
@@ -25,8 +27,9 @@ NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request tha
 class Service:
     """The ASGI application of one pod. Answers 503 until `open` hands it a model."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, telemetry: Telemetry | None = None) -> None:
         self._metrics = metrics
+        self.telemetry = telemetry = telemetry or Telemetry(RequestLog({}, clock))
         self.dispatch: Dispatch | None = None
         routes = [
             Route(ROUTE, _post_only, methods=["POST"]),
@@ -39,8 +42,8 @@ class Service:
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
         self.meter = Meter(metrics, frozenset(route.path for route in routes), clock)
-        self._app = Measured(app, self.meter)
-        self._invocations = Invocations(self.meter)
+        self._app = Measured(app, self.meter, telemetry)
+        self._invocations = Invocations(self.meter, telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
