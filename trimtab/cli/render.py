@@ -89,6 +89,7 @@ def endpoint_details(endpoint: pb.Endpoint, moved: str, now_s: float) -> Iterato
     load = status.load
     names = ("requests/s", "in flight", "queued", "p50", "p99")
     yield "load: " + ", ".join(f"{name} {value}" for name, value in zip(names, _load(load), strict=True))
+    yield from _splits(load)
     refused, failed = number(known(load, "rejected_per_s")), number(known(load, "failed_per_s"))
     yield f"trouble: {refused} refused/s, {failed} failed/s"
     yield from _settings(endpoint.spec)
@@ -97,6 +98,19 @@ def endpoint_details(endpoint: pb.Endpoint, moved: str, now_s: float) -> Iterato
         yield f"latest rollout: {', '.join(stages)}"
     for revision in status.revisions:
         yield from _revision(revision, now_s)
+
+
+def _splits(load: pb.Load) -> Iterator[str]:
+    """Where the time of the median and of the p99 goes."""
+    for name in ("p50", "p99"):
+        if not load.HasField(f"{name}_split"):  # type: ignore[arg-type]
+            continue
+        split: pb.LatencySplit = getattr(load, f"{name}_split")
+        if split.HasField("model_s"):
+            rest = f"network {milliseconds(split.network_s)} + model {milliseconds(split.model_s)}"
+        else:
+            rest = f"network and model {milliseconds(split.whole_s - split.queue_s)}"
+        yield f"{name} of the last minute: {milliseconds(split.whole_s)} = queue {milliseconds(split.queue_s)} + {rest}"
 
 
 def _settings(spec: pb.Spec) -> Iterator[str]:

@@ -191,6 +191,7 @@ class Platform:
             warnings=tuple(w for w in (live.error, self._lost(live.lost), *self._nacks()) if w),
             url=self._url(record),
             answers=self._scraper.counts(serving),
+            splits=tuple(self._scraper.latencies.split(serving, share, now_s) for share in (0.5, 0.99)),
             environments=self._places(record),
         )
 

@@ -73,6 +73,8 @@ class PodMetrics:
     gpu_memory_bytes: tuple[Series, ...] = ()  # in use
     gpu_memory_total_bytes: tuple[Series, ...] = ()
     whole_by: str = ""
+    request_times: str = ""  # names of histograms of seconds: of a request in the pod, and in its model
+    model_times: str = ""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ MLFLOW_METRICS = PodMetrics(
     failed=series("trimtab_request_faults_total", fault=("model", "platform")),
     model_faults=series("trimtab_request_faults_total", fault="model"),
     request_time_s=series("http_server_request_duration_seconds_sum", http_route="/invocations"),
+    request_times="trimtab_request_duration_seconds",
+    model_times="trimtab_predict_duration_seconds",
 )
 """Ours, of runtime/mlflow/metrics.py."""
 

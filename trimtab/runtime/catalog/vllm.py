@@ -33,6 +33,8 @@ VLLM_METRICS = PodMetrics(
     model_faults=series("vllm:request_success_total", finished_reason="error"),
     request_time_s=series("vllm:e2e_request_latency_seconds_sum"),
     queue_time_s=series("vllm:request_queue_time_seconds_sum"),
+    request_times="vllm:e2e_request_latency_seconds",
+    model_times="vllm:request_inference_time_seconds",
     cache_used=series("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 )
 """vLLM, docs/design/metrics.md; the second name of the cache's gauge is that of versions before 0.10.

@@ -26,6 +26,9 @@ from trimtab.runtime.mlflow.times import Durations, Times
 
 # OpenTelemetry's advice for http.server.request.duration, with a finer start and a longer end.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+# For what quantiles are subtracted from each other: each about a fifth above the last, 0.1 ms to 900 s.
+_DIGITS = (10, 12, 15, 18, 22, 27, 33, 40, 50, 60, 75, 90)
+FINE_BUCKETS_S = tuple(digits * 10**power / 1e5 for power in range(7) for digits in _DIGITS)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "_OTHER"  # OpenTelemetry's word for a method that is none of HTTP's: labels stay few
 
@@ -58,9 +61,13 @@ class Metrics:
             "http_server_active_requests", "Requests in flight.", ["http_route"], registry=self._registry
         )
         about = "Time a request held a thread: parsing, predicting, writing the answer."
-        predict = Times("trimtab_predict_duration_seconds", about, [], BUCKETS_S)
+        predict = Times("trimtab_predict_duration_seconds", about, [], FINE_BUCKETS_S)
         self._registry.register(predict)
         self.predict = predict.labels()
+        about = "Time of a request that was predicted, from its head to the end of its answer."
+        request = Times("trimtab_request_duration_seconds", about, [], FINE_BUCKETS_S)
+        self._registry.register(request)
+        self.request = request.labels()
         self.batch = Histogram(
             "trimtab_predict_batch_requests",
             "Requests that were predicted together.",
