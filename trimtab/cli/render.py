@@ -110,7 +110,8 @@ def _splits(load: pb.Load) -> Iterator[str]:
             rest = f"network {milliseconds(split.network_s)} + model {milliseconds(split.model_s)}"
         else:
             rest = f"network and model {milliseconds(split.whole_s - split.queue_s)}"
-        yield f"{name} of the last minute: {milliseconds(split.whole_s)} = queue {milliseconds(split.queue_s)} + {rest}"
+        whole, queue = milliseconds(split.whole_s), milliseconds(split.queue_s)
+        yield f"{name} of the last minute: {whole} = queue {queue} + {rest}"
 
 
 def _settings(spec: pb.Spec) -> Iterator[str]:

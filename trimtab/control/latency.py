@@ -1,20 +1,20 @@
 """Why is it slow: the median and the p99 of an endpoint's latency, split into queue, network and model.
 
-Quantiles do not add up: the p99 of the sum is not the sum of the p99s, and the slowest requests of one part need
-not be those of another. So a part is given as *what the quantile would be less without it*. The four durations of
-a request lie within each other, each measured as a distribution of its own:
+Quantiles do not add up: the p99 of the sum is not the sum of the p99s, and the slowest requests of one part
+need not be those of another. So a part is given as *what the quantile would be less without it*. The four
+durations of a request lie within each other, each measured as a distribution of its own:
 
     whole      at Envoy, from the end of the request to the end of the answer
     served     of that, since it was sent to the pod that answered: without Envoy's queue and earlier tries
     in pod     of that, in the pod: without the network
     in model   of that, in a thread that predicts: without the pod's own queue
 
-Each difference of two quantiles is then exact in that sense, never negative, and the parts add up to the quantile.
-Worked example: a p99 of 120 ms at Envoy, 40 ms served, 39 ms in the pod, 30 ms in the model: queue 80 + 9 = 89 ms,
-network 1 ms, model 30 ms. Without the queue in Envoy the p99 would be 40 ms.
+Each difference of two quantiles is then exact in that sense, never negative, and the parts add up to the
+quantile. Worked example: a p99 of 120 ms at Envoy, 40 ms served, 39 ms in the pod, 30 ms in the model:
+queue 80 + 9 = 89 ms, network 1 ms, model 30 ms. Without the queue in Envoy the p99 would be 40 ms.
 
-The queue in the pod has in it what HTTP costs there, some 0.1 ms. A runtime that tells no distributions leaves
-network and model unknown, together what is not the queue.
+The queue in the pod has in it what HTTP costs there, some 0.1 ms. A runtime that tells no distributions
+leaves network and model unknown, together what is not the queue.
 """
 
 from __future__ import annotations

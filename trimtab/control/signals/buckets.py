@@ -1,4 +1,4 @@
-"""How long something took, of many: counts by upper bounds, as pods' pages and Envoy's histograms have them."""
+"""How long many things took: counts by upper bounds, as pods' pages and Envoy's histograms have them."""
 
 from __future__ import annotations
 

@@ -55,14 +55,21 @@ class Ways:
 class Dispatch:
     """Gets each job an answer. `submit` is called in the event loop, the rest from anywhere."""
 
-    def __init__(self, model: Answering, pool: Pool, observe: Callable[[float], None]) -> None:
-        """`observe` is told how many seconds each job held a thread."""
+    def __init__(
+        self,
+        model: Answering,
+        pool: Pool,
+        observe: Callable[[float], None],
+        observe_whole: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`observe` is told how many seconds each job held a thread, `observe_whole` how many it was here."""
         self.version = model.version
         self.timeout_s = model.timeout_s
         self.working: list[Working] = [pool]
         self._model = model
         self._pool = pool
         self._observe = observe
+        self._observe_whole = observe_whole
         self._batcher: Batcher | None = None
         self._watched = False
 
@@ -107,6 +114,7 @@ class Dispatch:
     def _deliver(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._observe(job.batch_s + job.predict_s)
+            self._observe_whole(now_s() - job.created_s)
             if not job.answered.done():
                 assert job.answer is not None
                 job.answered.set_result(job.answer)

@@ -64,7 +64,7 @@ class Metrics:
         predict = Times("trimtab_predict_duration_seconds", about, [], FINE_BUCKETS_S)
         self._registry.register(predict)
         self.predict = predict.labels()
-        about = "Time of a request that was predicted, from its head to the end of its answer."
+        about = "Time of a request that was predicted, from the end of its body to its answer."
         request = Times("trimtab_request_duration_seconds", about, [], FINE_BUCKETS_S)
         self._registry.register(request)
         self.request = request.labels()

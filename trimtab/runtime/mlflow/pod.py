@@ -39,7 +39,10 @@ class Pod:
     def prepare(self) -> None:
         """Import, load and warm. Raises ModelError."""
         loaded = loading.prepare(self._folder, self._pool, self._stages)
-        self._dispatch = Dispatch(loaded.quick or loaded.scorer, self._pool, self._metrics.predict.observe)
+        metrics = self._metrics
+        self._dispatch = Dispatch(
+            loaded.quick or loaded.scorer, self._pool, metrics.predict.observe, metrics.request.observe
+        )
         if loaded.quick is not None and loaded.verdict is not None and loaded.verdict.batch:
             self._batch(loaded.quick, loaded.verdict, self._dispatch)
 
