@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.cli.client import name_of
 from trimtab.cli.output import columns, painted
-from trimtab.cli.words import ago, counted, megabytes, milliseconds, number, when
+from trimtab.cli.words import ago, counted, fine_milliseconds, megabytes, milliseconds, number, when
 from trimtab.core.lines import readable
 from trimtab.v1 import control_pb2 as pb
 
@@ -107,10 +107,10 @@ def _splits(load: pb.Load) -> Iterator[str]:
             continue
         split: pb.LatencySplit = getattr(load, f"{name}_split")
         if split.HasField("model_s"):
-            rest = f"network {milliseconds(split.network_s)} + model {milliseconds(split.model_s)}"
+            rest = f"network {fine_milliseconds(split.network_s)} + model {fine_milliseconds(split.model_s)}"
         else:
-            rest = f"network and model {milliseconds(split.whole_s - split.queue_s)}"
-        whole, queue = milliseconds(split.whole_s), milliseconds(split.queue_s)
+            rest = f"network and model {fine_milliseconds(split.whole_s - split.queue_s)}"
+        whole, queue = fine_milliseconds(split.whole_s), fine_milliseconds(split.queue_s)
         yield f"{name} of the last minute: {whole} = queue {queue} + {rest}"
 
 
