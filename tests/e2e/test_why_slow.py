@@ -1,5 +1,4 @@
-"""Where the time goes, as `trimtab status` tells it of real traffic: a queue is not mistaken for a slow model.
-"""
+"""Where the time goes, as `trimtab status` tells it of real traffic: a queue is no slow model."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 StartPod = Callable[..., Any]
+ACTIVE = 'http_request_method="POST",http_route="/invocations",url_scheme="http"'
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -111,7 +112,7 @@ def test_requests_in_flight_are_limited(odd_pod: Any, tmp_path: Path) -> None:
         replies = [reply.result() for reply in sent]
     assert "trimtab_predict_running 2.0\n" in page
     assert "trimtab_predict_queued 3.0\n" in page
-    assert 'http_server_active_requests{http_route="/invocations"} 5.0\n' in page
+    assert f"http_server_active_requests{{{ACTIVE}}} 5.0\n" in page
     assert sorted(reply.status for reply in replies) == [200] * 5 + [503] * 3
     refused = [reply for reply in replies if reply.status == 503]
     assert all(reply.headers["retry-after"] == "1" for reply in refused)
@@ -128,7 +129,8 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
         )
 
     def count(status: int, route: str = "/invocations", method: str = "POST") -> str:
-        labels = f'http_request_method="{method}",http_response_status_code="{status}",http_route="{route}"'
+        labels = f'error_type="",http_request_method="{method}",http_response_status_code="{status}"'
+        labels += f',http_route="{route}",url_scheme="http"'
         return f"http_server_request_duration_seconds_count{{{labels}}}"
 
     names = {
@@ -149,7 +151,7 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
     iris_pod.ask("PROPFIND", "/coffee")
     assert {name: sample(name) - before[name] for name in names} == names
     assert sample('trimtab_start_stage_seconds{stage="load"}') > 0
-    assert sample('http_server_active_requests{http_route="/invocations"}') == 0
+    assert sample(f"http_server_active_requests{{{ACTIVE}}}") == 0
     assert sample("process_resident_memory_bytes") > 50e6
 
 

@@ -118,7 +118,8 @@ async def test_a_caller_that_leaves_while_sending_is_not_an_error_of_ours(gate: 
     service = service_with(pool, gate)
     assert await ask(service, part, {"type": "http.disconnect"}) == (None, {})
     assert not gate.begun.is_set()
-    labels = 'http_request_method="POST",http_response_status_code="499",http_route="/invocations"'
+    labels = 'error_type="",http_request_method="POST",http_response_status_code="499"'
+    labels += ',http_route="/invocations",url_scheme="http"'
     assert f"http_server_request_duration_seconds_count{{{labels}}} 1.0\n" in await page(service)
 
 

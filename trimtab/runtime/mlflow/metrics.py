@@ -30,6 +30,7 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.7
 _DIGITS = (10, 12, 15, 18, 22, 27, 33, 40, 50, 60, 75, 90)
 FINE_BUCKETS_S = tuple(digits * 10**power / 1e5 for power in range(7) for digits in _DIGITS)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SCHEME = "http"  # a pod speaks no TLS
 OTHER = "_OTHER"  # OpenTelemetry's word for a method that is none of HTTP's: labels stay few
 
 
@@ -53,12 +54,15 @@ class Metrics:
         self.duration = Times(
             "http_server_request_duration_seconds",
             "Time from a request's head to the end of its answer.",
-            ["http_request_method", "http_route", "http_response_status_code"],
+            ["http_request_method", "http_route", "http_response_status_code", "error_type", "url_scheme"],
             BUCKETS_S,
         )
         self._registry.register(self.duration)
         self.active = Gauge(
-            "http_server_active_requests", "Requests in flight.", ["http_route"], registry=self._registry
+            "http_server_active_requests",
+            "Requests in flight.",
+            ["http_request_method", "http_route", "url_scheme"],
+            registry=self._registry,
         )
         about = "Time a request held a thread: parsing, predicting, writing the answer."
         predict = Times("trimtab_predict_duration_seconds", about, [], FINE_BUCKETS_S)
@@ -120,35 +124,46 @@ class Meter:
     def __init__(self, metrics: Metrics, routes: frozenset[str], clock: Clock) -> None:
         self.clock = clock
         self._metrics = metrics
-        self._active = dict.fromkeys((*routes, ""), 0)
-        for route in self._active:
-            metrics.active.labels(route).set_function(functools.partial(self._active.__getitem__, route))
+        self._routes = routes
+        self._active: dict[tuple[str, str], int] = {}
         self._durations: dict[tuple[str, str, int], Durations] = {}
         self._faults = {fault: metrics.faults.labels(fault.value) for fault in Fault}
 
     def route(self, path: str) -> str:
         """The label of a path: its own if it is one of the routes."""
-        return path if path in self._active else ""
+        return path if path in self._routes else ""
 
-    def begin(self, route: str) -> float:
+    def begin(self, route: str, method: str = "POST") -> float:
         """A request is in flight; the time at which it came."""
-        self._active[route] += 1
+        key = (_label(method), route)
+        if key not in self._active:
+            self._active[key] = 0
+            gauge = self._metrics.active.labels(*key, SCHEME)
+            gauge.set_function(functools.partial(self._active.__getitem__, key))
+        self._active[key] += 1
         return self.clock.now_s()
 
     def end(self, method: str, route: str, status: int, began_s: float) -> float:
         """It was answered, or given up; the seconds it took."""
         took_s = self.clock.now_s() - began_s
-        self._active[route] -= 1
-        key = (method if method in METHODS else OTHER, route, status)
+        method = _label(method)
+        self._active[method, route] -= 1
+        key = (method, route, status)
         duration = self._durations.get(key)
         if duration is None:
-            duration = self._durations[key] = self._metrics.duration.labels(*map(str, key))
+            error = str(status) if status >= 500 else ""  # what a caller did wrong is no error of a server
+            duration = self._metrics.duration.labels(method, route, str(status), error, SCHEME)
+            self._durations[key] = duration
         duration.observe(took_s)
         return took_s
 
     def fault(self, fault: Fault) -> None:
         """It failed."""
         self._faults[fault].inc()
+
+
+def _label(method: str) -> str:
+    return method if method in METHODS else OTHER
 
 
 class Measured:
@@ -162,7 +177,7 @@ class Measured:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         route = self._meter.route(scope["path"])
-        began_s = self._meter.begin(route)
+        began_s = self._meter.begin(route, scope["method"])
         status = 499  # nginx's word for a client that left before its answer
         fault: Fault | None = None
 

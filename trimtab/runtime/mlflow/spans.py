@@ -66,12 +66,15 @@ class Spans:
         self._tracer = provider.get_tracer("trimtab.runtime")
         self._waiting: deque[Noted] = deque()
         self._closing = threading.Event()
+        self._heeds_callers = os.environ.get("OTEL_TRACES_SAMPLER", "parentbased").startswith("parentbased")
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
     def add(self, request: Ended, parent: str) -> None:
         """Note a request; `parent` is the caller's `traceparent`, or nothing."""
+        if self._heeds_callers and parent and not int(parent[53:55], 16) & 1:
+            return  # not sampled, and none of the work for it is done
         if len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
         else:
