@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.fuzz import GOOD, bodies, content_types, headers
 
-EXAMPLES = 150
+EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "80"))
 WAIT_S = 60.0
 QUICKLY = settings(
     max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)

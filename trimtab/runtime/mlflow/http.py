@@ -157,8 +157,8 @@ class Lane:
     def set(self) -> None:
         """Something happened: if the client left, nobody waits any more."""
         if self.disconnected and not self.response_complete:
-            self._end(LEFT, request_id(header(self._headers, REQUEST_ID)))
             self._leave_queue()
+            self._end(LEFT, request_id(header(self._headers, REQUEST_ID)))
 
     def cancel(self, msg: str | None = None) -> None:  # noqa: ARG002  as a task has it
         """The grace period is over."""
@@ -166,8 +166,8 @@ class Lane:
 
     def _give_up(self, answer: Answer) -> None:
         if not self.response_complete:
-            self.set_result(answer)
             self._leave_queue()
+            self.set_result(answer)
 
     def _leave_queue(self) -> None:
         if self._job is not None:
@@ -181,6 +181,7 @@ class Lane:
         self._telemetry.ended(
             "POST", ROUTE, status, took_s, self._headers, given_id, answer, fault, self._job
         )
+        self._job = None  # it knows us too: each of a million requests would wait for the garbage collector
         self._protocol.tasks.discard(self)
 
 
