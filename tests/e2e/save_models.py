@@ -31,6 +31,9 @@ SOURCES = {
     # what a slow machine adds to it does not matter.
     "one-by-one": ANSWER.format(body="with ALONE: time.sleep(0.15); return [1] * len(model_input)"),
     "fifth-of-a-second": ANSWER.format(body="time.sleep(0.2); return [1] * len(model_input)"),
+    "deadlocks": ANSWER.format(
+        body="if model_input[0][0] == 666: ALONE.acquire()\n    with ALONE: return [4]"
+    ),
     "waits": ANSWER.format(body="time.sleep(float(model_input[0][0])); return [3] * len(model_input)"),
     "crashes": LOAD.format(body="raise RuntimeError('the weights are corrupt')") + NOTHING,
     "hangs": LOAD.format(body="time.sleep(3600)") + NOTHING,

@@ -37,9 +37,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.lost = subprocess.Popen(["true"])  # nobody asks after it
         if self.path == "/deaf":
             self.server.socket.close()
+        if self.path in ("/paused", "/sick"):
+            setattr(self.server, self.path[1:], True)
         if self.path == "/env":
             say(f"ENV {json.dumps(dict(os.environ))}")
-        self.send_response(200)
+        sick = self.path.startswith("/live") and getattr(self.server, "sick", False)
+        self.send_response(503 if sick else 200)
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -63,4 +66,7 @@ server = http.server.HTTPServer(("127.0.0.1", PORT), Handler)
 say("ready to serve")
 while server.fileno() >= 0:
     server.handle_request()
+    while getattr(server, "paused", False) and not Path(STAGES).with_name("go-on").exists():
+        time.sleep(0.01)
+    server.paused = False
 time.sleep(600)

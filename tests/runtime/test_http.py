@@ -200,8 +200,11 @@ async def test_a_caller_that_leaves_frees_its_place_in_the_queue(echo: Echo) -> 
         await until(lambda: here.pool.queued == 1)
         echo.gate.set()
         assert (await reply(streams[2][0]))[2] == b"waits"
-        assert 'http_response_status_code="499",http_route="/invocations"} 1.0' in here.page()
-        assert 'http_server_active_requests{http_route="/invocations"} 0.0' in here.page()
+        assert (
+            'http_response_status_code="499",http_route="/invocations",url_scheme="http"} 1.0' in here.page()
+        )
+        labels = 'http_request_method="POST",http_route="/invocations",url_scheme="http"'
+        assert f"http_server_active_requests{{{labels}}} 0.0" in here.page()
         for _, writer in streams:
             writer.close()
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 StartPod = Callable[..., Any]
+ACTIVE = 'http_request_method="POST",http_route="/invocations",url_scheme="http"'
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -111,7 +112,7 @@ def test_requests_in_flight_are_limited(odd_pod: Any, tmp_path: Path) -> None:
         replies = [reply.result() for reply in sent]
     assert "trimtab_predict_running 2.0\n" in page
     assert "trimtab_predict_queued 3.0\n" in page
-    assert 'http_server_active_requests{http_route="/invocations"} 5.0\n' in page
+    assert f"http_server_active_requests{{{ACTIVE}}} 5.0\n" in page
     assert sorted(reply.status for reply in replies) == [200] * 5 + [503] * 3
     refused = [reply for reply in replies if reply.status == 503]
     assert all(reply.headers["retry-after"] == "1" for reply in refused)
@@ -128,7 +129,8 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
         )
 
     def count(status: int, route: str = "/invocations", method: str = "POST") -> str:
-        labels = f'http_request_method="{method}",http_response_status_code="{status}",http_route="{route}"'
+        labels = f'error_type="",http_request_method="{method}",http_response_status_code="{status}"'
+        labels += f',http_route="{route}",url_scheme="http"'
         return f"http_server_request_duration_seconds_count{{{labels}}}"
 
     names = {
@@ -149,7 +151,7 @@ def test_metrics_count_every_request(iris_pod: Any, models: Path) -> None:
     iris_pod.ask("PROPFIND", "/coffee")
     assert {name: sample(name) - before[name] for name in names} == names
     assert sample('trimtab_start_stage_seconds{stage="load"}') > 0
-    assert sample('http_server_active_requests{http_route="/invocations"}') == 0
+    assert sample(f"http_server_active_requests{{{ACTIVE}}}") == 0
     assert sample("process_resident_memory_bytes") > 50e6
 
 
@@ -182,6 +184,25 @@ def together(pod: Any) -> float:
 def test_a_model_without_a_signature_is_asked_in_threads(odd_pod: Any) -> None:
     assert "batching" not in odd_pod.log.read_text()
     assert "trimtab_predict_batch_requests_count 0.0" in odd_pod.ask("GET", "/metrics").body.decode()
+
+
+def test_a_stuck_prediction_turns_liveness_red_once_nobody_waits_for_it(odd_pod: Any, tmp_path: Path) -> None:
+    """Whoever asks says how long callers wait; a slow one is well until then, and its end makes all well."""
+    gate = tmp_path / "gate"
+
+    def live(within: str) -> Any:
+        return odd_pod.ask("GET", f"/health/live?within={within}")
+
+    with ThreadPoolExecutor(1) as caller:
+        sent = caller.submit(odd_pod.predict, do="wait", gate=str(gate), name="slow")
+        until(lambda: begun(gate) == 1, "it is predicted")
+        until(lambda: live("0.2").status == 503, "it has run for 0.2 s")
+        assert b"a prediction has run for" in live("0.2").body
+        for patient in ("600", "nan", "-1", ""):
+            assert live(patient).status == 200
+        gate.touch()
+        assert sent.result().status == 200
+    until(lambda: live("0.2").status == 200, "it is well again")
 
 
 def test_one_worker_without_delayed_packets(odd_pod: Any) -> None:

@@ -45,6 +45,16 @@ class SlowScorer:
         job.answer = Answer(self._gate(), 200)
 
 
+class Broken:
+    """Breaks its promise to raise nothing."""
+
+    version = "0"
+    timeout_s = float(WAIT_S)
+
+    def carry_out(self, job: Job) -> None:
+        raise SystemExit(3)
+
+
 @pytest.fixture
 def gate() -> Iterator[Gate]:
     gate = Gate()
@@ -108,7 +118,8 @@ async def test_a_caller_that_leaves_while_sending_is_not_an_error_of_ours(gate: 
     service = service_with(pool, gate)
     assert await ask(service, part, {"type": "http.disconnect"}) == (None, {})
     assert not gate.begun.is_set()
-    labels = 'http_request_method="POST",http_response_status_code="499",http_route="/invocations"'
+    labels = 'error_type="",http_request_method="POST",http_response_status_code="499"'
+    labels += ',http_route="/invocations",url_scheme="http"'
     assert f"http_server_request_duration_seconds_count{{{labels}}} 1.0\n" in await page(service)
 
 
@@ -136,3 +147,39 @@ def test_a_call_given_up_while_it_runs_keeps_its_thread(gate: Gate) -> None:
     assert pool.running == 1
     with pytest.raises(Exhausted):
         pool.submit(gate)
+
+
+async def test_a_mistake_of_our_own_is_answered_too() -> None:
+    pool = Pool(1, 0)
+    service = Service(Metrics(pool), SystemClock())
+    service.open(Dispatch(Broken(), pool, lambda _: None))
+    status, headers = await asyncio.wait_for(ask(service, {"type": "http.request", "body": b"{}"}), WAIT_S)
+    assert (status, headers[b"x-trimtab-fault"]) == (500, b"platform")
+
+
+def test_a_call_that_moves_on_is_not_taken_for_a_stuck_one(gate: Gate, monkeypatch: Any) -> None:
+    """As a stream does, which may last longer than any single answer."""
+    now_s = [100.0]
+    monkeypatch.setattr("trimtab.runtime.mlflow.pool.now_s", lambda: now_s[0])
+    pool = Pool(1, 0)
+    assert pool.longest_s == 0
+
+    def stream() -> None:
+        gate()
+        pool.moves()
+        gate.begun.clear()
+        gate.open.clear()
+        gate()
+
+    done = pool.submit(stream)
+    assert gate.begun.wait(WAIT_S)
+    now_s[0] += 40
+    assert pool.longest_s == 40
+    gate.begun.clear()
+    gate.open.set()
+    assert gate.begun.wait(WAIT_S)
+    assert pool.longest_s == 0
+    gate.open.set()
+    done.result(WAIT_S)
+    assert pool.longest_s == 0
+    pool.close()

@@ -5,6 +5,7 @@ A new case is a new file. `pytest tests/xds --regenerate-golden` writes what is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.snapshot import build_snapshot
-from trimtab.xds.world import ApiKey, Backend, EndpointView, Gateway, RevisionView, Share, World
+from trimtab.xds.world import ApiKey, Backend, EndpointView, Gateway, RevisionView, Share, Tracing, World
 
 CASES = sorted((Path(__file__).parent / "golden").glob("*.in.yaml"))
 MESSAGES = {
@@ -60,7 +61,8 @@ def _rendered(world: World, kinds: list[str]) -> dict[str, Any]:
 def _world(given: dict[str, Any]) -> World:
     gateway = Gateway(**{"host": "127.0.0.1", "port": 8080, **given.get("gateway", {})})
     keys = tuple(ApiKey(**key) for key in gateway.api_keys)  # type: ignore[arg-type]
-    gateway = Gateway(gateway.host, gateway.port, gateway.domain, keys)
+    traces = Tracing(**gateway.tracing) if gateway.tracing is not None else None  # type: ignore[arg-type]
+    gateway = replace(gateway, api_keys=keys, tracing=traces)
     return World(gateway, tuple(_endpoint(one) for one in given["endpoints"]))
 
 

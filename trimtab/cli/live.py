@@ -20,6 +20,7 @@ from trimtab.cli.output import SCHEMA_VERSION, columns, say, show, show_json
 from trimtab.cli.render import HEADS, endpoint_table, envoy_troubles
 from trimtab.cli.why import latest_decisions
 from trimtab.core.errors import NotFound, Unreachable
+from trimtab.core.lines import readable
 from trimtab.core.names import EndpointName
 from trimtab.v1 import control_pb2 as pb
 
@@ -122,6 +123,6 @@ def logs(
             if as_json:
                 show(json.dumps({"schema_version": SCHEMA_VERSION, "pod": entry.pod, "line": entry.line}))
             else:
-                show(f"{entry.pod} | {entry.line}")
+                show(f"{entry.pod} | {readable(entry.line)}")
     if not written:
         say("nothing was written yet")

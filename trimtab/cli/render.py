@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from trimtab.cli.client import name_of
 from trimtab.cli.output import columns, painted
-from trimtab.cli.words import ago, counted, megabytes, milliseconds, number, when
+from trimtab.cli.words import ago, counted, fine_milliseconds, megabytes, milliseconds, number, when
+from trimtab.core.lines import readable
 from trimtab.v1 import control_pb2 as pb
 
 COLOURS = {
@@ -84,10 +85,11 @@ def endpoint_details(endpoint: pb.Endpoint, moved: str, now_s: float) -> Iterato
     yield f"url: {status.url}"
     yield from endpoint_notes(endpoint, moved)
     for line in status.log_tail:
-        yield f"  | {line}"
+        yield f"  | {readable(line)}"
     load = status.load
     names = ("requests/s", "in flight", "queued", "p50", "p99")
     yield "load: " + ", ".join(f"{name} {value}" for name, value in zip(names, _load(load), strict=True))
+    yield from _splits(load)
     refused, failed = number(known(load, "rejected_per_s")), number(known(load, "failed_per_s"))
     yield f"trouble: {refused} refused/s, {failed} failed/s"
     yield from _settings(endpoint.spec)
@@ -96,6 +98,20 @@ def endpoint_details(endpoint: pb.Endpoint, moved: str, now_s: float) -> Iterato
         yield f"latest rollout: {', '.join(stages)}"
     for revision in status.revisions:
         yield from _revision(revision, now_s)
+
+
+def _splits(load: pb.Load) -> Iterator[str]:
+    """Where the time of the median and of the p99 goes."""
+    for name in ("p50", "p99"):
+        if not load.HasField(f"{name}_split"):  # type: ignore[arg-type]
+            continue
+        split: pb.LatencySplit = getattr(load, f"{name}_split")
+        if split.HasField("model_s"):
+            rest = f"network {fine_milliseconds(split.network_s)} + model {fine_milliseconds(split.model_s)}"
+        else:
+            rest = f"network and model {fine_milliseconds(split.whole_s - split.queue_s)}"
+        whole, queue = fine_milliseconds(split.whole_s), fine_milliseconds(split.queue_s)
+        yield f"{name} of the last minute: {whole} = queue {queue} + {rest}"
 
 
 def _settings(spec: pb.Spec) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from trimtab.cli.client import Control, name_of
 from trimtab.cli.progress import Stages
 from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
+from trimtab.core.lines import readable
 from trimtab.core.spec import ModelSpec
 from trimtab.environment.making import MAKE_TIMEOUT_S
 from trimtab.source.cache import folder_of
@@ -105,7 +106,7 @@ class _Watch:
         if status.log_tail:
             self._stages.say("last lines of its log:")
             for line in status.log_tail:
-                self._stages.say(f"  | {line}")
+                self._stages.say(f"  | {readable(line)}")
         serving = f" (revision {status.serving_revision} serves on)" if status.serving_revision else ""
         hint = status.hint or f"see `trimtab logs {self.name}`"
         return Failed(f"{status.cause or status.message}{serving}", where=self.name, hint=hint)

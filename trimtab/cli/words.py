@@ -26,6 +26,11 @@ def milliseconds(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
+def fine_milliseconds(seconds: float) -> str:
+    """`0.4 ms`, `12.3 ms`, `3.4 s`: of parts that are added up."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
 def megabytes(size: float | None) -> str:
     """`812 KB`, `1.2 MB`, `3.4 GB`, by thousands."""
     if size is None:

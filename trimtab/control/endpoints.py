@@ -18,7 +18,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, Problem
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
-from trimtab.core.spec import EndpointSpec, ModelSpec, spec_problems
+from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S, EndpointSpec, ModelSpec, spec_problems
 from trimtab.runtime.catalog import RUNTIMES
 
 REVISIONS_KEPT = 10  # per endpoint: how far back a rollback reaches
@@ -53,6 +53,11 @@ class Endpoints:
             hint = f"there are: {known}" if known else "there is none yet; see `trimtab deploy --help`"
             raise NotFound(f"no endpoint `{name.short}`", where="name", hint=hint)
         return record
+
+    def request_timeout_s(self, name: EndpointName) -> float:
+        """How long callers wait for an answer; of an endpoint that has gone, as long as any may."""
+        record = self._records.get(name)
+        return record.spec.request_timeout_s if record is not None else REQUEST_TIMEOUT_MAX_S
 
     def revisions(self, name: EndpointName) -> dict[int, RevisionRecord]:
         return self._revisions.get(name, {})

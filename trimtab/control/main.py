@@ -40,12 +40,13 @@ from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.scrape import Scraper
 from trimtab.control.store import Store
+from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, Failed
 from trimtab.environment import Keeper
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import StatisticsIntake
-from trimtab.envoy.process import EnvoyProcess
+from trimtab.envoy.process import ACCESS_LOG, EnvoyProcess
 from trimtab.envoy.statistics import Signals
 from trimtab.fleet.local import LocalFleet
 from trimtab.host.collector import settle
@@ -72,6 +73,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
     address, keys = checked_listen(options)
     metrics_address = checked_metrics_listen(options)
     dcgm = checked_dcgm(options)
+    traces = traces_from(os.environ)
     home = Home.open(options.home)
     with home.locked():
         _check_port(home, address)
@@ -80,7 +82,8 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         started = Started(
             os.getpid(), trimtab.__version__, str(address), str(metrics_bound), str(home.control_socket)
         )
-        gateway = Gateway(address.host, address.port, options.domain, keys)
+        access_log = str(home.path / "envoy" / ACCESS_LOG)
+        gateway = Gateway(address.host, address.port, options.domain, keys, traces, access_log)
         try:
             parts = _build(home, started, gateway, metrics, dcgm)
             settle()
@@ -110,9 +113,15 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
     observations = Observations()
     keeper = Keeper(home.path)
     environments = ModelEnvironments(keeper, home)
-    fleet = LocalFleet(home.path, home.models, clock, python=environments.python)
-    ads = AdsServer(clock)
     endpoints = Endpoints(store, clock, home.has_model)
+    fleet = LocalFleet(
+        home.path,
+        home.models,
+        clock,
+        python=environments.python,
+        request_timeout_s=endpoints.request_timeout_s,
+    )
+    ads = AdsServer(clock)
     scraper = Scraper(fleet, clock, dcgm=dcgm)
     scaling = Scaling(
         observations,
@@ -128,6 +137,7 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
 
     def on_signals(signals: Signals) -> None:
         observations.add(signals.revisions, signals.pods, signals.latencies)
+        scraper.latencies.add(signals.stages)
         metrics.signals.inc(len(signals.revisions))
         reconciler.saw_requests()
 

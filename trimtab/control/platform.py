@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 DISK_LOW_BYTES = 1 << 30
 STATISTICS_STALE_S = 10.0
+LOST_SHOWN_S = 600.0
 URL_TAILS = {
     Protocol.INVOCATIONS: "invocations",
     Protocol.OPENAI: "v1",
@@ -187,9 +188,10 @@ class Platform:
             log_tail=self._log_tail(pods.get(record.serving_revision, ())),
             capped_by=live.capped_by,
             retry_in_s=None if live.retry_at_s is None else max(0.0, live.retry_at_s - wall_s),
-            warnings=tuple(w for w in (live.error, *self._nacks()) if w),
+            warnings=tuple(w for w in (live.error, self._lost(live.lost), *self._nacks()) if w),
             url=self._url(record),
             answers=self._scraper.counts(serving),
+            splits=tuple(self._scraper.latencies.split(serving, share, now_s) for share in (0.5, 0.99)),
             environments=self._places(record),
         )
 
@@ -199,6 +201,12 @@ class Platform:
         numbers = {record.wanted_revision, record.serving_revision} & known.keys()
         places = {number: self._environments.known(known[number].revision) for number in numbers}
         return {number: place for number, place in places.items() if place is not None}
+
+    def _lost(self, lost: tuple[float, str]) -> str:
+        """What happened to a pod of late: once it is replaced nothing else shows that it had to be."""
+        at_s, words = lost
+        ago_s = self._clock.wall_s() - at_s
+        return f"{ago_s:.0f} s ago a pod was lost and replaced, {words}" if ago_s < LOST_SHOWN_S else ""
 
     def _log_tail(self, pods: tuple[Pod, ...]) -> tuple[str, ...]:
         """The last words of the pods that serve, read only if their model fails every request."""

@@ -51,6 +51,7 @@ class Live:
     drains: dict[str, Drain] = field(default_factory=dict)
     capped_by: str = ""
     last_failure: Failure = Failure()  # of a pod, for people
+    lost: tuple[float, str] = (0.0, "")  # when a pod that had served failed (wall clock), and what it died of
     environment_failed: Place | None = None  # the last one whose failure was counted
     retry_at_s: float | None = None
     error: str = ""  # of our own
@@ -198,6 +199,8 @@ class Reconciler:
         for pod in pods:
             if pod.phase is PodPhase.FAILED:
                 live.last_failure = self._words_of(pod)
+                if pod.ready_at_s is not None:
+                    live.lost = (now_s, f"pod {pod.id}: {pod.cause}")
                 failed = rollout.after_failure(revisions[pod.revision.number], pod, now_s)
                 self._endpoints.put_revision(failed)
                 self._metrics.pod_failures.labels(name.namespace, name.name).inc()

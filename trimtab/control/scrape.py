@@ -18,6 +18,7 @@ from zlib import crc32
 
 import aiohttp
 
+from trimtab.control.latency import Latencies
 from trimtab.control.signals.dcgm import Gpu, merged, read_gpus
 from trimtab.control.signals.gpus import gpu_signals
 from trimtab.control.signals.pods import Look, PodSignals
@@ -97,6 +98,7 @@ class Scraper:
         self._gpus: dict[str, tuple[float, tuple[Gpu, ...]]] = {}
         self._gpu_signals: Mapping[str, GpuSignal] = {}
         self._signals = PodSignals()
+        self.latencies = Latencies()  # what pods tell of them; whoever hears Envoy adds its part
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -118,6 +120,8 @@ class Scraper:
             reading = read(text, runtime.metrics) if runtime and text is not None else None
             now_s = self._clock.now_s()
             self._count(pod, reading, now_s)
+            if runtime and text is not None:
+                self.latencies.look(pod, text, runtime.metrics, now_s)
             self._signals.look(Look(now_s, pod, reading, self._gpu_signals.get(pod.id)))
 
     def take_gpus(self, exporter: str, text: str | None) -> None:
@@ -204,6 +208,7 @@ class Scraper:
 
     def _keep_only(self, pods: Collection[Pod]) -> None:
         self._signals.keep_only(pods)
+        self.latencies.keep_only({pod.revision for pod in pods}, pods)
         ids = {pod.id for pod in pods}
         for pod_id in self._last.keys() - ids:
             del self._last[pod_id]

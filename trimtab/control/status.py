@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trimtab.control import codec
 from trimtab.control.draining import Drain
+from trimtab.control.latency import Split
 from trimtab.control.observations import LoadNow
 from trimtab.control.progress import STAGES
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
@@ -33,6 +34,7 @@ class Seen:
     retry_in_s: float | None = None
     warnings: tuple[str, ...] = ()
     url: str = ""
+    splits: tuple[Split | None, ...] = (None, None)  # of the median and the p99
     answers: Counts = NO_COUNTS  # of the serving revision, over the last minute
     log_tail: tuple[str, ...] = ()  # of a pod that serves, if it fails all it is asked
     environments: dict[int, Place] = field(default_factory=dict)  # of what is wanted and what serves
@@ -61,7 +63,7 @@ def endpoint_message(seen: Seen) -> v1.Endpoint:
         serving_revision=record.serving_revision,
         stages=_stages(record),
         revisions=[_revision(seen, number) for number in _shown(seen)],
-        load=_load(seen.load),
+        load=_load(seen.load, *seen.splits),
         capped_by=seen.capped_by,
         warnings=seen.warnings,
     )
@@ -208,7 +210,7 @@ def _pod(seen: Seen, pod: Pod) -> v1.Pod:
     )
 
 
-def _load(load: LoadNow) -> v1.Load:
+def _load(load: LoadNow, p50: Split | None, p99: Split | None) -> v1.Load:
     return v1.Load(
         requests_per_s=load.requests_per_s,
         in_flight=load.in_flight,
@@ -217,4 +219,14 @@ def _load(load: LoadNow) -> v1.Load:
         failed_per_s=load.failed_per_s,
         p50_s=load.p50_s,
         p99_s=load.p99_s,
+        p50_split=_split(p50),
+        p99_split=_split(p99),
+    )
+
+
+def _split(split: Split | None) -> v1.LatencySplit | None:
+    if split is None:
+        return None
+    return v1.LatencySplit(
+        whole_s=split.whole_s, queue_s=split.queue_s, network_s=split.network_s, model_s=split.model_s
     )

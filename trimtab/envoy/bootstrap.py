@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab.envoy.histogram import BOUNDS_MS
+from trimtab.envoy.histogram import BOUNDS_MS, BOUNDS_US
 from trimtab.host.files import socket_path
+from trimtab.xds.telemetry import STAGES_SCOPE
 
 Json = dict[str, Any]
 
@@ -130,11 +131,15 @@ def _stats_config() -> Json:
         {"safe_regex": {"regex": r"(control_plane|cluster_manager|listener_manager)\..*"}},
         {"safe_regex": {"regex": r"server\.(uptime|live|state|memory_allocated|total_connections)"}},
         {"prefix": "overload."},
+        {"prefix": f"{STAGES_SCOPE}."},
     ]
-    buckets = {"match": {"prefix": "cluster."}, "buckets": list(BOUNDS_MS)}
+    buckets = [
+        {"match": {"prefix": "cluster."}, "buckets": list(BOUNDS_MS)},
+        {"match": {"prefix": f"{STAGES_SCOPE}."}, "buckets": list(BOUNDS_US)},
+    ]
     return {
         "stats_matcher": {"inclusion_list": {"patterns": patterns}},
-        "histogram_bucket_settings": [buckets],
+        "histogram_bucket_settings": buckets,
     }
 
 

@@ -24,6 +24,10 @@ BOUNDS_MS = (
     *(120_000.0, 180_000.0, 300_000.0, 600_000.0, 3_600_000.0),
 )
 
+# The same for values in microseconds, from 10 us to 750 s.
+_DIGITS = (10, 12, 15, 18, 22, 27, 33, 40, 50, 60, 75, 90)
+BOUNDS_US = tuple(float(digits * 10**power) for power in range(8) for digits in _DIGITS)[:-1]
+
 _LOST_BELOW_10_MS = 0.45  # ms: half of one is cut off each value, and Envoy gives half a bin (0.05) back
 
 

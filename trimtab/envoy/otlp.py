@@ -18,6 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metri
 from trimtab.core.revision import RevisionKey
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 from trimtab.envoy.histogram import Histogram, histogram_of
+from trimtab.xds.telemetry import STAGES, STAGES_SCOPE
 from trimtab.xds.world import revision_of
 
 _CLUSTER, _ADDRESS = "envoy.cluster_name", "envoy.endpoint_address"
@@ -26,6 +27,7 @@ _UPTIME = "server.uptime"
 _KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "quiet", not "unknown"
 _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
+_STAGES = {f"{STAGES_SCOPE}.{name}": name for name in STAGES}
 _POD_IN_FLIGHT = "cluster.endpoint.rq_active"
 # Where each statistic is summed, and with which sign.
 _SUMMED = {
@@ -57,6 +59,8 @@ class Counts:
     in_flight: int = 0
     queued: int = 0
     times: Histogram | None = None
+    whole: Histogram | None = None  # these two in microseconds: see xds.telemetry
+    served: Histogram | None = None
     pods: dict[str, int] = field(default_factory=dict)  # address → in flight
 
 
@@ -88,7 +92,8 @@ def joined(first: Flush, second: Flush) -> Flush:
         raise MalformedError("messages of different flushes")
     for key, counts in second.revisions.items():
         known = first.revisions.setdefault(key, Counts())
-        known.times = _both(known.times, counts.times)
+        for times in ("times", "whole", "served"):
+            setattr(known, times, _both(getattr(known, times), getattr(counts, times)))
         known.attempts += counts.attempts
         known.rejected += counts.rejected
         known.without_pod += counts.without_pod
@@ -127,7 +132,9 @@ def _read(metric: Metric, flush: Flush) -> None:
     elif name == _POD_IN_FLIGHT:
         _read_pods(points, flush)
     elif name == _LATENCY:
-        _read_times(metric.histogram.data_points, flush)
+        _read_times(metric.histogram.data_points, "times", flush)
+    elif name in _STAGES:
+        _read_times(metric.histogram.data_points, _STAGES[name], flush)
     elif name == _ANSWERS:
         failed = [point for point in points if _attribute(point.attributes, _RESPONSE_CLASS) == "5"]
         _sum(failed, "answered_5xx", 1, flush)
@@ -153,12 +160,12 @@ def _read_pods(points: Iterable[NumberDataPoint], flush: Flush) -> None:
             counts.pods[address] = counts.pods.get(address, 0) + _value(point)
 
 
-def _read_times(points: Iterable[HistogramDataPoint], flush: Flush) -> None:
+def _read_times(points: Iterable[HistogramDataPoint], into: str, flush: Flush) -> None:
     for point in points:
         counts = _counts(point.attributes, flush)
         if counts is not None:
             times = histogram_of(point.explicit_bounds, point.bucket_counts, point.sum)
-            counts.times = _both(counts.times, times)
+            setattr(counts, into, _both(getattr(counts, into), times))
 
 
 def _counts(attributes: Iterable[KeyValue], flush: Flush) -> Counts | None:

@@ -30,6 +30,7 @@ from trimtab.host.process import Mark, Process, find, spawn
 from trimtab.host.watch import exited
 
 KIND = "envoy"
+ACCESS_LOG = "access.log"  # of requests that failed on our side, beside the process's own log
 LOG_BYTES_MAX = 8 << 20
 LOG_LINES = 12  # of the log, in an error
 BOUND_LOG_EACH_S = 5.0
@@ -244,10 +245,11 @@ class EnvoyProcess:
 
     async def _bound_log(self) -> None:
         while True:
-            try:
-                await asyncio.to_thread(keep_tail, self.log_path, LOG_BYTES_MAX)
-            except OSError as error:
-                _logger.warning("the log of Envoy cannot be bounded: %s", error)
+            for path in (self.log_path, self._folder / ACCESS_LOG):
+                try:
+                    await asyncio.to_thread(keep_tail, path, LOG_BYTES_MAX)
+                except OSError as error:
+                    _logger.warning("the log of Envoy cannot be bounded: %s", error)
             await asyncio.sleep(BOUND_LOG_EACH_S)
 
 

@@ -21,9 +21,23 @@ from statistics import median_high
 
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.envoy.histogram import Histogram
 from trimtab.envoy.otlp import Counts, Flush
 
 PERIOD_MAX_S = 60.0  # a longer one is a step of the wall clock, not a flush
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """How long requests of one revision took that a pod answered: histograms of microseconds.
+
+    `whole` from the end of the request to the end of its answer, `served` since it was sent to that pod.
+    """
+
+    revision: RevisionKey
+    at_s: float
+    whole: Histogram
+    served: Histogram
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,7 @@ class Signals:
     revisions: tuple[RevisionSignal, ...] = ()
     pods: tuple[EndpointSignal, ...] = ()
     latencies: tuple[LatencySignal, ...] = ()
+    stages: tuple[StageTimes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +84,12 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         for key, counts in flush.revisions.items()
         if (t := counts.times) is not None and t.count
     )
-    return Signals(revisions, pods, latencies), Before(at_s, period_s, flush.uptime_s, queued)
+    stages = tuple(
+        StageTimes(key, at_s, counts.whole, counts.served)
+        for key, counts in flush.revisions.items()
+        if counts.whole is not None and counts.served is not None
+    )
+    return Signals(revisions, pods, latencies, stages), Before(at_s, period_s, flush.uptime_s, queued)
 
 
 def _revision_signal(

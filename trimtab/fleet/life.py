@@ -15,8 +15,9 @@ import psutil
 from trimtab.core.clock import Clock
 from trimtab.core.errors import TrimtabError
 from trimtab.core.pod import Pod, PodPhase, Stage
+from trimtab.fleet.liveness import Liveness
 from trimtab.fleet.logs import tail
-from trimtab.fleet.readiness import Answer, Prober, dead_children, listens, on_exit, owns_port
+from trimtab.fleet.readiness import Answer, Prober, on_exit, owns_port
 from trimtab.fleet.records import PodFolder, PodRecord
 from trimtab.fleet.room import Appetite
 from trimtab.fleet.threads import finish_in_thread
@@ -31,7 +32,6 @@ LOOK_EACH_S = {  # a process's end wakes us at once where the system can tell (r
     PodPhase.FAILED: 0.1,
 }
 LISTEN_EACH_S = 5.0
-DEAD_PORTS_MAX = 3  # in a row, before a pod whose port refuses connections is given up
 ADOPTED_GRACE_S = 30.0  # for a pod that an earlier control plane had told to stop
 SWEEPS_MAX = 50
 LOG_LINES_FOR_CAUSE = 200
@@ -52,6 +52,7 @@ class LocalPod:
         process: Process | None,
         clock: Clock,
         notify: Callable[[], None],
+        request_timeout_s: Callable[[], float],
     ) -> None:
         record = _with_start_time(record)
         self.record = record if process is None else record.with_changes(process_id=process.pid)
@@ -70,8 +71,7 @@ class LocalPod:
         self._deadline_s = clock.now_s() + ADOPTED_GRACE_S  # of a stop
         self._began_s = clock.now_s() - self._age_s()
         self._listen_at_s = clock.now_s() + LISTEN_EACH_S
-        self._dead_ports = 0
-        self._dead_workers: frozenset[int] = frozenset()
+        self._liveness = Liveness(self.record, request_timeout_s, clock)
 
     @property
     def started_at_s(self) -> float:
@@ -172,7 +172,7 @@ class LocalPod:
         if self.phase is PodPhase.STARTING:
             await self._look_at_start(prober)
         elif self.phase is PodPhase.READY:
-            await self._look_at_port()
+            await self._look_at_life(process, prober)
         elif self.phase is PodPhase.FAILED or self._clock.now_s() >= self._deadline_s:
             process.signal_group(signal.SIGKILL)
 
@@ -199,23 +199,14 @@ class LocalPod:
                 f"did not become ready within {record.start_timeout_s:g} s; last stage reached: {stage}"
             )
 
-    async def _look_at_port(self) -> None:
+    async def _look_at_life(self, process: Process, prober: Prober) -> None:
         if self._clock.now_s() < self._listen_at_s:
             return
         self._listen_at_s = self._clock.now_s() + LISTEN_EACH_S
-        heard = await listens(self.record.host, self.record.port)
-        self._dead_ports = 0 if heard else self._dead_ports + 1
-        if self._dead_ports >= DEAD_PORTS_MAX and self.phase is PodPhase.READY:
-            self.condemn(f"its process lives, but port {self.record.port} refuses connections")
-        if self.record.loses_workers and self.process is not None:
-            await self._look_at_workers(self.process)
-
-    async def _look_at_workers(self, process: Process) -> None:
-        """Two looks in a row: a server that starts a worker anew leaves its dead one for a moment too."""
-        dead = await asyncio.to_thread(dead_children, process.pid)
-        lost, self._dead_workers = dead & self._dead_workers, dead
-        if lost and self.phase is PodPhase.READY:
-            self.condemn(f"its server lives, but lost its worker process {min(lost)} and starts no other")
+        processes = self.usage.processes if self.usage else ()
+        cause = await self._liveness.look(prober, process.pid, processes)
+        if cause and self.phase is PodPhase.READY:
+            self.condemn(cause)
 
     def _owns_port(self) -> bool:
         leader = self.process.pid if self.process else 0

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from trimtab.core.errors import Exhausted, Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S
 from trimtab.fleet import logs
 from trimtab.fleet.appetite import Appetites
 from trimtab.fleet.guard import MemoryGuard
@@ -65,8 +67,12 @@ class LocalFleet:
         runtimes: Mapping[str, Runtime] = RUNTIMES,
         memory: Callable[[], Memory | None] = machine_memory,
         python: Callable[[Revision], Path] = lambda _: Path(sys.executable),
+        request_timeout_s: Callable[[EndpointName], float] = lambda _: REQUEST_TIMEOUT_MAX_S,
     ) -> None:
-        """`python(revision)` is the interpreter of the environment that its pods start in."""
+        """`python(revision)` is the interpreter of the environment that its pods start in.
+
+        `request_timeout_s(endpoint)` is how long callers wait for an answer: see `liveness`.
+        """
         self.changed = asyncio.Event()
         self._folders = FleetFolders(home)
         self._models = ModelFolders(models)
@@ -75,6 +81,7 @@ class LocalFleet:
         self._runtimes = runtimes
         self._memory = memory
         self._python = python
+        self._request_timeout_s = request_timeout_s
         self._appetites = Appetites(self._folders.appetites)
         self._guard = MemoryGuard(memory, self._appetites, clock)
         self._pods: dict[str, LocalPod] = {}
@@ -218,6 +225,8 @@ class LocalFleet:
             grpc_port=grpc_port,
             metrics_port=metrics_port,
             loses_workers=runtime.loses_workers,
+            live_path=runtime.live_path,
+            answers_within_s=runtime.answers_within_s,
             host=self._host,
             hash=revision.hash,
             runtime=runtime.name,
@@ -273,7 +282,8 @@ class LocalFleet:
     def _tend(self, record: PodRecord, process: Process | None, watch: Watch) -> None:
         """Know a pod from now on, and look after it until it has gone."""
         folder = self._folders.pod(record.id)
-        pod = LocalPod(record, folder, process, self._clock, self.changed.set)
+        waits_s = partial(self._request_timeout_s, record.revision.endpoint)
+        pod = LocalPod(record, folder, process, self._clock, self.changed.set, waits_s)
         self._pods[record.id] = pod
         watch.add(self._life(pod, watch))
         self.changed.set()

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
 import aiohttp
 import psutil
 
 ASK_TIMEOUT_S = 2.0
+WORDS_BYTES_MAX = 1024  # of an answer
 CONNECTIONS_MAX = 64  # probes under way at once; more wait for their turn
 
 
@@ -19,8 +21,17 @@ class Answer(Enum):
     """What a pod's port said."""
 
     READY = "ready"  # 200
-    BUSY = "busy"  # somebody listens, who is not ready or has no time for us
+    BUSY = "busy"  # another status
+    SILENT = "silent"  # somebody listens, who has no time for us
     DEAD = "dead"  # nobody listens
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a pod's port said, and the beginning of its words."""
+
+    answer: Answer
+    words: str = ""
 
 
 class Prober:
@@ -37,33 +48,21 @@ class Prober:
 
     async def ask(self, host: str, port: int, path: str) -> Answer:
         """GET `path`, waiting at most 2 s. Never raises for what the pod does."""
+        return (await self.hear(host, port, path)).answer
+
+    async def hear(self, host: str, port: int, path: str) -> Heard:
+        """The same, with what it said."""
         url = f"http://{_bracketed(host)}:{port}{path}"
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                return Answer.READY if response.status == 200 else Answer.BUSY
-        except aiohttp.ClientConnectorError:
-            return Answer.DEAD
+                said = await response.content.read(WORDS_BYTES_MAX)
+                words = said.decode(errors="replace").strip()
+                return Heard(Answer.READY if response.status == 200 else Answer.BUSY, words)
+        except aiohttp.ClientConnectorError as error:
+            refused = isinstance(error.os_error, ConnectionRefusedError)
+            return Heard(Answer.DEAD if refused else Answer.SILENT)
         except (aiohttp.ClientError, TimeoutError, OSError):
-            return Answer.BUSY
-
-
-async def listens(host: str, port: int) -> bool:
-    """Whether the port takes a connection; a full backlog or a slow machine counts as yes.
-
-    A model that is busy for minutes with one request still has a listening kernel socket: this is
-    the question that tells a busy pod from a dead one.
-    """
-    try:
-        async with asyncio.timeout(ASK_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(host, port)
-    except ConnectionRefusedError:
-        return False
-    except (OSError, TimeoutError):
-        return True
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
+            return Heard(Answer.SILENT)
 
 
 def owns_port(processes: Sequence[int], port: int) -> bool:
@@ -96,6 +95,15 @@ def dead_children(process_id: int) -> frozenset[int]:
             if child.status() == psutil.STATUS_ZOMBIE:
                 dead.add(child.pid)
     return frozenset(dead)
+
+
+def stopped(processes: Sequence[int]) -> int:
+    """The first of `processes` that is stopped (SIGSTOP); 0 if none is. One in a debugger is not."""
+    for process_id in processes:
+        with contextlib.suppress(psutil.Error):
+            if psutil.Process(process_id).status() == psutil.STATUS_STOPPED:
+                return process_id
+    return 0
 
 
 @contextlib.contextmanager

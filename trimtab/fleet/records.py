@@ -40,6 +40,8 @@ class PodRecord:
     grpc_port: int = 0
     metrics_port: int = 0
     loses_workers: bool = False
+    live_path: str = ""
+    answers_within_s: float = 0.0
     digest: str = ""
     memory_limit_bytes: int = 0
     expected_bytes: int = 0
@@ -183,6 +185,8 @@ _OPTIONAL: dict[str, Any] = {
     "grpc_port": int,
     "metrics_port": int,
     "loses_workers": bool,
+    "live_path": str,
+    "answers_within_s": int | float,
     "digest": str,
     "memory_limit_bytes": int,
     "expected_bytes": int,

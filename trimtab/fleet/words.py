@@ -6,6 +6,8 @@ import re
 import signal
 from collections.abc import Sequence
 
+from trimtab.core.lines import readable
+
 GIB = 1 << 30
 MIB = 1 << 20
 QUOTE_LENGTH_MAX = 300
@@ -41,7 +43,7 @@ def ending(exit_status: int | None) -> str:
 
 def error_line(lines: Sequence[str]) -> str:
     """The line of a log that most likely says what went wrong: the last error, else the last words."""
-    spoken = [line.strip() for line in lines if line.strip()]
+    spoken = [readable(line.strip()) for line in lines if line.strip()]
     errors = [line for line in spoken if _ERROR.match(line)]
     errors = errors or [logged["said"] for line in spoken if (logged := _LOGGED.match(line))]
     chosen = (errors or spoken)[-1:]

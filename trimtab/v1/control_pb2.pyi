@@ -631,6 +631,8 @@ class Load(_message.Message):
     FAILED_PER_S_FIELD_NUMBER: _builtins.int
     P50_S_FIELD_NUMBER: _builtins.int
     P99_S_FIELD_NUMBER: _builtins.int
+    P50_SPLIT_FIELD_NUMBER: _builtins.int
+    P99_SPLIT_FIELD_NUMBER: _builtins.int
     requests_per_s: _builtins.float
     in_flight: _builtins.float
     queued: _builtins.float
@@ -638,6 +640,12 @@ class Load(_message.Message):
     failed_per_s: _builtins.float
     p50_s: _builtins.float
     p99_s: _builtins.float
+    @_builtins.property
+    def p50_split(self) -> Global___LatencySplit:
+        """these two of the last minute; missing is unknown"""
+
+    @_builtins.property
+    def p99_split(self) -> Global___LatencySplit: ...
     def __init__(
         self,
         *,
@@ -648,10 +656,12 @@ class Load(_message.Message):
         failed_per_s: _builtins.float | None = ...,
         p50_s: _builtins.float | None = ...,
         p99_s: _builtins.float | None = ...,
+        p50_split: Global___LatencySplit | None = ...,
+        p99_split: Global___LatencySplit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed_per_s", b"_failed_per_s", "_in_flight", b"_in_flight", "_p50_s", b"_p50_s", "_p99_s", b"_p99_s", "_queued", b"_queued", "_rejected_per_s", b"_rejected_per_s", "_requests_per_s", b"_requests_per_s", "failed_per_s", b"failed_per_s", "in_flight", b"in_flight", "p50_s", b"p50_s", "p99_s", b"p99_s", "queued", b"queued", "rejected_per_s", b"rejected_per_s", "requests_per_s", b"requests_per_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed_per_s", b"_failed_per_s", "_in_flight", b"_in_flight", "_p50_s", b"_p50_s", "_p99_s", b"_p99_s", "_queued", b"_queued", "_rejected_per_s", b"_rejected_per_s", "_requests_per_s", b"_requests_per_s", "failed_per_s", b"failed_per_s", "in_flight", b"in_flight", "p50_s", b"p50_s", "p50_split", b"p50_split", "p99_s", b"p99_s", "p99_split", b"p99_split", "queued", b"queued", "rejected_per_s", b"rejected_per_s", "requests_per_s", b"requests_per_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed_per_s", b"_failed_per_s", "_in_flight", b"_in_flight", "_p50_s", b"_p50_s", "_p99_s", b"_p99_s", "_queued", b"_queued", "_rejected_per_s", b"_rejected_per_s", "_requests_per_s", b"_requests_per_s", "failed_per_s", b"failed_per_s", "in_flight", b"in_flight", "p50_s", b"p50_s", "p99_s", b"p99_s", "queued", b"queued", "rejected_per_s", b"rejected_per_s", "requests_per_s", b"requests_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed_per_s", b"_failed_per_s", "_in_flight", b"_in_flight", "_p50_s", b"_p50_s", "_p99_s", b"_p99_s", "_queued", b"_queued", "_rejected_per_s", b"_rejected_per_s", "_requests_per_s", b"_requests_per_s", "failed_per_s", b"failed_per_s", "in_flight", b"in_flight", "p50_s", b"p50_s", "p50_split", b"p50_split", "p99_s", b"p99_s", "p99_split", b"p99_split", "queued", b"queued", "rejected_per_s", b"rejected_per_s", "requests_per_s", b"requests_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__failed_per_s: _TypeAlias = _typing.Literal["failed_per_s"]  # noqa: Y015
     _WhichOneofArgType__failed_per_s: _TypeAlias = _typing.Literal["_failed_per_s", b"_failed_per_s"]  # noqa: Y015
@@ -683,6 +693,45 @@ class Load(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_s) -> _WhichOneofReturnType__requests_per_s | None: ...
 
 Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class LatencySplit(_message.Message):
+    """A quantile of latency and what it would be less without each part: they add up to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHOLE_S_FIELD_NUMBER: _builtins.int
+    QUEUE_S_FIELD_NUMBER: _builtins.int
+    NETWORK_S_FIELD_NUMBER: _builtins.int
+    MODEL_S_FIELD_NUMBER: _builtins.int
+    whole_s: _builtins.float
+    queue_s: _builtins.float
+    """waiting, in Envoy and in the pod"""
+    network_s: _builtins.float
+    """these two unknown where the runtime tells no distributions"""
+    model_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        whole_s: _builtins.float = ...,
+        queue_s: _builtins.float = ...,
+        network_s: _builtins.float | None = ...,
+        model_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model_s", b"_model_s", "_network_s", b"_network_s", "model_s", b"model_s", "network_s", b"network_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model_s", b"_model_s", "_network_s", b"_network_s", "model_s", b"model_s", "network_s", b"network_s", "queue_s", b"queue_s", "whole_s", b"whole_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__model_s: _TypeAlias = _typing.Literal["model_s"]  # noqa: Y015
+    _WhichOneofArgType__model_s: _TypeAlias = _typing.Literal["_model_s", b"_model_s"]  # noqa: Y015
+    _WhichOneofReturnType__network_s: _TypeAlias = _typing.Literal["network_s"]  # noqa: Y015
+    _WhichOneofArgType__network_s: _TypeAlias = _typing.Literal["_network_s", b"_network_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model_s) -> _WhichOneofReturnType__model_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__network_s) -> _WhichOneofReturnType__network_s | None: ...
+
+Global___LatencySplit: _TypeAlias = LatencySplit  # noqa: Y015
 
 @_typing.final
 class CreateEndpointRequest(_message.Message):

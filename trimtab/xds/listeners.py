@@ -37,7 +37,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any
 
-from trimtab.xds import bridge, by_model, faults
+from trimtab.xds import bridge, by_model, faults, telemetry
 from trimtab.xds.clusters import over_ads
 from trimtab.xds.replies import build_local_replies
 from trimtab.xds.routes import BUFFER_FILTER, ROUTE_TABLE
@@ -63,7 +63,7 @@ def build_listener(gateway: Gateway) -> bytes:
     """The encoded Listener on the gateway's address."""
     manager = Filter(
         name="envoy.filters.network.http_connection_manager",
-        typed_config=Any.pack(_connection_manager(gateway.api_keys)),
+        typed_config=Any.pack(_connection_manager(gateway)),
     )
     address = SocketAddress(address=gateway.host, port_value=gateway.port)
     return bytes(
@@ -78,12 +78,16 @@ def build_listener(gateway: Gateway) -> bytes:
     )
 
 
-def _connection_manager(keys: tuple[ApiKey, ...]) -> HttpConnectionManager:
+def _connection_manager(gateway: Gateway) -> HttpConnectionManager:
     return HttpConnectionManager(
         codec_type=HttpConnectionManagerCodecType.AUTO,
         stat_prefix=LISTENER,
         rds=Rds(config_source=over_ads(ROUTES_TIMEOUT), route_config_name=ROUTE_TABLE),
-        http_filters=_filters(keys),
+        http_filters=_filters(gateway.api_keys),
+        access_log=telemetry.access_logs(gateway),
+        tracing=telemetry.tracing(gateway),
+        request_id_extension=telemetry.request_ids(),
+        preserve_external_request_id=True,
         use_remote_address=True,
         internal_address_config=HttpConnectionManagerInternalAddressConfig(cidr_ranges=[NOBODY]),
         normalize_path=True,

@@ -17,6 +17,7 @@ from trimtab.xds.clusters import build_clusters
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.listeners import LISTENER, build_listener
 from trimtab.xds.routes import ROUTE_TABLE, build_routes
+from trimtab.xds.telemetry import build_traces_cluster
 from trimtab.xds.world import World
 
 VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds of 2**-64
@@ -69,9 +70,10 @@ def build_snapshot(world: World) -> Snapshot:
     """
     check_world(world)
     revisions = [revision for endpoint in world.endpoints for revision in endpoint.revisions]
+    clusters = [pair for revision in revisions for pair in build_clusters(revision)]
     return Snapshot(
         {
-            CLUSTERS: _collection(pair for revision in revisions for pair in build_clusters(revision)),
+            CLUSTERS: _collection([*build_traces_cluster(world.gateway), *clusters]),
             ASSIGNMENTS: _collection(pair for revision in revisions for pair in build_assignments(revision)),
             LISTENERS: _collection([(LISTENER, build_listener(world.gateway))]),
             ROUTES: _collection([(ROUTE_TABLE, build_routes(world))]),

@@ -71,13 +71,32 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
+class Tracing:
+    """Where Envoy sends its spans, by OTLP, and how many of those begun by it (percent)."""
+
+    host: str
+    port: int
+    url: str  # of OTLP over HTTP
+    grpc: bool = False
+    trusted: str = ""  # a file of certificates, for TLS; empty: plain text
+    headers: tuple[tuple[str, str], ...] = ()
+    service: str = "trimtab-gateway"
+    percent: float = 100.0
+
+
+@dataclass(frozen=True)
 class Gateway:
-    """The one port that callers reach. No keys: whoever reaches the port may call."""
+    """The one port that callers reach. No keys: whoever reaches the port may call.
+
+    `access_log` is the file for requests that failed on our side; empty: none is kept.
+    """
 
     host: str
     port: int
     domain: str = "localhost"
     api_keys: tuple[ApiKey, ...] = ()
+    tracing: Tracing | None = None
+    access_log: str = ""
 
 
 @dataclass(frozen=True)

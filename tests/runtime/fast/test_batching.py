@@ -215,6 +215,26 @@ def test_a_batch_that_hangs_does_not_hold_the_others(model: Model, monkeypatch: 
     assert bodies(jobs)[0] == '{"predictions": ["a"]}'
 
 
+@pytest.mark.parametrize("where", ["size", "read"])
+def test_a_mistake_of_its_own_leaves_nobody_without_an_answer(
+    model: Model, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A thread that died of it would take every later request along."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("ours")
+
+    pod = Pod(model)
+    monkeypatch.setattr(*((pod.size, "note") if where == "size" else (model, "read")), broken)
+    jobs = pod.held("a", "b") if where == "size" else pod.submit("a", "b")
+    model.open.set()
+    until(lambda: all(bodies(jobs)))
+    later = pod.submit("c")
+    until(lambda: all(bodies(later)))
+    assert bodies(later) == ["MLflow's own"]
+    assert (pod.batcher.doubt is None) == (where == "read"), "MLflow's own way can tell what is off"
+
+
 class Own:
     """Stands for MLflow's own way, in the threads of a pool."""
 

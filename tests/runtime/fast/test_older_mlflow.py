@@ -17,7 +17,9 @@ from trimtab.runtime.mlflow.fast.path import FastPath
 from trimtab.runtime.mlflow.metrics import Meter, Metrics
 from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.protocols import Protocols
+from trimtab.runtime.mlflow.request_log import RequestLog
 from trimtab.runtime.mlflow.scoring import Scorer
+from trimtab.runtime.mlflow.telemetry import Telemetry
 
 SUBJECT = "regression"
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -45,9 +47,9 @@ def test_other_protocols_are_done_without(
     monkeypatch.delattr(Model, "get_params_schema")
     monkeypatch.delattr(Model, "get_output_schema")
     pool = Pool(1, 1)
-    metrics = Metrics(pool)
+    metrics, clock = Metrics(pool), SystemClock()
     scorer = Scorer(subjects()[SUBJECT].model)
-    protocols = Protocols(Meter(metrics, frozenset(), SystemClock()))
+    protocols = Protocols(Meter(metrics, frozenset(), clock), Telemetry(RequestLog({}, clock)))
     protocols.open(Dispatch(scorer, pool, metrics.predict.observe), scorer, ("iris",))
     pool.close()
     assert "only MLflow's own protocol with this MLflow: AttributeError" in capsys.readouterr().err

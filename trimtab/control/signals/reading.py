@@ -64,8 +64,8 @@ def read(text: str, metrics: PodMetrics) -> Reading | None:
 @cache
 def names_of(metrics: PodMetrics) -> frozenset[str]:
     """All names that a runtime's series may have."""
-    told = (getattr(metrics, field.name) for field in fields(metrics) if field.name != "whole_by")
-    return frozenset(name for many in told for series in many for name in series.names)
+    told = (getattr(metrics, field.name) for field in fields(metrics))
+    return frozenset(name for many in told if not isinstance(many, str) for s in many for name in s.names)
 
 
 def _parts(page: Page, metrics: PodMetrics) -> list[str]:

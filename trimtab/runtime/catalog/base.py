@@ -15,6 +15,11 @@ from trimtab.core.spec import ModelSpec
 KEEP_ALIVE_S = 75.0  # for which the servers that we start keep an idle connection open
 
 
+FRONT_SILENT_MAX_S = 60.0
+"""For which a server may say nothing whose front does not share threads, nor an interpreter, with its models:
+on a machine that is overloaded a probe of 2 s may fail a few times in a row, a dozen in a row do not."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """What a fleet knows when it starts a pod."""
@@ -68,6 +73,8 @@ class PodMetrics:
     gpu_memory_bytes: tuple[Series, ...] = ()  # in use
     gpu_memory_total_bytes: tuple[Series, ...] = ()
     whole_by: str = ""
+    request_times: str = ""  # names of histograms of seconds: of a request in the pod, and in its model
+    model_times: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Runtime:
     metrics: PodMetrics  # what is on it
     first_concurrency: Callable[[ModelSpec], int]  # requests in flight per pod, before anything is learned
     typical_memory_bytes: int  # of one pod, before one was measured
+    live_path: str = ""  # of `port`: answers 200 while it is well; "": any answer at `ready_path` tells
+    answers_within_s: float = 0.0  # silent for longer it hangs; 0: as long as a request may take
     missing: Callable[[ModelSpec], Problem | None] = nothing_missing  # of what it needs on this machine
     adapted: Callable[[Runtime, ModelSpec], Runtime] = same_for_all  # as this model wants it
     grpc_port: bool = False  # whether gRPC has a port of its own; else, if it is spoken:

@@ -28,6 +28,8 @@ MLFLOW_METRICS = PodMetrics(
     failed=series("trimtab_request_faults_total", fault=("model", "platform")),
     model_faults=series("trimtab_request_faults_total", fault="model"),
     request_time_s=series("http_server_request_duration_seconds_sum", http_route=PREDICTIONS),
+    request_times="trimtab_request_duration_seconds",
+    model_times="trimtab_predict_duration_seconds",
 )
 """Ours, of runtime/mlflow/metrics.py."""
 
@@ -66,11 +68,16 @@ def _environment(launch: Launch) -> dict[str, str]:
     MLflow gives a prediction 60 s unless told more; here the endpoint's request_timeout_s, which
     Envoy enforces, is what ends a request.
     """
-    return thread_limits(launch.model) | {
-        "PYTHONSAFEPATH": "1",
-        "PYTHONUNBUFFERED": "1",
-        "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_MAX_S:.0f}",
-    }
+    traced = {"OTEL_SERVICE_NAME": launch.called[-1]} if launch.called else {}
+    return (
+        thread_limits(launch.model)
+        | traced
+        | {
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+            "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": f"{REQUEST_TIMEOUT_MAX_S:.0f}",
+        }
+    )
 
 
 MLFLOW = Runtime(
@@ -87,6 +94,7 @@ MLFLOW = Runtime(
     command=_command,
     environment=_environment,
     ready_path="/health/ready",
+    live_path="/health/live?within={within_s:.0f}",
     metrics_path="/metrics",
     metrics=MLFLOW_METRICS,
     first_concurrency=cores_of,

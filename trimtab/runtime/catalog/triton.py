@@ -15,6 +15,7 @@ from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
 from trimtab.runtime.catalog.base import (
+    FRONT_SILENT_MAX_S,
     Fit,
     Launch,
     PodMetrics,
@@ -120,6 +121,8 @@ TRITON = Runtime(
     command=_command,
     environment=_environment,
     ready_path="/v2/health/ready",  # strict readiness, its default: every model
+    live_path="/v2/health/live",
+    answers_within_s=FRONT_SILENT_MAX_S,  # its front is threads of its own, whatever the models do
     metrics_path="/metrics",
     metrics=TRITON_METRICS,
     first_concurrency=lambda model: FIRST_PER_CORE * cores_of(model),

@@ -12,6 +12,7 @@ from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
 from trimtab.runtime.catalog.base import (
+    FRONT_SILENT_MAX_S,
     KEEP_ALIVE_S,
     Fit,
     Launch,
@@ -32,6 +33,8 @@ VLLM_METRICS = PodMetrics(
     model_faults=series("vllm:request_success_total", finished_reason="error"),
     request_time_s=series("vllm:e2e_request_latency_seconds_sum"),
     queue_time_s=series("vllm:request_queue_time_seconds_sum"),
+    request_times="vllm:e2e_request_latency_seconds",
+    model_times="vllm:request_inference_time_seconds",
     cache_used=series("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
 )
 """vLLM, docs/design/metrics.md; the second name of the cache's gauge is that of versions before 0.10.
@@ -105,6 +108,8 @@ VLLM = Runtime(
     command=_command,
     environment=_environment,
     ready_path="/health",
+    live_path="/health",  # 503 once its engine is dead
+    answers_within_s=FRONT_SILENT_MAX_S,  # its front is a process of its own
     metrics_path="/metrics",
     metrics=VLLM_METRICS,
     first_concurrency=lambda _: FIRST_CONCURRENCY,

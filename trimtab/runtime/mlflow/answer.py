@@ -34,6 +34,7 @@ class Answer:
     fault: Fault | None = None
     raw: bytes | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    cause: str = ""  # what the model raised, for the log
 
     def encoded(self) -> bytes:
         """The body in bytes."""

@@ -10,8 +10,10 @@ where requests go.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -50,6 +52,12 @@ class Batcher:
         """Requests that wait for the next batch."""
         return len(self._waiting)
 
+    @property
+    def longest_s(self) -> float:
+        """For how long the batch that runs has done so; 0 if none does."""
+        began_s = self._batch_s
+        return 0.0 if began_s is None else now_s() - began_s
+
     def submit(self, job: Job) -> None:
         """Take a job. Raises Exhausted if too many are held already."""
         with self._lock:
@@ -64,10 +72,10 @@ class Batcher:
 
     def relieve(self) -> bool:
         """Whether a batch runs far too long: then those who wait go elsewhere, and it was the last one."""
-        began_s = self._batch_s
-        if began_s is None or now_s() - began_s < STUCK_S:
+        longest_s = self.longest_s
+        if longest_s < STUCK_S:
             return False
-        self._end(f"a batch of {self.running} has run for {now_s() - began_s:.1f} s")
+        self._end(f"a batch of {self.running} has run for {longest_s:.1f} s")
         self._clear()
         return True
 
@@ -75,7 +83,10 @@ class Batcher:
         while True:
             self._wake.acquire()
             while batch := self._next():
-                self._predict(batch)
+                try:
+                    self._predict(batch)
+                except BaseException as error:  # noqa: BLE001  whoever waits must not wait for a dead thread
+                    self._broken(batch, error)
                 self.running = 0
 
     def _next(self) -> list[Job]:
@@ -115,7 +126,8 @@ class Batcher:
 
     def _read(self, job: Job) -> bool:
         if job.question is None:
-            job.question = job.read(self._fast)
+            with contextlib.suppress(Exception):  # then MLflow's own way says what is off
+                job.question = job.read(self._fast)
         return job.question is not None
 
     def _fits(self, job: Job, first: Job, rows: int) -> bool:
@@ -184,6 +196,16 @@ class Batcher:
             self._ways.alone(job)
         else:
             self._ways.answered([job])
+
+    def _broken(self, batch: Sequence[Job], error: BaseException) -> None:
+        """It was neither the model nor a request: batching itself failed."""
+        traceback.print_exc()
+        self._end(f"it failed itself: {said(error)}")
+        for job in batch:
+            if job.answer is None:
+                self._ways.alone(job)
+            else:
+                self._ways.answered([job])
 
     def _end(self, doubt: str) -> None:
         if self.doubt is None:

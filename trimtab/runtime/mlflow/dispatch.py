@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Protocol
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer, Fault, error
 from trimtab.runtime.mlflow.job import Job, now_s
+from trimtab.runtime.mlflow.liveness import Working
 from trimtab.runtime.mlflow.pool import Pool
 
 if TYPE_CHECKING:
     from trimtab.runtime.mlflow.batching import Batcher
 
 WATCH_EACH_S = 0.5  # while requests wait for a batch
+BROKEN = error(500, "INTERNAL_ERROR", "The pod failed to ask the model; see its log.", Fault.PLATFORM)
 
 
 class Answering(Protocol):
@@ -52,19 +55,32 @@ class Ways:
 class Dispatch:
     """Gets each job an answer. `submit` is called in the event loop, the rest from anywhere."""
 
-    def __init__(self, model: Answering, pool: Pool, observe: Callable[[float], None]) -> None:
-        """`observe` is told how many seconds each job held a thread."""
+    def __init__(
+        self,
+        model: Answering,
+        pool: Pool,
+        observe: Callable[[float], None],
+        observe_whole: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`observe` is told how many seconds each job held a thread, `observe_whole` how many it was here."""
         self.version = model.version
         self.timeout_s = model.timeout_s
+        self.working: list[Working] = [pool]
         self._model = model
         self._pool = pool
         self._observe = observe
+        self._observe_whole = observe_whole
         self._batcher: Batcher | None = None
         self._watched = False
 
     def batch(self, batcher: Batcher) -> None:
         """Predict requests together from now on."""
         self._batcher = batcher
+        self.working.append(batcher)
+
+    def moves(self) -> None:
+        """Called by a job in its thread: it is long, and goes on."""
+        self._pool.moves()
 
     def submit(self, job: Job) -> None:
         """Begin with a job. Raises Exhausted at once if there is no room for it."""
@@ -91,12 +107,18 @@ class Dispatch:
 
     def _carry_out(self, job: Job) -> None:
         job.queue_s = now_s() - job.created_s
-        self._model.carry_out(job)
+        try:
+            self._model.carry_out(job)
+        except BaseException:  # noqa: BLE001  our own mistake; a request without an answer would wait for ever
+            traceback.print_exc()
+        if job.answer is None:
+            job.answer = BROKEN
         self.answered([job])
 
     def _deliver(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._observe(job.batch_s + job.predict_s)
+            self._observe_whole(now_s() - job.created_s)
             if not job.answered.done():
                 assert job.answer is not None
                 job.answered.set_result(job.answer)

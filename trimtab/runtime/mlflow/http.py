@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer
-from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
+from trimtab.runtime.mlflow.dispatch import no_room
 from trimtab.runtime.mlflow.invocation import (
     BODY_BYTES_MAX,
     LEFT,
@@ -29,9 +29,7 @@ from trimtab.runtime.mlflow.invocation import (
 )
 from trimtab.runtime.mlflow.job import Job
 from trimtab.runtime.mlflow.service import Service
-
-if TYPE_CHECKING:
-    from trimtab.runtime.mlflow.metrics import Meter
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 CONTINUE = b"HTTP/1.1 100 "
 _ROUTE = ROUTE.encode()
@@ -47,7 +45,7 @@ class PodProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         service: Any = self.app
-        self.cycle = Lane(self, service.dispatch, service.meter)  # type: ignore[assignment]
+        self.cycle = Lane(self, service)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -92,7 +90,9 @@ class Lane:
     To the job it is the future of its answer.
     """
 
-    def __init__(self, protocol: PodProtocol, dispatch: Dispatch, meter: Meter) -> None:
+    def __init__(self, protocol: PodProtocol, service: Service) -> None:
+        dispatch, meter = service.dispatch, service.meter
+        assert dispatch is not None, "only a pod with a model has the lane"
         self.parts: list[bytes] = []
         self.response_complete = False
         self.disconnected = False
@@ -100,6 +100,7 @@ class Lane:
         self._protocol = protocol
         self._dispatch = dispatch
         self._meter = meter
+        self._telemetry = service.telemetry
         self._headers = protocol.headers
         self._job: Job | None = None
         self._began_s = meter.begin(ROUTE)
@@ -111,19 +112,12 @@ class Lane:
         if self.response_complete:
             return
         body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
-        content_type = self.header(b"content-type").decode("latin-1")
+        content_type = header(self._headers, b"content-type").decode("latin-1")
         self._job = job = Job(body, content_type, self)
         try:
             self._dispatch.submit(job)
         except Exhausted as full:
             self.set_result(no_room(full))
-
-    def header(self, wanted: bytes) -> bytes:
-        """The first header of this name, or nothing."""
-        for name, value in self._headers:
-            if name == wanted:
-                return value
-        return b""
 
     # What a job asks of its future.
 
@@ -139,7 +133,8 @@ class Lane:
         protocol = self._protocol
         body = answer.body.encode()
         parts = [STATUS_LINE[answer.status]]
-        own = head(answer, self._job, len(body), self.header(b"x-request-id"))
+        given_id = request_id(header(self._headers, REQUEST_ID))
+        own = head(answer, self._job, len(body), given_id)
         for name, value in (*protocol.server_state.default_headers, *own):
             parts += (name, b": ", value, b"\r\n")
         parts.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
@@ -147,7 +142,7 @@ class Lane:
         protocol.transport.write(b"".join(parts))
         if answer.fault is not None:
             self._meter.fault(answer.fault)
-        self._end(answer.status)
+        self._end(answer.status, given_id, answer)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
@@ -162,8 +157,8 @@ class Lane:
     def set(self) -> None:
         """Something happened: if the client left, nobody waits any more."""
         if self.disconnected and not self.response_complete:
-            self._end(LEFT)
             self._leave_queue()
+            self._end(LEFT, request_id(header(self._headers, REQUEST_ID)))
 
     def cancel(self, msg: str | None = None) -> None:  # noqa: ARG002  as a task has it
         """The grace period is over."""
@@ -171,17 +166,22 @@ class Lane:
 
     def _give_up(self, answer: Answer) -> None:
         if not self.response_complete:
-            self.set_result(answer)
             self._leave_queue()
+            self.set_result(answer)
 
     def _leave_queue(self) -> None:
         if self._job is not None:
             self._job.leave_queue()
 
-    def _end(self, status: int) -> None:
+    def _end(self, status: int, given_id: bytes, answer: Answer | None = None) -> None:
         self.response_complete = True
         self._deadline.cancel()
-        self._meter.end("POST", ROUTE, status, self._began_s)
+        took_s = self._meter.end("POST", ROUTE, status, self._began_s)
+        fault = answer.fault if answer is not None else None
+        self._telemetry.ended(
+            "POST", ROUTE, status, took_s, self._headers, given_id, answer, fault, self._job
+        )
+        self._job = None  # it knows us too: each of a million requests would wait for the garbage collector
         self._protocol.tasks.discard(self)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -13,11 +12,11 @@ from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
 from trimtab.runtime.mlflow.job import Job, Waiter
 from trimtab.runtime.mlflow.metrics import Meter
 from trimtab.runtime.mlflow.routes import INVOCATIONS
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
 
 ROUTE = INVOCATIONS
 BODY_BYTES_MAX = 16 << 20  # Envoy's bound too; a direct caller meets it here
 RETRY_AFTER_S = 1
-REQUEST_ID_MAX = 128  # characters of a caller's own
 
 LOADING = error(503, "TEMPORARILY_UNAVAILABLE", "The model is still loading.", Fault.PLATFORM)
 TOO_LARGE = error(
@@ -46,14 +45,18 @@ class Invocations:
         """An answer in the protocol's words."""
         return answer
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, telemetry: Telemetry) -> None:
         self._meter = meter
+        self._telemetry = telemetry
         self.dispatch: Dispatch | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
         began_s = self._meter.begin(self.route)
         status = LEFT
+        answer: Answer | None = None
+        job: Job | None = None
+        given_id = request_id(header(scope["headers"], REQUEST_ID))
         try:
             answer, job = await self._answer(scope, receive)
             if answer is not None:
@@ -62,11 +65,15 @@ class Invocations:
                 if answer.fault is not None:
                     self._meter.fault(answer.fault)
                 body = answer.encoded()
-                headers = head(answer, job, len(body), header(scope, b"x-request-id") or b"")
+                headers = head(answer, job, len(body), given_id)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
-            self._meter.end("POST", self.route, status, began_s)
+            took_s = self._meter.end("POST", self.route, status, began_s)
+            fault = answer.fault if answer is not None else None
+            self._telemetry.ended(
+                "POST", self.route, status, took_s, scope["headers"], given_id, answer, fault, job
+            )
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[Answer | None, Job | None]:
         """The answer, None if the client has left; and the job, if there was one."""
@@ -129,7 +136,7 @@ class _Deadline:
 
 async def body_of(scope: Scope, receive: Receive) -> bytes | None:
     """The request's body; None as soon as it is known to be too large. Raises ClientLeft."""
-    if int(header(scope, b"content-length") or 0) > BODY_BYTES_MAX:
+    if int(header(scope["headers"], b"content-length") or 0) > BODY_BYTES_MAX:
         return None
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
@@ -154,24 +161,15 @@ async def _parts(message: Message, receive: Receive) -> bytes | None:
 
 
 def _content_type(scope: Scope) -> str:
-    return (header(scope, b"content-type") or b"").decode("latin-1")
-
-
-def header(scope: Scope, wanted: bytes) -> bytes | None:
-    """The first header of this name."""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            found: bytes = value
-            return found
-    return None
+    return header(scope["headers"], b"content-type").decode("latin-1")
 
 
 def head(answer: Answer, job: Job | None, length: int, given_id: bytes) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer of `length` bytes; `given_id` is the caller's own request id, or nothing."""
+    """The headers of an answer of `length` bytes; `given_id` is the request's id."""
     headers = [
         (b"content-type", _MEDIA_TYPES.get(answer.media_type) or answer.media_type.encode()),
         (b"content-length", b"%d" % length),
-        (b"x-request-id", request_id(given_id)),
+        (REQUEST_ID, given_id),
         *answer.headers,
     ]
     if job is not None:
@@ -182,10 +180,3 @@ def head(answer: Answer, job: Job | None, length: int, given_id: bytes) -> list[
     if answer.status == 503:
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     return headers
-
-
-def request_id(given: bytes) -> bytes:
-    """The caller's, or a new one if there is none that could be sent back."""
-    if given and len(given) <= REQUEST_ID_MAX and given.isascii() and given.decode().isprintable():
-        return given
-    return secrets.token_hex(16).encode()

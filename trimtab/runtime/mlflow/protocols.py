@@ -24,9 +24,9 @@ from trimtab.runtime.mlflow.invocation import (
     Invocations,
     body_of,
     head,
-    header,
 )
 from trimtab.runtime.mlflow.metrics import Measured, Meter
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
 
 if TYPE_CHECKING:
     from trimtab.runtime.mlflow.open_inference.service import OpenInference
@@ -39,9 +39,10 @@ V1, V2, LIVE = "/v1/", "/v2", "/v2/health/live"
 class Protocols:
     """The ASGI application of the paths that `takes` says are its own."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, telemetry: Telemetry) -> None:
         self._meter = meter
-        self._measured = Measured(self._respond, meter)
+        self._telemetry = telemetry
+        self._measured = Measured(self._respond, meter, telemetry)
         self._open_inference: OpenInference | None = None
         self._openai: OpenAI | None = None
         self._otherwise = LOADING
@@ -53,8 +54,11 @@ class Protocols:
             from trimtab.runtime.mlflow.openai_api.service import OpenAI  # noqa: PLC0415
 
             model = Model.of(scorer.metadata, called, scorer.version)
-            openai = OpenAI(self._meter, dispatch, scorer.metadata, called)
-            self._open_inference, self._openai = OpenInference(self._meter, dispatch, model), openai
+            openai = OpenAI(self._meter, self._telemetry, dispatch, scorer.metadata, called)
+            self._open_inference, self._openai = (
+                OpenInference(self._meter, self._telemetry, dispatch, model),
+                openai,
+            )
         except Exception as problem:  # noqa: BLE001  /invocations is there all the same
             words = f"only MLflow's own protocol with this MLflow: {said(problem)}"
             print(words, file=sys.stderr, flush=True)  # noqa: T201
@@ -95,7 +99,7 @@ class Protocols:
             return
         answer = self.told(scope, body)
         encoded = answer.encoded()
-        headers = head(answer, None, len(encoded), header(scope, b"x-request-id") or b"")
+        headers = head(answer, None, len(encoded), request_id(header(scope["headers"], REQUEST_ID)))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": encoded})
 

@@ -5,9 +5,8 @@ Importing this module imports MLflow (seconds), so nothing imports it at the top
 
 from __future__ import annotations
 
-import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +128,8 @@ def _outcome(error: MlflowException, asked: bool) -> Score:
 
 
 def failure(error: MlflowException, raised: BaseException) -> Score:
-    """The model raised `raised`: one line in the pod's log, and MLflow's answer."""
-    print(f"predict failed: {said(raised)}", file=sys.stderr, flush=True)  # noqa: T201
-    return Score(_answer(error, Fault.MODEL), raised)
+    """The model raised `raised`: MLflow's answer, and the cause for the log."""
+    return Score(replace(_answer(error, Fault.MODEL), cause=said(raised)), raised)
 
 
 def _wrapped(error: BaseException) -> MlflowException:

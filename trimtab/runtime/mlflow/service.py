@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
@@ -16,9 +16,12 @@ from trimtab.core.clock import Clock
 from trimtab.runtime.mlflow.answer import FAULT_HEADER, JSON, Answer, Fault
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.invocation import LOADING, RETRY_AFTER_S, ROUTE, Invocations
+from trimtab.runtime.mlflow.liveness import trouble, within_s
 from trimtab.runtime.mlflow.metrics import Measured, Meter, Metrics
 from trimtab.runtime.mlflow.protocols import Protocols
+from trimtab.runtime.mlflow.request_log import RequestLog
 from trimtab.runtime.mlflow.routes import PREDICTIONS
+from trimtab.runtime.mlflow.telemetry import Telemetry
 
 NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request that failed
 
@@ -26,8 +29,9 @@ NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request tha
 class Service:
     """The ASGI application of one pod. Answers 503 until `open` hands it a model."""
 
-    def __init__(self, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, telemetry: Telemetry | None = None) -> None:
         self._metrics = metrics
+        self.telemetry = telemetry = telemetry or Telemetry(RequestLog({}, clock))
         self.dispatch: Dispatch | None = None
         routes = [
             Route(ROUTE, _post_only, methods=["POST"]),
@@ -40,9 +44,9 @@ class Service:
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
         self.meter = Meter(metrics, frozenset((*(route.path for route in routes), *PREDICTIONS)), clock)
-        self._app = Measured(app, self.meter)
-        self._invocations = Invocations(self.meter)
-        self.protocols = Protocols(self.meter)
+        self._app = Measured(app, self.meter, telemetry)
+        self._invocations = Invocations(self.meter, telemetry)
+        self.protocols = Protocols(self.meter, telemetry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI has it."""
@@ -60,8 +64,15 @@ class Service:
     async def _ready(self, _: Request) -> Response:
         return _later(NOT_READY) if self.dispatch is None else Response("\n", media_type=JSON)
 
-    async def _live(self, _: Request) -> Response:
-        return Response("\n", media_type=JSON)
+    async def _live(self, request: Request) -> Response:
+        """200, or 503 and why if what predicts is stuck: `?within=SECONDS` says how long it may take."""
+        dispatch = self.dispatch
+        found = ""
+        if dispatch is not None:
+            found = trouble(
+                dispatch.working, within_s(request.query_params.get("within"), dispatch.timeout_s)
+            )
+        return PlainTextResponse(found, 503) if found else Response("\n", media_type=JSON)
 
     async def _version(self, _: Request) -> Response:
         dispatch = self.dispatch

@@ -12,7 +12,7 @@ from starlette.types import Scope
 from trimtab.runtime.mlflow import routes, wording
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
-from trimtab.runtime.mlflow.invocation import BODY_BYTES_MAX, Invocations, header
+from trimtab.runtime.mlflow.invocation import BODY_BYTES_MAX, Invocations
 from trimtab.runtime.mlflow.job import Job, Waiter
 from trimtab.runtime.mlflow.metrics import Meter
 from trimtab.runtime.mlflow.open_inference import grpc, rest
@@ -21,6 +21,7 @@ from trimtab.runtime.mlflow.open_inference.job import InferJob, refusal
 from trimtab.runtime.mlflow.open_inference.messages import Refused, Request, Tensor, Wanted
 from trimtab.runtime.mlflow.open_inference.schema import message
 from trimtab.runtime.mlflow.open_inference.signature import Inputs, Spec, output_specs
+from trimtab.runtime.mlflow.telemetry import Telemetry, header
 
 VERSION = "1"  # of the model, to its callers: a pod has one
 SERVER = "trimtab"
@@ -95,11 +96,11 @@ class RestWire:
         self._name = found[1]
         self._model.check(self._name, found[2])
         self._model.asked()
-        encoding = (header(self._scope, b"content-encoding") or b"identity").strip().lower()
+        encoding = (header(self._scope["headers"], b"content-encoding") or b"identity").strip().lower()
         body = self._body
         if encoding != b"identity":
             body = inflated(body, encoding, BODY_BYTES_MAX)
-        return rest.read(body, header(self._scope, rest.LENGTH_HEADER) or b"")
+        return rest.read(body, header(self._scope["headers"], rest.LENGTH_HEADER))
 
     def written(self, request: Request, outputs: list[tuple[Tensor, Wanted]]) -> Answer:
         """Raises Refused."""
@@ -123,7 +124,7 @@ class GrpcWire:
 
     def read(self) -> Request:
         """Raises Refused."""
-        encoding = header(self._scope, b"grpc-encoding") or b""
+        encoding = header(self._scope["headers"], b"grpc-encoding")
         told = grpc.opened("ModelInferRequest", self._body, encoding, BODY_BYTES_MAX)
         self._name = told.model_name
         self._model.check(told.model_name, told.model_version)
@@ -142,8 +143,8 @@ class Infer(Invocations):
     route = routes.INFER
     wire: type[RestWire] | type[GrpcWire] = RestWire
 
-    def __init__(self, meter: Meter, dispatch: Dispatch, model: Model) -> None:
-        super().__init__(meter)
+    def __init__(self, meter: Meter, telemetry: Telemetry, dispatch: Dispatch, model: Model) -> None:
+        super().__init__(meter, telemetry)
         self.dispatch = dispatch
         self._model = model
 
@@ -172,10 +173,10 @@ class GrpcInfer(Infer):
 class OpenInference:
     """The ASGI application of all that is below `/v2` and `/inference.GRPCInferenceService/`."""
 
-    def __init__(self, meter: Meter, dispatch: Dispatch, model: Model) -> None:
+    def __init__(self, meter: Meter, telemetry: Telemetry, dispatch: Dispatch, model: Model) -> None:
         self._model = model
-        self._infer = Infer(meter, dispatch, model)
-        self._grpc_infer = GrpcInfer(meter, dispatch, model)
+        self._infer = Infer(meter, telemetry, dispatch, model)
+        self._grpc_infer = GrpcInfer(meter, telemetry, dispatch, model)
 
     def predicts(self, scope: Scope) -> Invocations | None:
         """What takes this request, if it is one for a prediction."""
@@ -216,7 +217,7 @@ class OpenInference:
     def _grpc(self, method: str, scope: Scope, body: bytes) -> Answer:
         if method not in _GRPC_ANSWERS:
             raise Refused(f"there is no method {method!r} here", 501)
-        encoding = header(scope, b"grpc-encoding") or b""
+        encoding = header(scope["headers"], b"grpc-encoding")
         asked = grpc.opened(f"{method}Request", body, encoding, BODY_BYTES_MAX)
         if method.startswith("Model"):
             self._model.check(asked.name, asked.version)

@@ -8,35 +8,37 @@ from starlette.types import Receive, Scope, Send
 
 from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow import wording
-from trimtab.runtime.mlflow.answer import Answer, Fault
+from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
-from trimtab.runtime.mlflow.invocation import LEFT, STOPPED, TIMED_OUT, ClientLeft, head, header
+from trimtab.runtime.mlflow.invocation import LEFT, STOPPED, TIMED_OUT, ClientLeft, head
 from trimtab.runtime.mlflow.openai_api.calls import RESPONSES
 from trimtab.runtime.mlflow.openai_api.job import Asked
 from trimtab.runtime.mlflow.openai_api.stream import StreamJob
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 EVENTS = "text/event-stream; charset=utf-8"
 DONE = "[DONE]"
 
 
 class Stream:
-    """One call. `status` and `fault` are what became of it."""
+    """One call. `status` and `answer`, which says whether all went well, are what became of it."""
 
-    def __init__(self, asked: Asked, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, asked: Asked, dispatch: Dispatch, scope: Scope, receive: Receive, send: Send) -> None:
         self.status = LEFT
-        self.fault: Fault | None = None
+        self.answer: Answer | None = None
+        self.given_id = request_id(header(scope["headers"], REQUEST_ID))
         self._answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._job = StreamJob(asked, self._answered)
-        self._scope = scope
+        self.job = StreamJob(asked, self._answered, dispatch.moves)
+        self._dispatch = dispatch
         self._receive = receive
         self._send = send
 
-    async def run(self, dispatch: Dispatch) -> None:
+    async def run(self) -> None:
         """Ask, and send what comes. Each part must come within the model's time for a whole answer."""
         gone = asyncio.create_task(self._gone())
         try:
-            dispatch.submit(self._job)
-            await self._relay(gone, dispatch.timeout_s)
+            self._dispatch.submit(self.job)
+            await self._relay(gone, self._dispatch.timeout_s)
         except Exhausted as full:
             await self._end(no_room(full))
         except asyncio.CancelledError:  # the server's grace period is over
@@ -46,7 +48,7 @@ class Stream:
         finally:
             gone.cancel()
             self._answered.cancel()
-            self._job.leave()
+            self.job.leave()
 
     async def _relay(self, gone: asyncio.Task[None], timeout_s: float) -> None:
         part = await self._next(gone, timeout_s)
@@ -59,7 +61,7 @@ class Stream:
 
     async def _next(self, gone: asyncio.Task[None], timeout_s: float) -> str | Answer:
         """The next part, or the answer behind the last one. Raises ClientLeft."""
-        coming = asyncio.ensure_future(self._job.parts.get())
+        coming = asyncio.ensure_future(self.job.parts.get())
         try:
             await asyncio.wait({coming, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if gone.done():
@@ -71,17 +73,17 @@ class Stream:
             coming.cancel()
         if part is None:
             return await self._answered
-        self._job.taken()
+        self.job.taken()
         return part
 
     async def _end(self, answer: Answer) -> None:
         """Behind the last part. What went wrong is an event then, and has a status of its own before any."""
-        self.fault = answer.fault
+        self.answer = answer
         worded = wording.openai(answer)
         if answer.fault is None:
             if self.status == LEFT:
                 await self._begin(Answer("", 200, EVENTS))
-            await self._event(DONE if self._job.asked.call is not RESPONSES else None)
+            await self._event(DONE if self.job.asked.call is not RESPONSES else None)
         elif self.status == LEFT:
             await self._begin(worded, len(worded.encoded()))
             await self._send({"type": "http.response.body", "body": worded.encoded()})
@@ -90,7 +92,7 @@ class Stream:
 
     async def _begin(self, answer: Answer, length: int | None = None) -> None:
         self.status = answer.status
-        headers = head(answer, None, length or 0, header(self._scope, b"x-request-id") or b"")
+        headers = head(answer, None, length or 0, self.given_id)
         if length is None:  # nobody knows it
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         await self._send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -16,6 +16,7 @@ from trimtab.runtime.mlflow.metrics import Meter
 from trimtab.runtime.mlflow.openai_api.calls import Call, call_of, fields_of
 from trimtab.runtime.mlflow.openai_api.events import Stream
 from trimtab.runtime.mlflow.openai_api.job import Asked, BadCall, CallJob, read
+from trimtab.runtime.mlflow.telemetry import Telemetry
 
 MODELS = "/v1/models"
 OWNER = "trimtab"
@@ -25,12 +26,19 @@ _ASKED = "trimtab.asked"  # in a scope: what its body was found to ask
 class OpenAI:
     """All that is below `/v1/`."""
 
-    def __init__(self, meter: Meter, dispatch: Dispatch, metadata: Any, called: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        telemetry: Telemetry,
+        dispatch: Dispatch,
+        metadata: Any,
+        called: tuple[str, ...],
+    ) -> None:
         self._called = called
         self._call = call_of(metadata)
         self._calls: Calls | None = None
         if self._call is not None:
-            self._calls = Calls(meter, dispatch, self._call, called, fields_of(metadata))
+            self._calls = Calls(meter, telemetry, dispatch, self._call, called, fields_of(metadata))
 
     def predicts(self, scope: Scope) -> Calls | None:
         """What takes this request, if it is a call that the model answers."""
@@ -58,9 +66,15 @@ class Calls(Invocations):
     """The one call that a model answers."""
 
     def __init__(
-        self, meter: Meter, dispatch: Dispatch, call: Call, called: tuple[str, ...], fields: frozenset[str]
+        self,
+        meter: Meter,
+        telemetry: Telemetry,
+        dispatch: Dispatch,
+        call: Call,
+        called: tuple[str, ...],
+        fields: frozenset[str],
     ) -> None:
-        super().__init__(meter)
+        super().__init__(meter, telemetry)
         self.dispatch = self._dispatch = dispatch
         self.route = call.route
         self._call = call
@@ -78,13 +92,18 @@ class Calls(Invocations):
             await super().__call__({**scope, _ASKED: asked}, _nothing_more, send)
             return
         began_s = self._meter.begin(self.route)
-        stream = Stream(asked, scope, receive, send)
+        stream = Stream(asked, self._dispatch, scope, receive, send)
         try:
-            await stream.run(self._dispatch)
+            await stream.run()
         finally:
-            if stream.fault is not None:
-                self._meter.fault(stream.fault)
-            self._meter.end("POST", self.route, stream.status, began_s)
+            answer, headers = stream.answer, scope["headers"]
+            fault = answer.fault if answer is not None else None
+            if fault is not None:
+                self._meter.fault(fault)
+            took_s = self._meter.end("POST", self.route, stream.status, began_s)
+            self._telemetry.ended(
+                "POST", self.route, stream.status, took_s, headers, stream.given_id, answer, fault, stream.job
+            )
 
     def _read(self, body: bytes) -> Asked | Answer:
         try:

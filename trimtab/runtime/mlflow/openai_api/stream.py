@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from trimtab.runtime.mlflow.answer import Answer
@@ -20,15 +20,18 @@ from trimtab.runtime.mlflow.openai_api.job import Asked, CallJob, completed
 from trimtab.runtime.mlflow.scoring import Scorer, raised_by
 
 PARTS_WAITING_MAX = 64
+MOVES_EACH_S = 1.0
 
 
 class StreamJob(CallJob):
     """`parts` gets each part as it comes, and None behind the last. The answer says whether all went well."""
 
-    __slots__ = ("_left", "_loop", "_room", "parts")
+    __slots__ = ("_left", "_loop", "_moves", "_room", "parts")
 
-    def __init__(self, asked: Asked, answered: Waiter) -> None:
+    def __init__(self, asked: Asked, answered: Waiter, moves: Callable[[], None]) -> None:
+        """`moves` is called in the thread that predicts, for as long as the stream goes on."""
         super().__init__(asked, answered)
+        self._moves = moves
         self.parts: asyncio.Queue[str | None] = asyncio.Queue()
         self._loop = answered.get_loop()
         self._room = threading.Semaphore(PARTS_WAITING_MAX)
@@ -74,7 +77,9 @@ class StreamJob(CallJob):
     def _send(self, part: dict[str, Any]) -> bool:
         """Hand a part over, once there is room for it; whether anybody still wants one."""
         text = json.dumps(part)
-        self._room.acquire()
+        self._moves()
+        while not self._room.acquire(timeout=MOVES_EACH_S):
+            self._moves()  # the client is slow, not the model
         if self._left.is_set():
             return False
         self._put(text)

@@ -1,0 +1,115 @@
+"""A pod that hangs without dying: noticed, told in plain words, and not taken for one that is slow."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import aiohttp
+import pytest
+
+from trimtab.core.clock import ManualClock
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet import life, liveness
+from trimtab.fleet.liveness import Liveness
+from trimtab.fleet.readiness import Answer, Heard
+from trimtab.fleet.records import PodRecord
+
+PodIn = Callable[..., Awaitable[Pod]]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(life, "LISTEN_EACH_S", 0.05)
+    monkeypatch.setitem(life.LOOK_EACH_S, PodPhase.READY, 0.05)
+    monkeypatch.setattr("trimtab.fleet.readiness.ASK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(liveness, "MARGIN_S", 0.0)
+
+
+async def get(pod: Pod, path: str) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"http://{pod.address}{path}") as response:
+        assert response.status == 200
+
+
+async def test_a_pod_that_somebody_stopped(new_fleet: Any, revision: Any, pod_in: PodIn, until: Any) -> None:
+    fleet = await new_fleet()
+    one, other = [await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY) for _ in range(2)]
+    os.killpg(one.process_id, signal.SIGSTOP)
+    found = await pod_in(fleet, one.id, PodPhase.FAILED)
+    assert found.cause == f"it hangs: its process {one.process_id} is stopped (SIGSTOP)"
+    await until(fleet._pods[one.id].ended.is_set)
+    assert (await pod_in(fleet, other.id, PodPhase.READY)).cause == "", "its neighbour serves on"
+
+
+async def test_a_pod_that_is_silent_for_longer_than_anybody_waits(
+    new_fleet: Any, revision: Any, pod_in: PodIn
+) -> None:
+    fleet = await new_fleet(request_timeout_s=lambda _: 2.0)
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    await get(pod, "/paused")
+    found = await pod_in(fleet, pod.id, PodPhase.FAILED)
+    assert found.cause.startswith("it hangs: its port is open, but nothing was answered for ")
+
+
+async def test_a_pod_that_is_silent_for_a_slow_prediction_is_left_alone(
+    new_fleet: Any, revision: Any, pod_in: PodIn, until: Any
+) -> None:
+    fleet = await new_fleet(request_timeout_s=lambda _: 600.0)
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    live = fleet._pods[pod.id]
+    await get(pod, "/paused")
+    await until(lambda: live._liveness._told[0] is Answer.SILENT and live._liveness._told[1] > 4)
+    assert live.phase is PodPhase.READY
+    live.folder.path.joinpath("go-on").touch()
+    await until(lambda: live._liveness._told[0] is Answer.READY)
+    assert live._liveness._silent_since_s is None
+
+
+@pytest.mark.parametrize("path", ["/live?within={within_s:.0f}", ""])
+async def test_a_pod_that_says_so_itself(
+    new_fleet: Any, revision: Any, pod_in: PodIn, runtimes: Any, until: Any, path: str
+) -> None:
+    """Of a server of which nobody knows what it means by another status, any answer is a sign of life."""
+    runtimes["fake"] = replace(runtimes["fake"], live_path=path)
+    fleet = await new_fleet()
+    pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
+    await get(pod, "/sick")
+    if path:
+        assert (await pod_in(fleet, pod.id, PodPhase.FAILED)).cause.startswith("it hangs: ")
+    else:
+        live = fleet._pods[pod.id]
+        await until(lambda: live._liveness._told[1] > 5)
+        assert live.phase is PodPhase.READY
+
+
+class Asked:
+    """A prober that notes what it is asked, and hears nothing."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def hear(self, host: str, port: int, path: str) -> Heard:
+        self.paths.append(path)
+        return Heard(Answer.SILENT)
+
+
+async def test_a_lower_timeout_holds_once_requests_of_the_higher_are_gone() -> None:
+    clock, asked, timeout_s = ManualClock(), Asked(), [100.0]
+    record = PodRecord(
+        "p", RevisionKey(EndpointName("default", "iris"), 1), 1, live_path="/live?{within_s:.0f}"
+    )
+    watched = Liveness(record, partial(timeout_s.__getitem__, 0), clock)
+    causes = []
+    for later_s, now in ((0, 100.0), (50, 10.0), (99, 10.0), (2, 10.0), (1, 20.0)):
+        clock.advance(later_s)
+        timeout_s[0] = now
+        causes.append(await watched.look(asked, 0, ()))  # type: ignore[arg-type]
+    assert asked.paths == ["/live?100", "/live?100", "/live?10", "/live?10", "/live?20"]
+    assert causes[:2] == ["", ""]
+    assert causes[2] == "it hangs: its port is open, but nothing was answered for 149 s"

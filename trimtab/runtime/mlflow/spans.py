@@ -1,0 +1,175 @@
+"""A span per request, and in it one per stage: queue, batch, predict. OpenTelemetry's, exported by OTLP.
+
+It is on where the standard variables name a place for traces (OTEL_EXPORTER_OTLP_ENDPOINT or
+OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), and heeds the others as far as OpenTelemetry's library does: protocol,
+headers, sampler. The library is not ours to bring: a model's environment has it, or the log says what is
+missing.
+
+The event loop notes a request in a queue; a thread makes the spans, so nobody waits for them. They continue
+the caller's `traceparent`, and a trace that the caller does not sample has none.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from trimtab.runtime.mlflow.answer import Fault
+from trimtab.runtime.mlflow.job import now_s
+from trimtab.runtime.mlflow.request_log import Ended
+
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+PACKAGE = "opentelemetry-exporter-otlp-proto-http"
+WAITING_MAX = 4096  # requests whose spans are not yet made; what comes on top has none
+LOOK_EACH_S = 0.2
+CLOSE_WITHIN_S = 5.0
+
+Noted = tuple[
+    int, float, Ended, str
+]  # when it ended, by the wall clock (ns) and by that of jobs; its traceparent
+
+
+def wanted(environment: Mapping[str, str]) -> bool:
+    """Whether the standard variables ask for traces."""
+    off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    other = environment.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp"
+    return not (off or other) and any(environment.get(name) for name in ENDPOINTS)
+
+
+def configured(pod: str) -> Spans | None:
+    """Spans of the pod called `pod`, if they are asked for and can be had; else the log says why not."""
+    if not wanted(os.environ):
+        return None
+    try:
+        return Spans(_tracer_provider(pod))
+    except ImportError as error:
+        hint = f"add {PACKAGE} to the model's requirements"
+        print(f"no spans: {error}; {hint}", file=sys.stderr, flush=True)  # noqa: T201
+    except Exception as error:  # noqa: BLE001  a wrong variable must not cost the pod
+        print(f"no spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    return None
+
+
+class Spans:
+    """Takes requests that have ended, and exports their spans from a thread of its own."""
+
+    def __init__(self, provider: Any) -> None:
+        """`provider` is an `opentelemetry.sdk.trace.TracerProvider`."""
+        self._provider = provider
+        self._tracer = provider.get_tracer("trimtab.runtime")
+        self._waiting: deque[Noted] = deque()
+        self._closing = threading.Event()
+        self._heeds_callers = os.environ.get("OTEL_TRACES_SAMPLER", "parentbased").startswith("parentbased")
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        self._thread.start()
+
+    def add(self, request: Ended, parent: str) -> None:
+        """Note a request; `parent` is the caller's `traceparent`, or nothing."""
+        if self._heeds_callers and parent and not int(parent[53:55], 16) & 1:
+            return  # not sampled, and none of the work for it is done
+        if len(self._waiting) >= WAITING_MAX:
+            self.dropped += 1
+        else:
+            self._waiting.append((time.time_ns(), now_s(), request, parent))
+
+    def close(self) -> None:
+        """Export what is left, for at most CLOSE_WITHIN_S."""
+        self._closing.set()
+        self._thread.join(CLOSE_WITHIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.wait(LOOK_EACH_S):
+            self._drain()
+        self._drain()
+        self._provider.shutdown()
+        if self.dropped:
+            print(f"spans: {self.dropped} requests have none", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _drain(self) -> None:
+        while self._waiting:
+            try:
+                self._make(*self._waiting.popleft())
+            except Exception as error:  # noqa: BLE001  one request without its spans
+                print(f"spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _make(self, ended_ns: int, ended_s: float, request: Ended, parent: str) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415
+
+        begin_ns = ended_ns - _ns(request.took_s)
+        span = self._tracer.start_span(
+            f"{request.method} {request.route}",
+            context=_context(parent),
+            kind=SpanKind.SERVER,
+            attributes=_attributes(request),
+            start_time=begin_ns,
+        )
+        if request.fault not in (
+            None,
+            Fault.CALLER,
+        ):  # a server's span is not in error for its callers' mistakes
+            span.set_status(Status(StatusCode.ERROR, request.answer.cause if request.answer else ""))
+        job = request.job
+        if job is not None and span.is_recording():
+            inside = set_span_in_context(span)
+            # It was timed microseconds before it was noted here: a stage must not begin before its request.
+            at_ns = max(begin_ns, ended_ns - _ns(ended_s - job.created_s))
+            for name, took_s in (("queue", job.queue_s), ("batch", job.batch_s), ("predict", job.predict_s)):
+                stage = self._tracer.start_span(name, context=inside, start_time=at_ns)
+                at_ns += _ns(took_s)
+                stage.end(at_ns)
+            ended_ns = max(ended_ns, at_ns)
+        span.end(ended_ns)
+
+
+def _tracer_provider(pod: str) -> Any:
+    """With an exporter, resource and sampler as the environment says. Raises ImportError."""
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  not everybody has it
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    provider = TracerProvider(resource=Resource.create({"service.instance.id": pod}), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(_exporter()))
+    return provider
+
+
+def _exporter() -> Any:
+    protocol = next((found for name in PROTOCOLS if (found := os.environ.get(name))), "http/protobuf")
+    if protocol == "grpc":
+        return import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter").OTLPSpanExporter()
+    return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+
+
+def _context(parent: str) -> Any:
+    """The caller's, or an empty one: never that of a thread."""
+    from opentelemetry.context import Context  # noqa: PLC0415
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
+
+    return TraceContextTextMapPropagator().extract({"traceparent": parent} if parent else {}, Context())
+
+
+def _attributes(request: Ended) -> dict[str, Any]:
+    """Names of OpenTelemetry's semantic conventions for HTTP servers."""
+    found: dict[str, Any] = {
+        "http.request.method": request.method,
+        "http.response.status_code": request.status,
+        "http.response.header.x-request-id": [request.request_id],
+        "http.route": request.route,
+        "url.path": request.route,
+        "url.scheme": "http",
+    }
+    if request.fault is not None:
+        cause = request.answer.cause if request.answer is not None else ""
+        found["error.type"] = cause.partition(":")[0] or request.fault.value
+    return found
+
+
+def _ns(seconds: float) -> int:
+    return round(1e9 * seconds)
