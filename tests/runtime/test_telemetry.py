@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,15 @@ def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any) -> None:
 
     until(lambda: bool(of_it()), "its span")
     assert of_it()[0].parent == ""
+
+
+def test_the_page_lists_every_metric_of_a_pod(iris_pod: Any) -> None:
+    listed = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+    table = listed.partition("## Metrics of MLflow pods")[2]
+    told = set(re.findall(r"`(trimtab_\w+|http_\w+)`", table))
+    told |= {f"trimtab_predict{tail}" for tail in re.findall(r"`(_\w+)`", table)}
+    page = iris_pod.ask("GET", "/metrics").body.decode()
+    served = {
+        name for name in re.findall(r"^# TYPE (\w+)", page, re.MULTILINE) if not name.startswith("process_")
+    }
+    assert served == {name for name in told if not name.startswith("process_")}
