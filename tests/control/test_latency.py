@@ -64,7 +64,7 @@ def seen(rng: np.random.Generator, count: int = 20_000) -> tuple[Latencies, list
 def test_a_part_is_what_the_quantile_would_be_less_without_it(share: float) -> None:
     latencies, truth = seen(np.random.default_rng(1))
     whole_s, served_s, pod_s, model_s = (float(np.quantile(values, share)) for values in truth)
-    found = latencies.split(KEY, share, 96.0)
+    found = latencies.splits(KEY, 96.0)[(0.5, 0.99).index(share)]
     assert found is not None
     assert found.network_s is not None
     assert found.model_s is not None
@@ -89,21 +89,21 @@ def test_parts_add_up_and_none_is_negative(values: list[list[float]]) -> None:
 def test_what_a_runtime_does_not_tell_is_unknown() -> None:
     latencies = Latencies()
     latencies.add([StageTimes(KEY, 95.0, envoys(np.full(100, 0.05)), envoys(np.full(100, 0.02)))])
-    found = latencies.split(KEY, 0.5, 96.0)
+    found = latencies.splits(KEY, 96.0)[0]
     assert found is not None
     assert (found.network_s, found.model_s) == (None, None)
     assert found.queue_s == pytest.approx(0.03, rel=0.2)
-    assert Latencies().split(KEY, 0.5, 96.0) is None
+    assert Latencies().splits(KEY, 96.0)[0] is None
 
 
 def test_old_requests_count_no_more_and_a_pod_that_began_anew_counts_from_there() -> None:
     latencies, _ = seen(np.random.default_rng(2), 100)
-    assert latencies.split(KEY, 0.5, 96.0) is not None
-    assert latencies.split(KEY, 0.5, 95.0 + (SLOTS + 2) * SLOT_S) is None
+    assert latencies.splits(KEY, 96.0)[0] is not None
+    assert latencies.splits(KEY, 95.0 + (SLOTS + 2) * SLOT_S)[0] is None
     one = buckets(np.array([0.5]))
     latencies.look(POD, page(one, one), MLFLOW.metrics, 300.0)
     latencies.add([StageTimes(KEY, 300.0, envoys(np.array([0.6])), envoys(np.array([0.6])))])
-    found = latencies.split(KEY, 0.5, 301.0)
+    found = latencies.splits(KEY, 301.0)[0]
     assert isinstance(found, Split)
     assert found.model_s is not None
     assert 0.4 < found.model_s < 0.6

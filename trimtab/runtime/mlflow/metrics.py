@@ -192,9 +192,7 @@ class Measured:
             await self._app(scope, receive, seen)
         finally:
             took_s = self._meter.end(scope["method"], route, status, began_s)
-            if (
-                fault is not None
-            ):  # who asks for health and metrics is of no interest as long as it is answered
+            if fault is not None:  # else somebody asked for health or metrics, and got it
                 given_id = request_id(header(scope["headers"], REQUEST_ID))
                 self._telemetry.ended(
                     scope["method"], route, status, took_s, scope["headers"], given_id, fault=fault
