@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.control.latency import SLOT_S, SLOTS, Latencies, Split, split_of
-from trimtab.control.signals.buckets import Buckets, read_buckets
+from trimtab.control.signals.buckets import Buckets, of_envoy, read_buckets
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
@@ -84,6 +84,18 @@ def test_parts_add_up_and_none_is_negative(values: list[list[float]]) -> None:
     assert min(parts) >= 0
     if found.model_s is not None:
         assert sum(parts) == pytest.approx(found.whole_s)
+
+
+def test_pods_and_envoy_have_the_same_buckets() -> None:
+    """Else a request of 200 ms in the pod and at Envoy would seem to spend 10 ms between them."""
+    ends = of_envoy(envoys(np.array([1.0]))).bounds_s
+    assert [end for end in ends if end >= FINE_BUCKETS_S[0]] == list(FINE_BUCKETS_S[:-1])
+    steady = np.full(100, 0.2015)
+    found = split_of(
+        [of_envoy(envoys(steady)), of_envoy(envoys(steady)), *[buckets(steady - 0.0005)] * 2], 0.5
+    )
+    assert found is not None
+    assert found.network_s == pytest.approx(0, abs=1e-4)
 
 
 def test_what_a_runtime_does_not_tell_is_unknown() -> None:
