@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.control.latency import SLOT_S, SLOTS, Latencies, Split, split_of
-from trimtab.control.signals.buckets import Buckets, read_buckets
+from trimtab.control.signals.buckets import Buckets, of_envoy, read_buckets
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
@@ -64,7 +64,7 @@ def seen(rng: np.random.Generator, count: int = 20_000) -> tuple[Latencies, list
 def test_a_part_is_what_the_quantile_would_be_less_without_it(share: float) -> None:
     latencies, truth = seen(np.random.default_rng(1))
     whole_s, served_s, pod_s, model_s = (float(np.quantile(values, share)) for values in truth)
-    found = latencies.split(KEY, share, 96.0)
+    found = latencies.splits(KEY, 96.0)[(0.5, 0.99).index(share)]
     assert found is not None
     assert found.network_s is not None
     assert found.model_s is not None
@@ -86,24 +86,36 @@ def test_parts_add_up_and_none_is_negative(values: list[list[float]]) -> None:
         assert sum(parts) == pytest.approx(found.whole_s)
 
 
+def test_pods_and_envoy_have_the_same_buckets() -> None:
+    """Else a request of 200 ms in the pod and at Envoy would seem to spend 10 ms between them."""
+    ends = of_envoy(envoys(np.array([1.0]))).bounds_s
+    assert [end for end in ends if end >= FINE_BUCKETS_S[0]] == list(FINE_BUCKETS_S[:-1])
+    steady = np.full(100, 0.2015)
+    found = split_of(
+        [of_envoy(envoys(steady)), of_envoy(envoys(steady)), *[buckets(steady - 0.0005)] * 2], 0.5
+    )
+    assert found is not None
+    assert found.network_s == pytest.approx(0, abs=1e-4)
+
+
 def test_what_a_runtime_does_not_tell_is_unknown() -> None:
     latencies = Latencies()
     latencies.add([StageTimes(KEY, 95.0, envoys(np.full(100, 0.05)), envoys(np.full(100, 0.02)))])
-    found = latencies.split(KEY, 0.5, 96.0)
+    found = latencies.splits(KEY, 96.0)[0]
     assert found is not None
     assert (found.network_s, found.model_s) == (None, None)
     assert found.queue_s == pytest.approx(0.03, rel=0.2)
-    assert Latencies().split(KEY, 0.5, 96.0) is None
+    assert Latencies().splits(KEY, 96.0)[0] is None
 
 
 def test_old_requests_count_no_more_and_a_pod_that_began_anew_counts_from_there() -> None:
     latencies, _ = seen(np.random.default_rng(2), 100)
-    assert latencies.split(KEY, 0.5, 96.0) is not None
-    assert latencies.split(KEY, 0.5, 95.0 + (SLOTS + 2) * SLOT_S) is None
+    assert latencies.splits(KEY, 96.0)[0] is not None
+    assert latencies.splits(KEY, 95.0 + (SLOTS + 2) * SLOT_S)[0] is None
     one = buckets(np.array([0.5]))
     latencies.look(POD, page(one, one), MLFLOW.metrics, 300.0)
     latencies.add([StageTimes(KEY, 300.0, envoys(np.array([0.6])), envoys(np.array([0.6])))])
-    found = latencies.split(KEY, 0.5, 301.0)
+    found = latencies.splits(KEY, 301.0)[0]
     assert isinstance(found, Split)
     assert found.model_s is not None
     assert 0.4 < found.model_s < 0.6

@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.lost = subprocess.Popen(["true"])  # nobody asks after it
         if self.path == "/deaf":
             self.server.socket.close()
-        if self.path in ("/paused", "/sick"):
+        if self.path in ("/paused", "/sick", "/frozen"):
             setattr(self.server, self.path[1:], True)
         if self.path == "/env":
             say(f"ENV {json.dumps(dict(os.environ))}")
@@ -69,4 +69,6 @@ while server.fileno() >= 0:
     while getattr(server, "paused", False) and not Path(STAGES).with_name("go-on").exists():
         time.sleep(0.01)
     server.paused = False
+    if getattr(server, "frozen", False):
+        signal.pause()
 time.sleep(600)

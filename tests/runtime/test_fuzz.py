@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.fuzz import GOOD, bodies, content_types, headers
 
-EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "120"))
 WAIT_S = 60.0
 QUICKLY = settings(
     max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)

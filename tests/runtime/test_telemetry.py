@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_model_whose_environment_lacks_the_library_serves_without_spans(
 
 @pytest.fixture(scope="module")
 def traced(start_pod: StartPod, models: Path) -> Any:
-    """A pod of iris and one of the odd model that export spans, and where to."""
+    """A pod that exports spans, and where to."""
     with receiver() as found:
         environment = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": found.address,
@@ -98,21 +99,20 @@ def traced(start_pod: StartPod, models: Path) -> Any:
             "OTEL_BSP_SCHEDULE_DELAY": "100",
             "TRIMTAB_LOG_REQUESTS": "all",
         }
-        iris = start_pod(models / "iris", **environment)
-        odd = start_pod(models / "odd_model", **environment)
-        yield iris.wait_ready(), odd.wait_ready(), found
+        yield start_pod(models / "odd_model", **environment).wait_ready(), found
 
 
 def until_spans(found: Receiver, pod: Any, trace_id: str, count: int) -> list[Span]:
     from tests.runtime.conftest import until  # noqa: PLC0415
 
     until(lambda: len(found.of(trace_id)) >= count, f"{count} spans; log: {pod.log.read_text()[-2000:]}")
-    return sorted(found.of(trace_id), key=lambda span: (span.begin_ns, -span.end_ns))
+    ids = {span.id for span in found.of(trace_id)}
+    return sorted(found.of(trace_id), key=lambda span: (span.parent in ids, span.begin_ns, span.end_ns))
 
 
-def test_a_request_and_its_stages_are_spans_of_the_callers_trace(traced: Any, models: Path) -> None:
-    pod, _, found = traced
-    body = (models / "iris" / "serving_input_example.json").read_bytes()
+def test_a_request_and_its_stages_are_spans_of_the_callers_trace(traced: Any) -> None:
+    pod, found = traced
+    body = json.dumps({"inputs": [{"do": "threads"}]}).encode()
     reply = pod.ask(
         "POST", "/invocations", body, traceparent=f"00-{TRACE}-{CALLER}-01", **{"x-request-id": "call-7"}
     )
@@ -138,7 +138,7 @@ def test_a_request_and_its_stages_are_spans_of_the_callers_trace(traced: Any, mo
 
 
 def test_a_failed_request_is_told_everywhere_with_its_cause(traced: Any) -> None:
-    _, pod, found = traced
+    pod, found = traced
     trace = "1" * 32
     body = json.dumps({"inputs": [{"do": "raises"}]}).encode()
     reply = pod.ask("POST", "/invocations", body, traceparent=f"00-{trace}-{CALLER}-01")
@@ -155,7 +155,7 @@ def test_a_failed_request_is_told_everywhere_with_its_cause(traced: Any) -> None
 
 
 def test_what_a_caller_does_not_sample_is_not_traced(traced: Any) -> None:
-    _, pod, found = traced
+    pod, found = traced
     for trace, flag in (("3" * 32, "00"), ("4" * 32, "01")):
         pod.ask("POST", "/invocations", b"{", traceparent=f"00-{trace}-{CALLER}-{flag}")
     until_spans(found, pod, "4" * 32, 1)
@@ -163,7 +163,7 @@ def test_what_a_caller_does_not_sample_is_not_traced(traced: Any) -> None:
 
 
 def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any) -> None:
-    _, pod, found = traced
+    pod, found = traced
     reply = pod.ask("POST", "/invocations", b"{", traceparent="00-zz-1-01", **{"x-request-id": "odd-one"})
     assert reply.status == 400
 
@@ -176,3 +176,13 @@ def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any) -> None:
 
     until(lambda: bool(of_it()), "its span")
     assert of_it()[0].parent == ""
+
+
+def test_the_page_lists_every_metric_of_a_pod(odd_pod: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+    table = page.partition("## Metrics of MLflow pods")[2]
+    cells = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
+    told = set(re.findall(r"`((?:trimtab|http)_\w+)`", cells))
+    told |= {f"trimtab_predict{tail}" for tail in re.findall(r"`(_\w+)`", cells)}
+    declared = re.findall(r"^# TYPE (\w+)", odd_pod.ask("GET", "/metrics").body.decode(), re.MULTILINE)
+    assert {name for name in declared if not name.startswith("process_")} == told

@@ -118,6 +118,18 @@ async def test_both_share_one_limit_and_one_queue(
     assert model.in_flight_max == 2
 
 
+async def test_an_endpoint_with_the_longest_of_names(
+    gate: Any, server: tuple[Server, int], endpoint: Any, http: Any
+) -> None:
+    """Envoy bounds regular expressions, and refuses all routes for one that is too long."""
+    name = f"{'n' * 63}.{'m' * 63}"
+    await gate.publish(endpoint(name, (server[1],), protocols=tuple(Protocol), bridged=True))
+    async with http.get(f"{gate.url}/serving-endpoints/{name}/v2/models/x/ready") as answer:
+        assert (answer.status, await answer.text()) == (200, "plain")
+    async with http.post(f"{gate.url}/v1/completions", headers={"x-trimtab-endpoint": name}) as answer:
+        assert (answer.status, await answer.text()) == (200, "plain")
+
+
 async def test_no_pod_is_an_error_in_grpcs_own_form(gate: Any, endpoint: Any, channel: Any) -> None:
     await gate.publish(endpoint("iris", (), protocols=BOTH, bridged=True))
     with pytest.raises(grpc.aio.AioRpcError) as refused:

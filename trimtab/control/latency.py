@@ -9,9 +9,10 @@ durations of a request lie within each other, each measured as a distribution of
     in pod     of that, in the pod: without the network
     in model   of that, in a thread that predicts: without the pod's own queue
 
-Each difference of two quantiles is then exact in that sense, never negative, and the parts add up to the
-quantile. Worked example: a p99 of 120 ms at Envoy, 40 ms served, 39 ms in the pod, 30 ms in the model:
-queue 80 + 9 = 89 ms, network 1 ms, model 30 ms. Without the queue in Envoy the p99 would be 40 ms.
+Taken in this order each difference of two quantiles is exact in that sense, never negative, and the parts
+add up to the quantile. Worked example: a p99 of 120 ms at Envoy, 40 ms served, 39 ms in the pod, 30 ms in
+the model: queue 80 + 9 = 89 ms, network 1 ms, model 30 ms. Without the queue in Envoy the p99 would be 40
+ms.
 
 The queue in the pod has in it what HTTP costs there, some 0.1 ms. A runtime that tells no distributions
 leaves network and model unknown, together what is not the queue.
@@ -71,13 +72,13 @@ class Latencies:
             if later is not None and earlier is not None:
                 self._put(pod.revision, now_s, kind, later.since(earlier))
 
-    def split(self, revision: RevisionKey, share: float, now_s: float) -> Split | None:
-        """The quantile `share` of the last minute; None if nothing was answered."""
+    def splits(self, revision: RevisionKey, now_s: float) -> tuple[Split | None, Split | None]:
+        """The median and the p99 of the last minute; None if nothing was answered."""
         found: list[Buckets | None] = [None] * 4
         for at, slot in self._slots.get(revision, {}).items():
             if now_s - at * SLOT_S <= SLOTS * SLOT_S:
                 found = [b.plus(a) if b is not None else a for a, b in zip(found, slot, strict=True)]
-        return split_of(found, share)
+        return split_of(found, 0.5), split_of(found, 0.99)
 
     def keep_only(self, revisions: Collection[RevisionKey], pods: Collection[Pod]) -> None:
         """Forget what is gone."""

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psutil
 
@@ -94,7 +95,10 @@ class Platform:
 
     def endpoint(self, name: EndpointName) -> v1.Endpoint:
         """One endpoint with its status. Raises NotFound."""
-        return endpoint_message(self._seen(name))
+        seen = self._seen(name)
+        serving = RevisionKey(name, seen.record.serving_revision)
+        splits = self._scraper.latencies.splits(serving, self._clock.now_s())
+        return endpoint_message(replace(seen, splits=splits))
 
     def prune(self, *, dry_run: bool) -> v1.PruneResponse:
         """Remove models that no revision refers to, environments not in use, and logs of gone endpoints.
@@ -191,7 +195,6 @@ class Platform:
             warnings=tuple(w for w in (live.error, self._lost(live.lost), *self._nacks()) if w),
             url=self._url(record),
             answers=self._scraper.counts(serving),
-            splits=tuple(self._scraper.latencies.split(serving, share, now_s) for share in (0.5, 0.99)),
             environments=self._places(record),
         )
 

@@ -34,7 +34,7 @@ class Seen:
     retry_in_s: float | None = None
     warnings: tuple[str, ...] = ()
     url: str = ""
-    splits: tuple[Split | None, ...] = (None, None)  # of the median and the p99
+    splits: tuple[Split | None, Split | None] = (None, None)  # of the median and the p99
     answers: Counts = NO_COUNTS  # of the serving revision, over the last minute
     log_tail: tuple[str, ...] = ()  # of a pod that serves, if it fails all it is asked
     environments: dict[int, Place] = field(default_factory=dict)  # of what is wanted and what serves

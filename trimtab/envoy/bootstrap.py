@@ -17,6 +17,8 @@ from trimtab.xds.telemetry import STAGES_SCOPE
 
 Json = dict[str, Any]
 
+REGEX_STEPS_MAX = 2_000
+
 CONTROL_PLANE = "control_plane"  # the cluster of the control plane in every Envoy
 NODE_ATTRIBUTE = "trimtab.node"  # resource attribute of OTLP messages: Envoy adds no node id by itself
 
@@ -165,8 +167,15 @@ def _statistics_sink(bootstrap: Bootstrap) -> Json:
 
 
 def _runtime() -> Json:
-    """Least request must see the requests that wait, or new ones pile up behind a busy pod."""
-    return {"envoy.reloadable_features.least_request_lb_count_pending_requests": True}
+    """Least request must see the requests that wait, or new ones pile up behind a busy pod.
+
+    Routes hold all paths of a protocol in one regular expression, and names of 127 characters in some: Envoy
+    refuses what compiles to more than 100 steps (one for most characters), and all other routes with it.
+    """
+    return {
+        "envoy.reloadable_features.least_request_lb_count_pending_requests": True,
+        "re2.max_program_size.error_level": REGEX_STEPS_MAX,
+    }
 
 
 def _overload_manager(bootstrap: Bootstrap) -> Json:

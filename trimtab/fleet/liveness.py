@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from trimtab.core.clock import Clock
-from trimtab.fleet.readiness import Answer, Heard, Prober, dead_children, stopped
+from trimtab.fleet.readiness import Answer, Heard, Prober, dead_children, stopped, turns
 from trimtab.fleet.records import PodRecord
 
 LOOKS_MIN = 3  # in a row that must agree: one look may meet a moment
@@ -34,6 +34,7 @@ class Liveness:
         self._clock = clock
         self._told: tuple[Answer, int] = (Answer.READY, 0)  # the latest answer, and how often in a row
         self._silent_since_s: float | None = None
+        self._turns = 0  # as of the last look that met silence
         self._dead_workers: frozenset[int] = frozenset()
 
     async def look(self, prober: Prober, leader: int, processes: Sequence[int]) -> str:
@@ -50,7 +51,7 @@ class Liveness:
         self._told = (heard.answer, times + 1 if heard.answer is known else 1)
         if heard.answer is not Answer.SILENT:
             self._silent_since_s = None
-        elif self._silent_since_s is None:
+        elif self._silent_since_s is None or await self._works_on(processes):
             self._silent_since_s = began_s
         return (
             self._refused(heard)
@@ -67,6 +68,17 @@ class Liveness:
         if asked_s >= held_s or now_s >= until_s:
             self._waits = (asked_s, now_s + asked_s)
         return self._waits[0]
+
+    async def _works_on(self, processes: Sequence[int]) -> bool:
+        """Whether a server that nobody knows did anything since the last look.
+
+        One that serves a connection at a time has none for us for as long as it is busy, with one short
+        request after the other.
+        """
+        if self._record.live_path:
+            return False
+        before, self._turns = self._turns, await asyncio.to_thread(turns, processes)
+        return before != self._turns
 
     def _refused(self, heard: Heard) -> str:
         if heard.answer is not Answer.DEAD or self._told[1] < LOOKS_MIN:

@@ -5,7 +5,9 @@ A model server's own /metrics, repository control, tracing switches and the like
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from trimtab.core.protocol import Protocol
 
@@ -25,6 +27,25 @@ class Call:
     streams: bool = False
     duplex: bool = False
     host_only: bool = False
+
+    @property
+    def regex(self) -> str:
+        """The path as a regular expression."""
+        return self.path if self.pattern else re.escape(self.path)
+
+
+def merged(calls: Iterable[Call]) -> tuple[Call, ...]:
+    """As few calls as say the same: those that differ in nothing but their path become one pattern.
+
+    A route costs Envoy a look at each request that comes later in its table, and us its encoding.
+    """
+    alike: dict[Call, list[Call]] = {}
+    for call in calls:
+        alike.setdefault(replace(call, path="", pattern=False), []).append(call)
+    return tuple(
+        some[0] if len(some) == 1 else replace(like, path="|".join(call.regex for call in some), pattern=True)
+        for like, some in alike.items()
+    )
 
 
 SEGMENT = "[^/]+"

@@ -11,7 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntEnum
 from functools import lru_cache
+from operator import itemgetter
 
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
@@ -39,7 +41,7 @@ from trimtab.core.protocol import Protocol
 from trimtab.xds import replies, wire
 from trimtab.xds.bridge import is_bridged, over
 from trimtab.xds.by_model import BODY_CALLS, aim, asking_routes
-from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call
+from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, method_is, path_doors
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
@@ -64,6 +66,21 @@ TABLE_VIRTUAL_HOSTS = 2
 VIRTUAL_HOST_ROUTES = 3
 
 
+class Rank(IntEnum):
+    """Where a route stands in a table that Envoy looks through from the top.
+
+    On the host that is nobody's it holds all endpoints' routes: what is asked most comes first, that of all
+    endpoints before the next. Each takes what those above it left.
+    """
+
+    INVOKES = 0
+    PREDICTS = 1
+    REFUSED = 2
+    ASKS = 3
+    WRONG_METHOD = 4
+    REST = 5
+
+
 @dataclass(frozen=True)
 class _Target:
     """What the routes of an endpoint depend on; one that is equal to the last one's is not encoded again."""
@@ -77,7 +94,8 @@ def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
     targets = [_target(endpoint) for endpoint in world.endpoints]
     hosted = [_endpoint_host(target, world.gateway.domain) for target in targets]
-    shared = wire.repeated(VIRTUAL_HOST_ROUTES, (route for t in targets for route in _shared_routes(t)))
+    ranked = [_shared_routes(target) for target in targets]
+    shared = b"".join(routes[rank] for rank in Rank for routes in ranked)
     return _table_head() + wire.repeated(
         TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host() + shared + _last_routes()]
     )
@@ -110,16 +128,20 @@ def _table_head() -> bytes:
 @lru_cache(maxsize=8192)
 def _endpoint_host(target: _Target, domain: str) -> bytes:
     host = _virtual_host(str(target.name), hosts(target.name, domain))
-    host.routes = _behind(HOST_DOOR, target)
+    host.routes = [route for _, route in sorted(_behind(HOST_DOOR, target), key=itemgetter(0))]
     return bytes(host)
 
 
 @lru_cache(maxsize=8192)
 def _shared_routes(target: _Target) -> tuple[bytes, ...]:
-    """An endpoint's routes on the hosts that are nobody's: by path and by header."""
-    found = [route for door in path_doors(target.name) for route in _behind(door, target)]
-    found += _by_model(target)
-    return tuple(bytes(route) for route in [*found, *_behind(header_door(target.name), target)])
+    """An endpoint's routes on the hosts that are nobody's, by path and by header: of each rank, encoded."""
+    found = [ranked for door in path_doors(target.name) for ranked in _behind(door, target)]
+    found += [(Rank.PREDICTS, route) for route in _by_model(target)]
+    found += _behind(header_door(target.name), target)
+    return tuple(
+        wire.repeated(VIRTUAL_HOST_ROUTES, (bytes(route) for rank, route in found if rank is wanted))
+        for wanted in Rank
+    )
 
 
 def _by_model(target: _Target) -> list[Route]:
@@ -154,26 +176,37 @@ def _last_routes() -> bytes:
     return wire.repeated(VIRTUAL_HOST_ROUTES, (bytes(route) for route in last))
 
 
-def _behind(door: Door, target: _Target) -> list[Route]:
+def _behind(door: Door, target: _Target) -> list[tuple[Rank, Route]]:
     """All routes behind one door of an endpoint, the last of which takes whatever is left."""
     if not target.clusters:
-        return [_rest(door, replies.nothing_serves(target.name))]
-    found: list[Route] = []
+        return [(Rank.REST, _rest(door, replies.nothing_serves(target.name)))]
+    found: list[tuple[Rank, Route]] = []
     served: list[Call] = []
     unable: list[Call] = []
     for protocol, weights in target.clusters:
         for call in _calls(door, protocol):
-            able = tuple(weight for weight in weights if not (call.duplex and is_bridged(weight[0])))
-            if able:
-                found.append(_call_route(door, protocol, call, able, target))
-            (served if able else unable).append(call)
-    found += _wrong_methods(door, served)
+            (served if _able(call, weights) else unable).append(call)
+        for call in merged(call for call in _calls(door, protocol) if _able(call, weights)):
+            route = _call_route(door, protocol, call, _able(call, weights), target)
+            found.append((_rank(protocol, call), route))
     refused = replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
     hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
     hidden = [] if door.invocations_only else hidden
-    refusals = [_exactly(door, path, refused) for path in hidden]
-    refusals += [_at_once(_exactly(door, call.path, refused)) for call in unable]
-    return [*refusals, *found, _rest(door, refused)]
+    found += [(Rank.REFUSED, _exactly(door, path, refused)) for path in hidden]
+    found += [(Rank.REFUSED, _at_once(_exactly(door, call.path, refused))) for call in unable]
+    found += [(Rank.WRONG_METHOD, route) for route in _wrong_methods(door, served)]
+    return [*found, (Rank.REST, _rest(door, refused))]
+
+
+def _able(call: Call, weights: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The clusters that can take a call."""
+    return tuple(weight for weight in weights if not (call.duplex and is_bridged(weight[0])))
+
+
+def _rank(protocol: Protocol, call: Call) -> Rank:
+    if call.method != "POST":
+        return Rank.ASKS
+    return Rank.INVOKES if protocol is Protocol.INVOCATIONS else Rank.PREDICTS
 
 
 def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
@@ -202,17 +235,21 @@ def _call_route(
 
 def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
     """405 for the paths above, naming the methods that each of them has."""
-    methods: dict[tuple[str, bool], list[str]] = {}
+    methods: dict[Call, list[str]] = {}
     for call in calls:
-        methods.setdefault((call.path, call.pattern), []).append(call.method)
-    found = []
-    for (path, pattern), allowed in methods.items():
-        match = _match(door, Call("", path, pattern))
-        match.headers = list(door.headers)
-        allow = HeaderValueOption(header=HeaderValue(key="allow", value=", ".join(allowed)))
-        reply = replies.wrong_method(allowed)
-        found.append(Route(match=match, direct_response=reply, response_headers_to_add=[allow]))
-    return found
+        methods.setdefault(Call("", call.path, call.pattern), []).append(call.method)
+    paths: dict[tuple[str, ...], list[Call]] = {}
+    for path, allowed in methods.items():
+        paths.setdefault(tuple(allowed), []).append(path)
+    return [_wrong_method(door, path, allowed) for allowed, some in paths.items() for path in merged(some)]
+
+
+def _wrong_method(door: Door, path: Call, allowed: tuple[str, ...]) -> Route:
+    match = _match(door, path)
+    match.headers = list(door.headers)
+    allow = HeaderValueOption(header=HeaderValue(key="allow", value=", ".join(allowed)))
+    reply = replies.wrong_method(list(allowed))
+    return Route(match=match, direct_response=reply, response_headers_to_add=[allow])
 
 
 def _exactly(door: Door, path: str, reply: DirectResponseAction) -> Route:
@@ -234,7 +271,7 @@ def _rest(door: Door, reply: DirectResponseAction) -> Route:
 
 def _match(door: Door, call: Call) -> RouteMatch:
     if call.pattern:
-        return RouteMatch(safe_regex=RegexMatcher(regex=re.escape(door.prefix) + call.path))
+        return RouteMatch(safe_regex=RegexMatcher(regex=f"{re.escape(door.prefix)}({call.path})"))
     return RouteMatch(path=door.prefix + call.path)
 
 

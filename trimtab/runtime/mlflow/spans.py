@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -31,9 +32,17 @@ WAITING_MAX = 4096  # requests whose spans are not yet made; what comes on top h
 LOOK_EACH_S = 0.2
 CLOSE_WITHIN_S = 5.0
 
-Noted = tuple[
-    int, float, Ended, str
-]  # when it ended, by the wall clock (ns) and by that of jobs; its traceparent
+
+@dataclass(frozen=True)
+class _Noted:
+    """What a request's spans are made from; not its job and answer: bodies are large, and thousands wait."""
+
+    request: Ended
+    parent: str  # its traceparent
+    ended_ns: int  # by the wall clock
+    job_age_s: float  # how long before that its job was made
+    stages: tuple[tuple[str, float], ...]  # and the seconds of each
+    cause: str
 
 
 def wanted(environment: Mapping[str, str]) -> bool:
@@ -64,7 +73,7 @@ class Spans:
         """`provider` is an `opentelemetry.sdk.trace.TracerProvider`."""
         self._provider = provider
         self._tracer = provider.get_tracer("trimtab.runtime")
-        self._waiting: deque[Noted] = deque()
+        self._waiting: deque[_Noted] = deque()
         self._closing = threading.Event()
         self._heeds_callers = os.environ.get("OTEL_TRACES_SAMPLER", "parentbased").startswith("parentbased")
         self.dropped = 0
@@ -78,7 +87,7 @@ class Spans:
         if len(self._waiting) >= WAITING_MAX:
             self.dropped += 1
         else:
-            self._waiting.append((time.time_ns(), now_s(), request, parent))
+            self._waiting.append(_noted(request, parent))
 
     def close(self) -> None:
         """Export what is left, for at most CLOSE_WITHIN_S."""
@@ -96,37 +105,46 @@ class Spans:
     def _drain(self) -> None:
         while self._waiting:
             try:
-                self._make(*self._waiting.popleft())
+                self._make(self._waiting.popleft())
             except Exception as error:  # noqa: BLE001  one request without its spans
-                print(f"spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                self.dropped += 1
+                if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th …
+                    print(f"spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
 
-    def _make(self, ended_ns: int, ended_s: float, request: Ended, parent: str) -> None:
+    def _make(self, noted: _Noted) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415
 
+        request, ended_ns = noted.request, noted.ended_ns
         begin_ns = ended_ns - _ns(request.took_s)
         span = self._tracer.start_span(
             f"{request.method} {request.route}",
-            context=_context(parent),
+            context=_context(noted.parent),
             kind=SpanKind.SERVER,
-            attributes=_attributes(request),
+            attributes=_attributes(request, noted.cause),
             start_time=begin_ns,
         )
-        if request.fault not in (
-            None,
-            Fault.CALLER,
-        ):  # a server's span is not in error for its callers' mistakes
-            span.set_status(Status(StatusCode.ERROR, request.answer.cause if request.answer else ""))
-        job = request.job
-        if job is not None and span.is_recording():
+        if request.fault is not None and request.fault is not Fault.CALLER:
+            span.set_status(Status(StatusCode.ERROR, noted.cause))
+        if span.is_recording():
             inside = set_span_in_context(span)
-            # It was timed microseconds before it was noted here: a stage must not begin before its request.
-            at_ns = max(begin_ns, ended_ns - _ns(ended_s - job.created_s))
-            for name, took_s in (("queue", job.queue_s), ("batch", job.batch_s), ("predict", job.predict_s)):
+            # It was timed microseconds before it was noted: a stage must not begin before its request.
+            at_ns = max(begin_ns, ended_ns - _ns(noted.job_age_s))
+            for name, took_s in noted.stages:
                 stage = self._tracer.start_span(name, context=inside, start_time=at_ns)
                 at_ns += _ns(took_s)
                 stage.end(at_ns)
-            ended_ns = max(ended_ns, at_ns)
+            ended_ns = max(ended_ns, at_ns) if noted.stages else ended_ns
         span.end(ended_ns)
+
+
+def _noted(request: Ended, parent: str) -> _Noted:
+    job, answer = request.job, request.answer
+    stages: tuple[tuple[str, float], ...] = ()
+    if job is not None:
+        stages = ("queue", job.queue_s), ("batch", job.batch_s), ("predict", job.predict_s)
+    age_s = now_s() - job.created_s if job is not None else 0.0
+    lean = replace(request, job=None, answer=None)
+    return _Noted(lean, parent, time.time_ns(), age_s, stages, answer.cause if answer is not None else "")
 
 
 def _tracer_provider(pod: str) -> Any:
@@ -155,7 +173,7 @@ def _context(parent: str) -> Any:
     return TraceContextTextMapPropagator().extract({"traceparent": parent} if parent else {}, Context())
 
 
-def _attributes(request: Ended) -> dict[str, Any]:
+def _attributes(request: Ended, cause: str) -> dict[str, Any]:
     """Names of OpenTelemetry's semantic conventions for HTTP servers."""
     found: dict[str, Any] = {
         "http.request.method": request.method,
@@ -166,7 +184,6 @@ def _attributes(request: Ended) -> dict[str, Any]:
         "url.scheme": "http",
     }
     if request.fault is not None:
-        cause = request.answer.cause if request.answer is not None else ""
         found["error.type"] = cause.partition(":")[0] or request.fault.value
     return found
 
