@@ -12,10 +12,10 @@ from trimtab.control.home import Home
 from trimtab.core.errors import Failed
 from trimtab.core.pod import Pod
 from trimtab.core.revision import Revision
+from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT
 from trimtab.environment import Keeper, Place
 from trimtab.environment.keeper import LOCAL, OWN, Asked
 
-IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 ITS_SERVERS = "its server's own"  # of the others: what we start there, if anything, is not what serves
 
 
