@@ -21,6 +21,7 @@ from trimtab.client import Client
 from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, TrimtabError, Unauthorised
 from trimtab.core.names import EndpointName
+from trimtab.core.spec import ModelSpec
 from trimtab.v1 import control_pb2 as pb
 
 FLAVOR = "python_function"
@@ -137,7 +138,7 @@ class TrimtabDeployments(BaseDeploymentClient):
         check_spec(named, spec)
         asked = Asked(named, spec, existing, runtime_said="runtime" in said)
         (served,) = serve_all(control, self._home, [asked], wait, None)
-        return {**_told(served), "flavor": FLAVOR}
+        return {**_told(served), "flavor": _flavor(served)}
 
 
 def run_local(
@@ -185,6 +186,12 @@ def _told(endpoint: pb.Endpoint) -> dict[str, Any]:
         "version": model.source.version,
         "revision": status.serving_revision,
     }
+
+
+def _flavor(endpoint: pb.Endpoint) -> str:
+    """The flavour that is served; of what is no MLflow flavour, its runtime."""
+    runtime = endpoint.spec.models[0].runtime
+    return FLAVOR if runtime == ModelSpec.runtime else runtime
 
 
 def _reachable(listen: str) -> str:

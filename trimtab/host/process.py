@@ -177,7 +177,7 @@ def _marked() -> Iterator[tuple[psutil.Process, Mark]]:
 
 
 def _environment(info: psutil.Process, deadline_s: float) -> dict[str, str]:
-    """Of a process in the middle of its exec, which shows none, what it has after: `spawn` returns so soon."""
+    """Of a process in the middle of its exec, which shows none, what it has after: `spawn` returns early."""
     found: dict[str, str] = info.environ()
     while not found and info.exe() and time.time() - info.create_time() < YOUNG_S:
         if time.monotonic() > deadline_s:
