@@ -39,6 +39,7 @@ VALUES = {
 VALUES["array"] = st.lists(VALUES["double"], max_size=3)
 PANDAS = {"double": "float64", "float": "float32", "integer": "int32", "datetime": "datetime64[ns]"}
 KINDS = {"float64": "double", "float32": "float", "int64": "long", "int32": "integer", "uint8": "small"}
+KINDS |= {"bool": "boolean", "object": "string", "<U0": "string"}
 VALUES["small"] = st.integers(0, 255)
 ODD_NUMBERS = [1.5, 2.0, -0.0, 300, -1, 10**20, -(10**20), 1 << 63, 1 << 64, (1 << 53) + 1, 1e300]
 ODD_TEXTS = ["5", "x", "", "a\0", "2026-01-02T03:04:05Z", "\ud800"]
@@ -76,9 +77,8 @@ def files(draw: st.DrawFn, subject: Subject) -> tuple[bytes, str]:
     """A table as CSV, sometimes a broken one, or as Parquet."""
     odd = draw(st.sampled_from([False] * 3 + [True]))
     rows = draw(_table(subject, "dataframe_records", odd))
-    frame = pd.DataFrame(
-        json.loads(json.dumps(rows).replace("\\ud800", ""))
-    )  # half a character pandas refuses
+    # Half a character is nothing that pandas takes.
+    frame = pd.DataFrame(json.loads(json.dumps(rows).replace("\\ud800", "")))
     if draw(st.booleans()):
         text = frame.to_csv(index=draw(st.booleans())).encode()
         return text[: draw(st.integers(0, len(text)))] if odd and draw(st.booleans()) else text, "text/csv"

@@ -155,6 +155,8 @@ def _subjects() -> tuple[Subject, ...]:
         _tensors("doubles", _tensor("float64", (-1, 3))),
         _tensors("whole numbers", _tensor("int64", (-1, 2))),
         _tensors("picture", _tensor("uint8", (-1, 2, 2, 1))),
+        _tensors("marks", _tensor("bool", (-1, 2))),
+        _tensors("texts", _tensor("str", (-1, 2))),
         _tensors("named", _tensor("float32", (-1, 2), "x"), _tensor("int32", (-1,), "y")),
     )
 

@@ -32,10 +32,10 @@ SETTINGS = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
-NOT_COMPILED = {"bytes", "lists", "things", "anything"}
+NOT_COMPILED = {"bytes", "lists", "things", "anything", "texts"}
 NAMES = ["regression", "no names", "pipeline", "two types of number", "numbers", "singles", "words"]
 NAMES += ["one word", "flags", "dates", "bytes", "lists", "things", "anything"]
-NAMES += ["doubles", "whole numbers", "picture", "named"]
+NAMES += ["doubles", "whole numbers", "picture", "marks", "texts", "named"]
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.
 pytestmark = pytest.mark.filterwarnings("ignore")
