@@ -77,8 +77,8 @@ def files(draw: st.DrawFn, subject: Subject) -> tuple[bytes, str]:
     """A table as CSV, sometimes a broken one, or as Parquet."""
     odd = draw(st.sampled_from([False] * 3 + [True]))
     rows = draw(_table(subject, "dataframe_records", odd))
-    # Half a character is nothing that pandas takes.
-    frame = pd.DataFrame(json.loads(json.dumps(rows).replace("\\ud800", "")))
+    whole = json.dumps(rows, ensure_ascii=False).encode(errors="replace")  # half characters pandas refuses
+    frame = pd.DataFrame(json.loads(whole))
     if draw(st.booleans()):
         text = frame.to_csv(index=draw(st.booleans())).encode()
         return text[: draw(st.integers(0, len(text)))] if odd and draw(st.booleans()) else text, "text/csv"
