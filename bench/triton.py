@@ -7,9 +7,9 @@ Both in short turns, which are compared pair by pair: on a machine with other wo
 more than what is looked for, and neighbours differ least. On a platform of its own with one pod of a
 Python-backend model that waits `--work-ms` for each batch of up to `--batch` requests, as a model does that
 computes elsewhere: unless told otherwise it bears 800 requests a second, and always has more to do. Where a
-batch holds all connections, each answer waits for the slowest request of a round, and what Envoy adds to one is
-added to all; with 0 ms Triton, Envoy and the load generator share the cores. Needs a tritonserver on the PATH,
-and h2load (package nghttp2-client).
+batch holds all connections, each answer waits for the slowest request of a round, and what Envoy adds to
+one is added to all; with 0 ms Triton, Envoy and the load generator share the cores. Needs a tritonserver on
+the PATH, and h2load (package nghttp2-client).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def bodies(folder: Path) -> dict[str, Path]:
 def load(protocol: str, address: str, body: Path, connections: int, seconds: float) -> dict[str, float]:
     """Requests a second and their mean time, closed loop. Raises LoadError if one of them failed."""
     path = GRPC_PATH if protocol == "grpc" else REST_PATH
-    command = ["h2load", "-D", f"{seconds:g}", "--warm-up-time", f"{WARM_UP_S:g}"]
+    command = ["h2load", "-D", f"{seconds:g}", "--warm-up-time", f"{1000 * WARM_UP_S:.0f}ms"]
     command += ["-c", str(connections), "-d", str(body)]
     command += ["-H", "x-trimtab-endpoint: double", f"http://{address}{path}"]
     if protocol == "grpc":
