@@ -63,11 +63,13 @@ class Both:
 
     def __init__(self, name: str, folder: Path) -> None:
         MODELS[name](folder / "model")
+        os.environ["OMP_NUM_THREADS"] = "1"  # as a pod of one core is started
         pod = Pod(Options(folder / "model", "127.0.0.1:1", folder / "stages.jsonl", threads=4))
         pod.prepare()
         pod.open()
         model = load_model(str(folder / "model"))
         self._example = folder / "model" / "serving_input_example.json"
+        self.served = pod.service.dispatch._model
         self.subject: Subject = subject_of(name, model)
         self.asked_slowly = 0
         self._pod, self._ours, self._theirs = pod, pod.service, scoring_server.init(model)
@@ -166,3 +168,9 @@ def test_its_example_asked_by_many_at_once_is_answered_as_by_mlflow(both: Both) 
     for ours in both.ours(*[(body, JSON)] * TOGETHER):
         assert ours[:2] == (status, kind)
         assert close(json.loads(ours[2]), json.loads(expected), TOLERANCE)
+
+
+@pytest.mark.parametrize("both", ["onnx"], indirect=True)
+def test_onnx_runtime_has_the_threads_of_the_pod(both: Both) -> None:
+    session = both.served.fast.model._model_impl.rt
+    assert session.get_session_options().intra_op_num_threads == 1
