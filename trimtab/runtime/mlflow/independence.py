@@ -98,12 +98,13 @@ class _Check:
         taken = []
         for _ in range(5):
             self._in_time()
-            held_up_s, began_cpu_s = _held_up_s(), time.process_time()
-            began_s, began_own_s = time.perf_counter(), time.thread_time()
+            looked_s, held_up_s = time.perf_counter(), _held_up_s()
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
             self._fast.predict(rows)
-            own_s, took_s = time.thread_time() - began_own_s, time.perf_counter() - began_s
-            cpu_s, held_up_s = time.process_time() - began_cpu_s, _held_up_s() - held_up_s
-            took_s = max(took_s - held_up_s, own_s, 1e-9)  # it may have been held up while we looked, too
+            cpu_s, took_s = time.process_time() - began_cpu_s, time.perf_counter() - began_s
+            held_up_s, looked_s = _held_up_s() - held_up_s, time.perf_counter() - looked_s
+            held_up_s -= looked_s - took_s  # while we looked, perhaps
+            took_s = max(took_s - max(held_up_s, 0.0), 1e-9)
             taken.append((took_s, cpu_s / took_s))
         return min(took_s for took_s, _ in taken), max(share for _, share in taken)
 
