@@ -179,9 +179,8 @@ def _marked() -> Iterator[tuple[psutil.Process, Mark]]:
 def _environment(info: psutil.Process, deadline_s: float) -> dict[str, str]:
     """Of a process in the middle of its exec, which shows none, what it has after: `spawn` returns early."""
     found: dict[str, str] = info.environ()
-    while not found and info.exe() and time.time() - info.create_time() < YOUNG_S:
-        if time.monotonic() > deadline_s:
-            break
+    young = not found and info.exe() and time.time() - info.create_time() < YOUNG_S
+    while young and not found and time.monotonic() < deadline_s:
         time.sleep(0.002)
         found = info.environ()
     return found
