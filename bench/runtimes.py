@@ -39,6 +39,7 @@ ENVIRONMENTS = ROOT / ".venv" / "bench"
 READY_S = 60.0
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROW = [5.1, 3.5, 1.4, 0.2]
+FLAVOURS, OVERRIDES = (ROOT / "tests" / "flavours" / name for name in ("flavours.txt", "overrides.txt"))
 TENSOR_WIDTH = 1000
 TENSOR_ROWS = 50
 
@@ -55,11 +56,21 @@ def iris_case(name: str, packages: tuple[str, ...] = ()) -> Case:
     return Case(name, {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW], packages)
 
 
+def trees_case() -> Case:
+    columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+    return Case("lightgbm", {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW], ("lightgbm",))
+
+
 def tensor_case() -> Case:
     import numpy as np  # noqa: PLC0415
 
     rows = np.random.default_rng(1).random((TENSOR_ROWS, TENSOR_WIDTH)).tolist()
     return Case("tensor-1mb", {"inputs": rows}, rows)
+
+
+def network_case() -> Case:
+    torch = next(line for line in FLAVOURS.read_text().splitlines() if line.startswith("torch=="))
+    return Case("torch", {"inputs": [ROW]}, [ROW], (torch,), alone=False)
 
 
 def overlay(case: Case) -> Path | None:
@@ -69,7 +80,8 @@ def overlay(case: Case) -> Path | None:
     folder = ENVIRONMENTS / f"with-{case.name}"
     if not (folder / ".bench").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        install = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--no-deps"]
+        install = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet"]
+        install += ["--no-deps"] if case.alone else ["--no-cache", "--override", str(OVERRIDES)]
         run_uv([*install, "--target", str(folder), *case.packages], case.name)
         (folder / ".bench").touch()
     return folder
@@ -94,6 +106,51 @@ def save_boosted(case: Case, folder: Path) -> None:
     )
     nameless = XGBClassifier(n_estimators=100, n_jobs=1).fit(rows.to_numpy(), species)
     (folder / "estimator.pickle").write_bytes(pickle.dumps(nameless))
+
+
+def save_trees(case: Case, folder: Path) -> None:
+    """LightGBM's, which takes no spaces in names."""
+    sys.path.append(str(overlay(case)))
+    import mlflow.lightgbm  # noqa: PLC0415
+    from lightgbm import LGBMClassifier  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+
+    rows, species = load_iris(return_X_y=True, as_frame=True)
+    rows.columns = case.body["dataframe_split"]["columns"]
+    model = LGBMClassifier(n_estimators=100, n_jobs=1, verbose=-1).fit(rows, species)
+    mlflow.lightgbm.save_model(
+        model,
+        folder / "model",
+        signature=infer_signature(rows, model.predict(rows)),
+        input_example=rows[:2],
+        pip_requirements=["lightgbm"],
+    )
+    nameless = LGBMClassifier(n_estimators=100, n_jobs=1, verbose=-1).fit(rows.to_numpy(), species)
+    (folder / "estimator.pickle").write_bytes(pickle.dumps(nameless))
+
+
+def save_network(case: Case, folder: Path) -> None:
+    """A small network of PyTorch's, on iris-like rows; weights do not matter."""
+    sys.path.append(str(overlay(case)))
+    import mlflow.pytorch  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    layers = (torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU())
+    network = torch.nn.Sequential(*layers, torch.nn.Linear(64, 3)).eval()
+    rows = np.array([ROW, ROW], dtype=np.float32)
+    mlflow.pytorch.save_model(
+        network,
+        folder / "model",
+        signature=infer_signature(rows, np.zeros((1, 3), np.float32)),
+        input_example=rows,
+        pip_requirements=["torch"],
+        serialization_format="pickle",
+    )
+    torch.jit.script(network).save(str(folder / "network.pt"))
 
 
 def save_estimator(case: Case, folder: Path) -> None:
@@ -166,6 +223,8 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[Case, Path], None]]] = {
     "iris-dataframe-split": (lambda: iris_case("iris-dataframe-split"), save_estimator),
     "forest": (lambda: iris_case("forest"), save_estimator),
     "xgboost": (lambda: iris_case("xgboost", ("xgboost-cpu",)), save_boosted),
+    "lightgbm": (trees_case, save_trees),
+    "torch": (network_case, save_network),
     "sleep": (lambda: iris_case("sleep"), save_sleeper),
     "tensor-1mb": (tensor_case, save_estimator),
 }

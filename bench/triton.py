@@ -1,13 +1,15 @@
 """What Envoy costs in front of Triton: the same requests through the platform and straight to its pod.
 
-    PATH="$PATH:$HOME/triton/bin" python bench/triton.py [--seconds 5] [--rounds 5] [--connections 32]
+    PATH="$PATH:$HOME/triton/bin" python bench/triton.py [--seconds 1] [--rounds 20] [--connections 32]
                                                          [--work-ms 5] [--batch 4] [--json]
 
-Both in turns, on a platform of its own with one pod of a Python-backend model that waits `--work-ms` for each
-batch of up to `--batch` requests, as a model does that computes elsewhere: unless told otherwise it bears 800
-requests a second, and always has more to do. Where a batch holds all connections, each answer waits for the
-slowest request of a round, and what Envoy adds to one is added to all; with 0 ms Triton, Envoy and the load
-generator share the cores. Needs a tritonserver on the PATH, and h2load (package nghttp2-client).
+Both in short turns, which are compared pair by pair: on a machine with other work on it seconds differ by
+more than what is looked for, and neighbours differ least. On a platform of its own with one pod of a
+Python-backend model that waits `--work-ms` for each batch of up to `--batch` requests, as a model does that
+computes elsewhere: unless told otherwise it bears 800 requests a second, and always has more to do. Where a
+batch holds all connections, each answer waits for the slowest request of a round, and what Envoy adds to
+one is added to all; with 0 ms Triton, Envoy and the load generator share the cores. Needs a tritonserver on
+the PATH, and h2load (package nghttp2-client).
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
 RESULT = re.compile(r"finished in .*?, (?P<rate>[\d.]+) req/s")
 FAILED = re.compile(r"(?P<failed>\d+) failed, (?P<errored>\d+) errored, (?P<timeout>\d+) timeout")
 MEAN = re.compile(r"time for request: +\S+ +\S+ +(?P<mean>[\d.]+)(?P<unit>us|ms|s)")
+WARM_UP_S = 0.3  # of each turn: connections
 OTHERS = " 2xx, 0 3xx, 0 4xx, 0 5xx"
 IN_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -86,7 +89,8 @@ def bodies(folder: Path) -> dict[str, Path]:
 def load(protocol: str, address: str, body: Path, connections: int, seconds: float) -> dict[str, float]:
     """Requests a second and their mean time, closed loop. Raises LoadError if one of them failed."""
     path = GRPC_PATH if protocol == "grpc" else REST_PATH
-    command = ["h2load", "-D", f"{seconds:g}", "-c", str(connections), "-d", str(body)]
+    command = ["h2load", "-D", f"{seconds:g}", "--warm-up-time", f"{1000 * WARM_UP_S:.0f}ms"]
+    command += ["-c", str(connections), "-d", str(body)]
     command += ["-H", "x-trimtab-endpoint: double", f"http://{address}{path}"]
     if protocol == "grpc":
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers"]
@@ -119,6 +123,7 @@ def measure(
 ) -> dict[str, Any]:
     """Both sides in turns, which goes first alternating; `ratio` is the median of the rounds' ratios.
 
+    `ratio_quartiles` are those below and above it.
     `envoy_cpu_s` is what one request costs Envoy: unlike the ratio it hardly depends on who else is at work.
     """
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in targets}
@@ -135,8 +140,11 @@ def measure(
         for name, found in seen.items()
     }
     used_s = sum(envoy.cpu_times()[:2]) - began_s
-    per_request_s = round(used_s / sum(one["per_s"] * seconds for one in seen["through_envoy"]), 6)
-    told = {"ratio": round(statistics.median(ratios), 3), "ratios": [round(r, 3) for r in ratios]}
+    per_request_s = round(
+        used_s / sum(one["per_s"] * (WARM_UP_S + seconds) for one in seen["through_envoy"]), 6
+    )
+    low, middle, high = (round(each, 3) for each in statistics.quantiles(ratios, n=4))
+    told = {"ratio": middle, "ratio_quartiles": [low, high], "ratios": [round(r, 3) for r in ratios]}
     return {**sides, **told, "envoy_cpu_s": per_request_s}
 
 
@@ -165,8 +173,8 @@ def run(work_s: float, batch: int, connections: int, seconds: float, rounds: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each side")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--work-ms", type=float, default=5.0, help="that the model waits for each batch")
     parser.add_argument("--batch", type=int, default=4, help="requests that it takes at a time")
@@ -183,7 +191,9 @@ def main() -> None:
             name = f"{protocol} {side.replace('_', ' ')}"
             print(f"{name:22}{told['per_s']:12.0f}{1000 * told['mean_s']:10.2f}")
         cost = f"{1e6 * result[protocol]['envoy_cpu_s']:.0f} µs of a core for a request"
-        print(f"{protocol} through Envoy: {result[protocol]['ratio']:.3f} of straight, {cost}")
+        low, high = result[protocol]["ratio_quartiles"]
+        ratio = f"{result[protocol]['ratio']:.3f} of straight (half of the turns {low:.3f} to {high:.3f})"
+        print(f"{protocol} through Envoy: {ratio}, {cost}")
     print(f"{result['connections']} connections, {result['cores']} cores, shared with the load generator")
 
 

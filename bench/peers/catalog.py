@@ -25,6 +25,7 @@ class Case:
     body: dict[str, Any]  # for servers that speak MLflow's protocol
     rows: list[list[float]]  # the same for those that do not
     packages: tuple[str, ...] = ()  # beyond scikit-learn
+    alone: bool = True  # whether they need nothing beyond what is there
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _libpython(_: Start) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
 
 
-COMPUTING = frozenset({"iris-dataframe-split", "forest", "xgboost", "tensor-1mb"})
+COMPUTING = frozenset({"iris-dataframe-split", "forest", "xgboost", "lightgbm", "tensor-1mb"})
 UVICORN = ("uvicorn", "uvloop", "httptools")
 
 PEERS = {

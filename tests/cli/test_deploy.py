@@ -216,6 +216,24 @@ def test_the_runtime_is_picked_from_the_files_and_told(
     assert control.endpoint("iris").spec.models[0].runtime == "triton"
 
 
+def test_what_served_before_does_not_say_who_manages_the_environment(
+    run: Run, control: Any, model: Path, tmp_path: Path
+) -> None:
+    """`local` is not for Triton, but for the MLflow model that takes its place."""
+    repository = tmp_path / "repository"
+    (repository / "double" / "1").mkdir(parents=True)
+    (repository / "double" / "config.pbtxt").write_text('backend: "python"\n')
+    assert run("deploy", str(repository), "--name", "iris").exit_code == 0
+    assert control.endpoint("iris").spec.models[0].runtime == "triton"
+    assert run("deploy", str(model), "--name", "iris", "--env-manager", "local").exit_code == 0
+    found = last_apply(control).spec.models[0]
+    assert (found.runtime, found.env_manager) == ("mlflow", "local")
+    asked = ("deploy", str(repository), "--name", "iris", "--runtime", "triton", "--env-manager", "local")
+    refused = run(*asked)
+    assert refused.exit_code == 2
+    assert "`local` is not for `triton`" in refused.stderr
+
+
 def test_a_runtime_that_does_not_fit_is_refused_with_those_that_do(
     run: Run, control: Any, model: Path
 ) -> None:

@@ -8,6 +8,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_it_asks_the_endpoint_and_returns_what_was_predicted(gateway: Gateway, a
 def test_what_was_turned_away_is_asked_again(gateway: Gateway, ask: Ask) -> None:
     gateway.answers = [
         (429, {"retry-after": "0"}, b""),
-        (503, {"x-trimtab-fault": "platform"}, b""),
+        (503, {"x-trimtab-fault": "platform", "retry-after": "0", "x-trimtab-sent": "0"}, b""),
         PREDICTED,
     ]
     assert ask(gateway.url, "iris", [1]) == [7]
@@ -128,6 +129,15 @@ def test_what_may_have_reached_the_model_is_not_repeated(gateway: Gateway, ask: 
         ask(gateway.url, "iris", [1])
     assert len(gateway.seen) == 1
     assert "may have been carried out" in error.value.hint
+
+
+def test_unless_the_caller_says_that_it_does_no_harm(gateway: Gateway, ask: Ask) -> None:
+    gone = (503, {"x-trimtab-fault": "platform", "retry-after": "0", "x-trimtab-sent": "99"}, b"")
+    gateway.answers = [gone, (0, {}, b""), PREDICTED]
+    with pytest.raises(ServingError):
+        ask(gateway.url, "iris", [1])
+    assert ask(gateway.url, "iris", [1], patience=replace(QUICK, idempotent=True)) == [7]
+    assert len(gateway.seen) == 3
 
 
 def test_an_answer_that_takes_too_long_is_not_waited_for(ask: Ask) -> None:

@@ -31,13 +31,28 @@ def test_waits_are_bounded_and_never_shorter_than_asked(
 
 
 @pytest.mark.parametrize(
-    ("status", "fault", "again"),
-    [(429, "", True), (503, "platform", True), (503, "", True), (503, "model", False), (500, "", False),
-     (400, "model", False), (504, "platform", False), (502, "", False)],
-)  # fmt: skip
-def test_only_what_was_turned_away_is_asked_again(status: int, fault: str, again: bool) -> None:
-    headers = {"x-trimtab-fault": fault} if fault else {}
+    ("status", "fault", "more", "again", "if_idempotent"),
+    [
+        (429, "platform", {"retry-after": "1", "x-trimtab-sent": "0"}, True, True),
+        (429, "platform", {"retry-after": "1", "x-trimtab-sent": "312"}, False, True),
+        (429, "", {}, True, True),
+        (429, "model", {"retry-after": "1"}, False, False),
+        (503, "platform", {"retry-after": "1", "x-trimtab-sent": "0"}, True, True),
+        (503, "platform", {"retry-after": "1", "x-trimtab-sent": "312"}, False, True),
+        (503, "platform", {"retry-after": "1"}, True, True),  # a pod's own
+        (503, "platform", {}, False, True),  # a pod that was stopped
+        (503, "", {}, False, True),
+        (503, "model", {"retry-after": "1"}, False, False),
+        (500, "", {}, False, False),
+        (504, "platform", {"retry-after": "1"}, False, False),
+    ],
+)
+def test_only_what_no_model_saw_is_asked_again(
+    status: int, fault: str, more: dict[str, str], again: bool, if_idempotent: bool
+) -> None:
+    headers = more | ({"x-trimtab-fault": fault} if fault else {})
     assert may_be_asked_again(Reply(status, headers, b"")) is again
+    assert may_be_asked_again(Reply(status, headers, b""), idempotent=True) is if_idempotent
 
 
 def test_how_long_to_wait_comes_in_two_forms() -> None:

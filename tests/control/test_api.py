@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
@@ -12,11 +13,13 @@ import grpc
 import pytest
 
 from trimtab.control import codec
+from trimtab.control import platform as platform_module
 from trimtab.control.api import GRACE_MAX_S, LIST_MAX, LOG_LINES_MAX, ControlApi
 from trimtab.control.records import Outcome
 from trimtab.control.wire_errors import from_rpc
 from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
+from trimtab.source import cache
 from trimtab.v1 import control_pb2 as v1
 from trimtab.v1.control_pb2_grpc import ControlStub, add_ControlServicer_to_server
 
@@ -336,6 +339,24 @@ async def test_prune_removes_what_nothing_refers_to(plane: Any, call: Any, spec:
         assert unused.exists() is dry
     assert kept.exists()
     assert not (await call("Prune", v1.PruneRequest())).removed
+
+
+async def test_a_prune_that_takes_long_holds_up_nobody_but_another(
+    plane: Any, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files go in another thread; their names are gone at once, and who asked is told that it goes on."""
+    unused, gate = plane.home / "models" / "sha256-other-1", threading.Event()
+    unused.mkdir()
+    monkeypatch.setattr(cache, "remove_tree", lambda _: gate.wait(60))
+    monkeypatch.setattr(platform_module, "PRUNE_WAIT_S", 0.2)
+    try:
+        slow = await refused(Failed, call("Prune", v1.PruneRequest()))
+        assert "still being removed" in slow.message
+        assert not unused.exists()
+        assert (await call("GetPlatform", v1.GetPlatformRequest())).version
+        assert "under way" in (await refused(Conflict, call("Prune", v1.PruneRequest()))).message
+    finally:
+        gate.set()
 
 
 async def test_shutdown_asks_with_a_bounded_grace(call: Any, platform: Any) -> None:

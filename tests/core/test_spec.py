@@ -23,7 +23,7 @@ from trimtab.core.spec import (
     with_defaults,
 )
 
-RUNTIMES = frozenset({"mlflow"})
+RUNTIMES = frozenset({"mlflow", "triton"})
 MODEL = ModelSpec(name="iris", source=Source(uri="models:/iris/1"))
 SPEC = EndpointSpec(models=(MODEL,), traffic=(TrafficShare("iris", 100),))
 
@@ -68,6 +68,7 @@ def test_defaults_are_stable(name: str, models: list[str]) -> None:
         ({"resources": Resources(memory_bytes=1)}, "models[0].resources.memory"),
         ({"resources": Resources(memory_bytes=-1)}, "models[0].resources.memory"),
         ({"env_manager": "conda"}, "models[0].env_manager"),
+        ({"env_manager": "local", "runtime": "triton"}, "models[0].env_manager"),
         ({"start_timeout_s": 0.0}, "models[0].start_timeout_s"),
         ({"start_timeout_s": nan}, "models[0].start_timeout_s"),
         ({"start_timeout_s": 1e9}, "models[0].start_timeout_s"),

@@ -41,6 +41,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("runtime", "flavour"), [("mlflow", "python_function"), ("triton", "triton"), ("vllm", "vllm")]
+)
+def test_it_tells_the_flavour_that_is_served(
+    asked: list[Asked], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, runtime: str, flavour: str
+) -> None:
+    served = pb.Endpoint(ref=SERVED.ref, spec=pb.Spec(models=[pb.Model(uri="/m", runtime=runtime)]))
+    monkeypatch.setattr(plugin, "serve_all", lambda *_: [served])
+    told = plugin.TrimtabDeployments(f"trimtab:{tmp_path}").update_deployment("iris")
+    assert told["flavor"] == flavour
+
+
 @pytest.mark.parametrize(("config", "said"), [({"max_pods": 2}, False), ({"runtime": "triton"}, True)])
 def test_what_served_until_now_does_not_bind_the_runtime_of_an_update(
     asked: list[Asked], tmp_path: Path, config: dict[str, Any], said: bool

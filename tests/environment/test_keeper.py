@@ -129,7 +129,7 @@ async def test_one_that_somebody_removed_is_made_again(
 ) -> None:
     folder = model(OTHERS, python=HERE)
     await settled(running, ASKED, folder)
-    Shelf(tmp_path / "environments").remove(made)
+    Shelf(tmp_path / "environments").put_aside(made)
     assert running.place(ASKED, folder, look=True).python is None
     await settled(running, ASKED, folder)
     assert len(made) == 2
@@ -151,11 +151,11 @@ async def test_those_that_nothing_uses_go_but_for_the_latest(
     running.keep_only({asked[0]}, {pod, OWN})
     await until(lambda: len(shelf.by_use()) == len(in_use) + UNUSED_KEPT)
     assert set(shelf.by_use()) == in_use | set(made[-UNUSED_KEPT:])
-    assert running.prune(dry_run=True) == (
+    assert await running.prune(dry_run=True) == (
         tuple(f"environments/{key}" for key in reversed(made[-UNUSED_KEPT:])),
         10 * UNUSED_KEPT,
     )
-    running.prune(dry_run=False)
+    await running.prune(dry_run=False)
     assert set(shelf.by_use()) == in_use
 
 

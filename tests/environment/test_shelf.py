@@ -64,8 +64,9 @@ def test_the_latest_used_come_first_and_what_is_removed_is_gone(shelf: Shelf) ->
     shelf.touch(KEY)
     os.utime(shelf.root / OTHER / "environment.json", (0, 0))
     assert shelf.by_use() == [KEY, OTHER]
-    shelf.remove([KEY, "c" * 24])
+    aside = shelf.put_aside([KEY, "c" * 24])
     assert shelf.by_use() == [OTHER]
+    shelf.clear(aside)
     assert [path.name for path in shelf.root.iterdir()] == [OTHER]
 
 

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import psutil
 import pytest
 
 from trimtab.core.pod import PodPhase
-from trimtab.host.process import Mark, Process, marked_with, spawn, stray_members
+from trimtab.host.process import Mark, Process, spawn, stray_members
 
 SERVER = Path(__file__).with_name("fake_server.py")
 CONTROL_PLANE = Path(__file__).with_name("control_plane.py")
@@ -40,8 +39,6 @@ def sleeper(home: Path) -> Iterator[Process]:
     home.mkdir()
     mark = Mark(home, "pod", "iris.default-r1-aaaaa")
     process = spawn(["sleep", "600"], mark, env=dict(os.environ), log_path=home / "log", cwd=home)
-    while not marked_with(mark):  # a process in the middle of its exec has no environment yet
-        time.sleep(0.01)
     yield process
     process.signal_group(signal.SIGKILL)
     process._child.wait(timeout=5)

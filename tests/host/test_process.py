@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from trimtab.host import watch
-from trimtab.host.process import MARK, Mark, Process, find, marked_with, spawn, stray_members
+from trimtab.host.process import EXEC_WITHIN_S, Mark, Process, find, marked_with, spawn, stray_members
 from trimtab.host.watch import exited
 
 Start = Callable[..., Process]
@@ -61,11 +61,6 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def marked(process: Process) -> bool:
-    """Whether it has come as far as to show its own environment."""
-    return MARK in psutil.Process(process.pid).environ()
-
-
 @pytest.mark.parametrize("home", ["/h", "/with:colon", "/with space/ü"])
 def test_a_mark_is_read_as_it_was_written(home: str) -> None:
     mark = Mark(Path(home), "pod", "iris.default-r3-k7f2q")
@@ -100,7 +95,6 @@ def test_a_command_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
 
 def test_found_again_by_home_and_kind_oldest_first(start: Start, tmp_path: Path) -> None:
     first, envoy, last = start(id_="b"), start(kind="envoy"), start(id_="a")
-    until(lambda: all(map(marked, (first, envoy, last))), "all show their marks")
     assert [found.pid for found in find(tmp_path)] == [first.pid, envoy.pid, last.pid]
     assert [(found.pid, found.mark.id) for found in find(tmp_path, "pod")] == [
         (first.pid, "b"),
@@ -109,9 +103,36 @@ def test_found_again_by_home_and_kind_oldest_first(start: Start, tmp_path: Path)
     assert find(tmp_path / "elsewhere") == []
 
 
+def test_one_in_the_middle_of_its_exec_is_found(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`spawn` may return before the new program shows an environment: until then there is an empty one."""
+    process = start()
+    read, looks = psutil.Process.environ, []
+
+    def environ(info: psutil.Process) -> dict[str, str]:
+        if info.pid != process.pid or len(looks) == 3:
+            return read(info)
+        looks.append(info)
+        return {}
+
+    monkeypatch.setattr(psutil.Process, "environ", environ)
+    assert [found.pid for found in find(tmp_path)] == [process.pid]
+
+
+def test_one_that_never_has_an_environment_holds_nobody_up(start: Start, tmp_path: Path) -> None:
+    bare = subprocess.Popen([sys.executable, "-S", "-c", SLEEP], env={})
+    try:
+        process, began_s = start(), time.monotonic()
+        assert [found.pid for found in find(tmp_path)] == [process.pid]
+        assert time.monotonic() - began_s < 10 * EXEC_WITHIN_S
+    finally:
+        bare.kill()
+        bare.wait()
+
+
 def test_one_found_again_is_controlled_like_ones_own(start: Start, tmp_path: Path) -> None:
     process = start()
-    until(lambda: marked(process), "it shows its mark")
     (found,) = find(tmp_path)
     assert found.created_at_s == process.created_at_s
     found.signal_group(signal.SIGTERM)
@@ -171,7 +192,6 @@ async def test_the_end_of_a_process_is_noticed(
     if not with_descriptor:
         monkeypatch.delattr(os, "pidfd_open")
     process = start()
-    until(lambda: marked(process), "it shows its mark")
     (found,) = find(tmp_path)
     waits = [asyncio.create_task(exited(one)) for one in (process, found, process)]
     await asyncio.sleep(watch.LOOK_EACH_S)

@@ -16,15 +16,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.runtime.conftest import until
+
 StartPod = Callable[..., Any]
 ACTIVE = 'http_request_method="POST",http_route="/invocations",url_scheme="http"'
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not in time: {what}"
-        time.sleep(0.02)
 
 
 def begun(gate: Path) -> int:

@@ -14,7 +14,8 @@ PATH = "/serving-endpoints/iris/invocations"
 
 async def _post(http: aiohttp.ClientSession, gate: Any, body: bytes = b"[]") -> tuple[int, dict[str, Any]]:
     async with http.post(gate.url + PATH, data=body) as answer:
-        return answer.status, {**await answer.json(), "retry-after": answer.headers.get("retry-after")}
+        told = {name: answer.headers.get(name) for name in ("retry-after", "x-trimtab-sent")}
+        return answer.status, {**await answer.json(), **told}
 
 
 class Load:
@@ -82,6 +83,7 @@ async def test_beyond_the_queue_429(gate: Any, pods: Any, endpoint: Any, http: A
         if call.done():
             status, said = call.result()
             assert (status, said["error_code"], said["retry-after"]) == (429, "REQUEST_LIMIT_EXCEEDED", "1")
+            assert said["x-trimtab-sent"] == "0"
     pod.open.set()
     assert sorted(status for status, _ in await asyncio.gather(*served, *calls)) == [200] * 5 + [429] * 7
 
@@ -133,8 +135,24 @@ async def test_the_only_pod_comes_back_and_serves_at_once(
     for _ in range(5):
         status, said = await _post(http, gate)
         assert (status, said["error_code"], said["retry-after"]) == (503, "TEMPORARILY_UNAVAILABLE", "1")
+        assert said["x-trimtab-sent"] == "0", "nobody took it"
     await pod.start()
     assert (await _post(http, gate))[0] == 200
+
+
+async def test_the_only_pod_dies_with_a_request_and_the_answer_tells_that_it_was_sent(
+    gate: Any, pods: Any, endpoint: Any, http: Any, eventually: Any
+) -> None:
+    """It is tried again, and nobody listens: the last attempt alone would say that no model saw it."""
+    [pod] = await pods(1)
+    pod.open.clear()
+    await gate.publish(endpoint("iris", (pod.port,)))
+    call = asyncio.create_task(_post(http, gate))
+    await eventually(lambda: pod.in_flight == 1, "the pod has it")
+    await pod.die()
+    status, said = await call
+    assert (status, said["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    assert int(said["x-trimtab-sent"]) > 0
 
 
 async def test_a_draining_pod_finishes_what_it_has_and_gets_nothing_new(

@@ -195,6 +195,7 @@ async def test_without_a_share_or_without_a_pod_503_and_when_to_ask_again(
         async with http.post(f"{gate.url}/serving-endpoints/{name}/invocations", json=[]) as answer:
             assert answer.status == 503
             assert (answer.headers["retry-after"], answer.headers["x-trimtab-fault"]) == ("1", "platform")
+            assert answer.headers["x-trimtab-sent"] == "0"
             said = await answer.json()
             assert said["error_code"] == "TEMPORARILY_UNAVAILABLE"
             assert says in said["message"]

@@ -100,8 +100,8 @@ def deploy(
     with connected(home) as control:
         existing = control.endpoint_or_none(named)
         spec = changed_spec(existing, named, model_uri, wanted_range, changes)
-        check_spec(named, spec)  # before anything is copied
         said = any(change.startswith("runtime=") for change in changes)
+        check_early(named, spec, runtime_said=said)
         served = serve_all(control, home, [Asked(named, spec, existing, runtime_said=said)], wait, timeout_s)
         _report(control, home, served, wait=wait, as_json=as_json, single=True)
 
@@ -201,6 +201,18 @@ def changed_spec(
         model.concurrency.min, model.concurrency.max = wanted_range
     apply_settings(spec, settings)
     return spec
+
+
+def check_early(name: EndpointName, spec: pb.Spec, *, runtime_said: bool) -> None:
+    """Before anything is copied. Raises InvalidInput.
+
+    What served until now does not bind the runtime: that the model's files will tell.
+    """
+    known = pb.Spec()
+    known.CopyFrom(spec)
+    for model in () if runtime_said else known.models:
+        model.ClearField("runtime")
+    check_spec(name, known)
 
 
 def _check_all(manifests: Sequence[Manifest]) -> None:

@@ -13,7 +13,7 @@ from trimtab.cli.client import Control, name_of
 from trimtab.cli.progress import Stages
 from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.lines import readable
-from trimtab.core.spec import ModelSpec
+from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec
 from trimtab.environment.making import MAKE_TIMEOUT_S
 from trimtab.source.cache import folder_of
 from trimtab.v1 import control_pb2 as pb
@@ -32,11 +32,10 @@ def wait_until_served(
 ) -> pb.Endpoint:
     """The endpoint once `wanted`'s generation serves. `before`: the revision wanted until now, 0 for none.
 
-    Raises Failed with the cause if it failed or took longer than `timeout_s` (by default what the spec
-    allows a pod, what making an environment may take, and a minute), Conflict if it was deleted,
-    Unreachable if the control plane is gone.
+    Raises Failed with the cause if it failed or took longer than `timeout_s` (by default `patience_s`),
+    Conflict if it was deleted, Unreachable if the control plane is gone.
     """
-    limit_s = timeout_s or _start_timeout_s(wanted.spec) + MAKE_TIMEOUT_S + MARGIN_S
+    limit_s = timeout_s or patience_s(wanted.spec)
     watch = _Watch(wanted, before, stages)
     endpoint: pb.Endpoint
     deadline_s = time.monotonic() + limit_s
@@ -117,8 +116,15 @@ def _environment(status: pb.Status) -> str:
     return next((r.environment for r in status.revisions if r.number == status.wanted_revision), "")
 
 
-def _start_timeout_s(spec: pb.Spec) -> float:
-    return max((model.start_timeout_s for model in spec.models), default=0.0) or ModelSpec.start_timeout_s
+def patience_s(spec: pb.Spec) -> float:
+    """What the slowest model may take: making its environment, if it gets one, its start, and a minute."""
+    return max(map(_start_s, spec.models), default=ModelSpec.start_timeout_s) + MARGIN_S
+
+
+def _start_s(model: pb.Model) -> float:
+    local = model.env_manager not in ("", ModelSpec.env_manager)
+    made = (model.runtime or ModelSpec.runtime) in IN_THE_MODELS_ENVIRONMENT and not local
+    return (model.start_timeout_s or ModelSpec.start_timeout_s) + (MAKE_TIMEOUT_S if made else 0.0)
 
 
 def curl_line(endpoint: pb.Endpoint, models: Path, api_keys: bool) -> str:

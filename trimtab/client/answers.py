@@ -10,6 +10,7 @@ from typing import Any
 from trimtab.core.errors import TrimtabError
 
 FAULT_HEADER = "x-trimtab-fault"
+SENT_HEADER = "x-trimtab-sent"  # bytes of the request that pods were sent, where the gateway itself answers
 MESSAGE_LENGTH_MAX = 2_000
 _HINTS = {
     "caller": "mend the request: its message says what is off",
@@ -77,13 +78,16 @@ def refused(reply: Reply, endpoint: str) -> ServingError:
     return ServingError(message, where=endpoint, hint=hint, reply=reply, error_code=code)
 
 
-def may_be_asked_again(reply: Reply) -> bool:
-    """Whether the platform did not get it answered: 429, and 503 unless a model's.
+def may_be_asked_again(reply: Reply, idempotent: bool = False) -> bool:
+    """Whether it was surely turned away before a model saw it: 429, or 503 that asks to come again later.
 
-    Nearly always it was turned away before anything was done with it; else a pod went away with it, after
-    which Envoy asks another pod too.
+    Not a model's own 503, nor, unless the request is `idempotent`, one of a pod that went away with it.
     """
-    return reply.status == 429 or (reply.status == 503 and reply.headers.get(FAULT_HEADER) != "model")
+    if reply.status not in (429, 503) or reply.headers.get(FAULT_HEADER) == "model":
+        return False
+    if idempotent or SENT_HEADER in reply.headers:
+        return idempotent or reply.headers[SENT_HEADER] == "0"
+    return reply.status == 429 or "retry-after" in reply.headers
 
 
 def _said(reply: Reply) -> tuple[str, str]:

@@ -53,7 +53,7 @@ class AsyncClient:
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 wait_s = tries.not_sent(error, random.random())  # noqa: S311
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise tries.broken(error) from error
+                wait_s = tries.broken(error, random.random())  # noqa: S311
             else:
                 if 200 <= reply.status < 300:
                     return value_of(reply, endpoint)

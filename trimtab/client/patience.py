@@ -15,10 +15,15 @@ WAIT_MAX_S = 2.0  # where the server does not say how long
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a request is sent at most, and how long all its waits together may take."""
+    """How often a request is sent at most, and how long all its waits together may take.
+
+    `idempotent`: the caller's word that it does no harm if a model sees a request twice. Then it is sent
+    again also where a pod, or the connection, went away with it.
+    """
 
     attempts_max: int = 5
     wait_max_s: float = 30.0
+    idempotent: bool = False
 
     def wait_s(self, attempts: int, waited_s: float, asked_s: float | None, chance: float) -> float | None:
         """Seconds until the next try after `attempts` of them; None: no more.
@@ -49,7 +54,8 @@ class Tries:
     def after(self, reply: Reply, chance: float, wall_s: float) -> float:
         """An answer that is an error. Raises ServingError if it stands."""
         asked_s = retry_after_s(reply.headers, wall_s)
-        wait_s = self._next(asked_s, chance) if may_be_asked_again(reply) else None
+        again = may_be_asked_again(reply, self._patience.idempotent)
+        wait_s = self._next(asked_s, chance) if again else None
         if wait_s is None:
             raise refused(reply, self._endpoint)
         return wait_s
@@ -63,10 +69,16 @@ class Tries:
             raise Unreachable(f"cannot be reached{tried}: {error}", where=self._url, hint=hint) from error
         return wait_s
 
-    def broken(self, error: BaseException) -> Unreachable:
-        """The connection broke after the request was sent: the model may have seen it, so that stands."""
-        hint = "it may have been carried out; repeat it if that does no harm"
-        return Unreachable(f"no answer came: {error!r}", where=self._url, hint=hint)
+    def broken(self, error: BaseException, chance: float) -> float:
+        """The connection broke after the request was sent: the model may have seen it.
+
+        Raises Unreachable, unless that does no harm and there are tries left.
+        """
+        wait_s = self._next(None, chance) if self._patience.idempotent else None
+        if wait_s is None:
+            hint = "it may have been carried out; repeat it if that does no harm: Patience(idempotent=True)"
+            raise Unreachable(f"no answer came: {error!r}", where=self._url, hint=hint) from error
+        return wait_s
 
     def _next(self, asked_s: float | None, chance: float) -> float | None:
         self._attempts += 1

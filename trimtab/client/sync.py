@@ -58,7 +58,7 @@ class Client:
             except (NewConnectionError, ConnectTimeoutError) as error:
                 wait_s = tries.not_sent(error, random.random())  # noqa: S311
             except HTTPError as error:
-                raise tries.broken(error) from error
+                wait_s = tries.broken(error, random.random())  # noqa: S311
             else:
                 if 200 <= reply.status < 300:
                     return value_of(reply, endpoint)

@@ -46,7 +46,7 @@ class PlatformView(Protocol):
 
     def endpoint(self, name: EndpointName) -> v1.Endpoint: ...
 
-    def prune(self, *, dry_run: bool) -> v1.PruneResponse: ...
+    async def prune(self, *, dry_run: bool) -> v1.PruneResponse: ...
 
     def stop(self, grace_s: float) -> None: ...
 
@@ -233,7 +233,7 @@ class ControlApi(control_pb2_grpc.ControlServicer):
 
     @_answers
     async def Prune(self, request: v1.PruneRequest, context: Context) -> v1.PruneResponse:
-        return self._platform.prune(dry_run=request.dry_run)
+        return await self._platform.prune(dry_run=request.dry_run)
 
     @_answers
     async def Shutdown(self, request: v1.ShutdownRequest, context: Context) -> v1.ShutdownResponse:

@@ -12,10 +12,10 @@ from trimtab.control.home import Home
 from trimtab.core.errors import Failed
 from trimtab.core.pod import Pod
 from trimtab.core.revision import Revision
+from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT
 from trimtab.environment import Keeper, Place
 from trimtab.environment.keeper import LOCAL, OWN, Asked
 
-IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 ITS_SERVERS = "its server's own"  # of the others: what we start there, if anything, is not what serves
 
 
@@ -43,7 +43,7 @@ class Environments(Protocol):
         """What is wanted and what runs; an environment of none of these may go."""
         ...
 
-    def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
+    async def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
         """Remove every environment that is not in use: their names, and bytes in all."""
         ...
 
@@ -66,7 +66,7 @@ class OwnEnvironment:
     def keep_only(self, revisions: Iterable[Revision], pods: Iterable[Pod]) -> None:
         """Nothing is kept here."""
 
-    def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:  # noqa: ARG002
+    async def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:  # noqa: ARG002
         return (), 0
 
 
@@ -107,9 +107,9 @@ class ModelEnvironments:
         wanted = {_asked(r) for r in revisions if r.model.runtime in IN_THE_MODELS_ENVIRONMENT}
         self._keeper.keep_only(wanted, {Path(pod.python) for pod in pods if pod.python})
 
-    def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
+    async def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
         """See `Environments`."""
-        return self._keeper.prune(dry_run=dry_run)
+        return await self._keeper.prune(dry_run=dry_run)
 
 
 def _asked(revision: Revision) -> Asked:

@@ -24,6 +24,7 @@ from trimtab.control.records import EndpointRecord
 from trimtab.control.scrape import Scraper
 from trimtab.control.status import Seen, endpoint_message, state_of
 from trimtab.core.clock import Clock
+from trimtab.core.errors import Conflict, Failed
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 from trimtab.core.pod import Pod
 from trimtab.core.protocol import Protocol
@@ -33,7 +34,7 @@ from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyProcess
 from trimtab.fleet.protocol import Fleet
 from trimtab.runtime.catalog import runtime_of
-from trimtab.source.cache import prune
+from trimtab.source.cache import begin_prune
 from trimtab.v1 import control_pb2 as v1
 from trimtab.xds.server import AdsServer
 
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 DISK_LOW_BYTES = 1 << 30
 STATISTICS_STALE_S = 10.0
 LOST_SHOWN_S = 600.0
+PRUNE_WAIT_S = 100.0  # less than a client waits; a spinning disk removes 10 GB of small files in a minute
 URL_TAILS = {
     Protocol.INVOCATIONS: "invocations",
     Protocol.OPENAI: "v1",
@@ -85,6 +87,7 @@ class Platform:
         self._environments = environments
         self._api_keys = api_keys
         self._me = psutil.Process()
+        self._pruning: asyncio.Task[v1.PruneResponse] | None = None
         self.stopping = asyncio.Event()
         self.grace_s = 0.0
 
@@ -100,19 +103,32 @@ class Platform:
         splits = self._scraper.latencies.splits(serving, self._clock.now_s())
         return endpoint_message(replace(seen, splits=splits))
 
-    def prune(self, *, dry_run: bool) -> v1.PruneResponse:
+    async def prune(self, *, dry_run: bool) -> v1.PruneResponse:
         """Remove models that no revision refers to, environments not in use, and logs of gone endpoints.
 
-        Raises Conflict while a model is being copied.
+        Raises Conflict while a model is being copied or another prune is under way, and Failed if the files
+        are not gone within PRUNE_WAIT_S: then that goes on.
         """
+        if self._pruning is not None and not self._pruning.done():
+            raise Conflict("another prune is under way", hint="it ends by itself: try again later")
+        self._pruning = asyncio.create_task(self._prune(dry_run))
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._pruning), PRUNE_WAIT_S)
+        except TimeoutError:
+            hint = "it goes on; nothing refers to these files any more"
+            raise Failed(f"files are still being removed after {PRUNE_WAIT_S:g} s", hint=hint) from None
+
+    async def _prune(self, dry_run: bool) -> v1.PruneResponse:
+        """Names go here and now, in one step with the look at what is in use; files in other threads."""
         running = {pod.revision for pod in self._fleet.pods()}
         old = self._endpoints.old_revisions(running)
         if not dry_run:
             self._endpoints.forget_revisions(old)
-        pruned = prune(self._home.models, self._endpoints.digests(without=old), dry_run)
+        finish = begin_prune(self._home.models, self._endpoints.digests(without=old), dry_run)
         names = frozenset(record.name for record in self._endpoints.all())
         logs, log_bytes = self._fleet.prune_logs(names, dry_run)
-        environments, environment_bytes = self._environments.prune(dry_run=dry_run)
+        environments, environment_bytes = await self._environments.prune(dry_run=dry_run)
+        pruned = await asyncio.to_thread(finish)
         return v1.PruneResponse(
             removed=[*pruned.removed, *environments, *logs],
             bytes=pruned.bytes + environment_bytes + log_bytes,

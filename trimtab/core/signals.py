@@ -89,7 +89,7 @@ class PodSignal:
     completions: float | None = None
     request_time_s: float | None = None
     failed: float | None = None  # of the completions, answered 5xx or failed by the model
-    executions: float | None = None  # of the model: completions by executions is the size of its batches
+    batch: float | None = None  # what the model was asked at a time: inferences by executions
     cpu_cores: float | None = None  # used
     memory_bytes: float | None = None  # resident at the end
     io_wait: float | None = None  # share of the period in which some task waited for I/O (pressure)

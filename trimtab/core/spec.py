@@ -13,6 +13,7 @@ PODS_MAX = 10_000
 START_TIMEOUT_MAX_S = 3_600.0
 REQUEST_TIMEOUT_MAX_S = 3_600.0
 ENV_MANAGERS = {"uv": "an environment of its own", "local": "trimtab's own"}
+IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 
 _PATH = re.compile(r"/[!-~]*")
 
@@ -136,9 +137,7 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
             Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
         )
     found += _custom_problems(f"{where}.custom", model)
-    if model.env_manager not in ENV_MANAGERS:
-        hint = ", ".join(f"{name} ({what})" for name, what in ENV_MANAGERS.items())
-        found.append(Problem(f"{where}.env_manager", f"`{model.env_manager}` is not known here", hint))
+    found += _env_manager_problems(f"{where}.env_manager", model)
     found += _range_problems(f"{where}.concurrency", model.concurrency)
     if not 0 < model.resources.cpu <= 1024:
         hint = "cores of one pod, e.g. 0.5, 1 or 4"
@@ -154,6 +153,16 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
             hint = "NAME: VALUE, the name without `=`, neither with a zero byte"
             found.append(Problem(f"{where}.env", f"{name!r} cannot be set in an environment", hint))
     return found
+
+
+def _env_manager_problems(where: str, model: ModelSpec) -> list[Problem]:
+    if model.env_manager not in ENV_MANAGERS:
+        hint = ", ".join(f"{name} ({what})" for name, what in ENV_MANAGERS.items())
+        return [Problem(where, f"`{model.env_manager}` is not known here", hint)]
+    if model.env_manager != ModelSpec.env_manager and model.runtime not in IN_THE_MODELS_ENVIRONMENT:
+        hint = "its server's environment is its own: say uv (--env-manager uv), or leave it out"
+        return [Problem(where, f"`{model.env_manager}` is not for `{model.runtime}`", hint)]
+    return []
 
 
 def _custom_problems(where: str, model: ModelSpec) -> list[Problem]:

@@ -15,12 +15,12 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
 from trimtab.cli.client import Control, connected, ref_of
-from trimtab.cli.deploy import Asked, await_deleted, changed_spec, serve_all
+from trimtab.cli.deploy import Asked, await_deleted, changed_spec, check_early, serve_all
 from trimtab.cli.options import DEFAULT_HOME, as_home, asker, parse_range
 from trimtab.client import Client
-from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, TrimtabError, Unauthorised
 from trimtab.core.names import EndpointName
+from trimtab.core.spec import ModelSpec
 from trimtab.v1 import control_pb2 as pb
 
 FLAVOR = "python_function"
@@ -134,10 +134,10 @@ class TrimtabDeployments(BaseDeploymentClient):
         concurrency = said.pop("concurrency", None)
         settings = [f"{key}={value}" for key, value in said.items()]
         spec = changed_spec(existing, named, uri, parse_range(concurrency) if concurrency else None, settings)
-        check_spec(named, spec)
+        check_early(named, spec, runtime_said="runtime" in said)
         asked = Asked(named, spec, existing, runtime_said="runtime" in said)
         (served,) = serve_all(control, self._home, [asked], wait, None)
-        return {**_told(served), "flavor": FLAVOR}
+        return {**_told(served), "flavor": _flavor(served)}
 
 
 def run_local(
@@ -185,6 +185,12 @@ def _told(endpoint: pb.Endpoint) -> dict[str, Any]:
         "version": model.source.version,
         "revision": status.serving_revision,
     }
+
+
+def _flavor(endpoint: pb.Endpoint) -> str:
+    """The flavour that is served; of what is no MLflow flavour, its runtime."""
+    runtime = endpoint.spec.models[0].runtime
+    return FLAVOR if runtime == ModelSpec.runtime else runtime
 
 
 def _reachable(listen: str) -> str:

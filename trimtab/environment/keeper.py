@@ -128,12 +128,12 @@ class Keeper:
         if self._in_use() != self._swept_for:
             self._wake.set()
 
-    def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
+    async def prune(self, *, dry_run: bool) -> tuple[tuple[str, ...], int]:
         """Remove every environment that nothing uses: their names, and what they took in bytes."""
         unused = [key for key in self._shelf.by_use() if key not in self._in_use()]
         size = sum(map(self._shelf.bytes_of, unused))
         if not dry_run:
-            self._shelf.remove(unused)
+            await asyncio.to_thread(self._shelf.clear, self._shelf.put_aside(unused))
         return tuple(f"environments/{key}" for key in unused), size
 
     async def run(self) -> None:
@@ -255,10 +255,10 @@ class Keeper:
         if not self._known or making or in_use == self._swept_for:
             return
         self._swept_for = in_use
-        unused = [key for key in await asyncio.to_thread(self._shelf.by_use) if key not in in_use]
-        for key in unused[UNUSED_KEPT:]:
+        unused = [key for key in self._shelf.by_use() if key not in in_use][UNUSED_KEPT:]
+        for key in unused:
             log.info("environment %s: removed, nothing uses it", key)
-        await asyncio.to_thread(self._shelf.remove, unused[UNUSED_KEPT:])
+        await asyncio.to_thread(self._shelf.clear, self._shelf.put_aside(unused))
 
 
 def _text(folder: Path, name: str) -> str | None:

@@ -82,9 +82,14 @@ class Shelf:
             return first if _KEY.fullmatch(first) else ""
         return ""
 
-    def remove(self, keys: Collection[str]) -> None:
-        """Take environments away: each is gone at once, and its files in a while."""
-        for path in [self._put_aside(key) for key in keys]:
+    def put_aside(self, keys: Collection[str]) -> list[Path]:
+        """Take environments away: each is gone at once, and its files once `clear` has been through."""
+        return [self._put_aside(key) for key in keys]
+
+    @staticmethod
+    def clear(aside: Collection[Path]) -> None:
+        """Remove the files of what was put aside. Takes seconds: not for an event loop."""
+        for path in aside:
             shutil.rmtree(path, ignore_errors=True)
 
     def _put_aside(self, key: str) -> Path:

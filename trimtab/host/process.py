@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ import psutil
 
 MARK = "TRIMTAB_PROCESS"
 OOM_SCORE_ADJ_MAX = 1000
+EXEC_WITHIN_S = 1.0  # microseconds, but on a machine that is busy with others
+YOUNG_S = 10.0  # older than this, a process without an environment was started without one
 
 
 @dataclass(frozen=True)
@@ -163,13 +166,24 @@ def marked_with(mark: Mark) -> list[psutil.Process]:
 
 
 def _marked() -> Iterator[tuple[psutil.Process, Mark]]:
+    deadline_s = time.monotonic() + EXEC_WITHIN_S
     for info in psutil.process_iter():
         try:
-            mark = Mark.parse(info.environ().get(MARK, ""))
+            mark = Mark.parse(_environment(info, deadline_s).get(MARK, ""))
             if mark is not None and info.status() != psutil.STATUS_ZOMBIE:
                 yield info, mark
         except (psutil.Error, OSError):
             continue  # somebody else's, or gone while we looked
+
+
+def _environment(info: psutil.Process, deadline_s: float) -> dict[str, str]:
+    """Of a process in the middle of its exec, which shows none, what it has after: `spawn` returns early."""
+    found: dict[str, str] = info.environ()
+    young = not found and info.exe() and time.time() - info.create_time() < YOUNG_S
+    while young and not found and time.monotonic() < deadline_s:
+        time.sleep(0.002)
+        found = info.environ()
+    return found
 
 
 def _process_group(info: psutil.Process) -> int:

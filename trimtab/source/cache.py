@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,20 +115,38 @@ def prune(models: Path, keep: frozenset[str], dry_run: bool = False) -> Pruned:
 
     Raises Conflict while somebody copies a model into the cache.
     """
+    return begin_prune(models, keep, dry_run)()
+
+
+def begin_prune(models: Path, keep: frozenset[str], dry_run: bool = False) -> Callable[[], Pruned]:
+    """The same in two steps: now the models are put aside, so that nothing finds them any more.
+
+    What is returned removes their files, which may take minutes, and can run in another thread. If nobody
+    calls it, they are left for the next `prune`.
+    """
     if not models.is_dir():
-        return Pruned((), 0)
+        return lambda: Pruned((), 0)
     kept = {folder_of(models, digest).name for digest in keep}
-    removed: list[str] = []
-    total = 0
     with _locked(models, fcntl.LOCK_EX | fcntl.LOCK_NB):
-        for folder in sorted(models.iterdir()):
-            if not folder.is_dir() or folder.name in kept:
-                continue
-            removed.append(folder.name)
-            total += size_of(folder)
-            if not dry_run:
-                remove_tree(folder)
-    return Pruned(tuple(removed), total)
+        found = [folder for folder in sorted(models.iterdir()) if folder.is_dir() and folder.name not in kept]
+        aside = models if dry_run or not found else _put_aside(found, models)
+    names = tuple(folder.name for folder in found)
+
+    def finish() -> Pruned:
+        total = sum(size_of(aside / name) for name in names)
+        if aside != models:
+            remove_tree(aside)
+        return Pruned(names, total)
+
+    return finish
+
+
+def _put_aside(folders: Sequence[Path], models: Path) -> Path:
+    aside = Path(tempfile.mkdtemp(dir=models, prefix=INCOMING))
+    for folder in folders:
+        _writable(folder)  # a folder that cannot be written cannot be moved either
+        folder.rename(aside / folder.name)
+    return aside
 
 
 def remove_tree(folder: Path) -> None:

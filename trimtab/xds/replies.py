@@ -1,7 +1,9 @@
 """What Envoy itself answers, in MLflow's shape: `{"error_code": …, "message": …}`. Pure.
 
 Each such answer carries `x-trimtab-fault`: `caller` if the request has to be changed, `platform`
-if the same request may succeed later. Whose fault a server's own errors are tells `faults`.
+if the same request may succeed later. Whose fault a server's own errors are tells `faults`. Where it may,
+`x-trimtab-sent` tells how many bytes pods were sent of it, of all attempts together: 0 says that no model
+can have seen it.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from trimtab.core.names import EndpointName
 from trimtab.xds.world import BODY_BYTES_MAX
 
 FAULT_HEADER = "x-trimtab-fault"
+SENT_HEADER, SENT = "x-trimtab-sent", "%UPSTREAM_WIRE_BYTES_SENT%"
 CALLER, PLATFORM = "caller", "platform"
 RETRY_AFTER_S = 1
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
@@ -164,7 +167,9 @@ def _direct_format(status: int, message: str) -> DirectResponseAction:
 
 
 def _mapper(reply: _Reply) -> ResponseMapper:
-    headers = {FAULT_HEADER: reply.fault} | ({"retry-after": str(RETRY_AFTER_S)} if reply.retry_after else {})
+    headers = {FAULT_HEADER: reply.fault}
+    if reply.retry_after:
+        headers |= {"retry-after": str(RETRY_AFTER_S), SENT_HEADER: SENT}
     body = Struct.from_dict({"error_code": reply.code, "message": reply.message})
     return ResponseMapper(
         filter=_filter(reply),

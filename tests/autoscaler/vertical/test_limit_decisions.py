@@ -56,6 +56,15 @@ def test_pods_that_complete_nothing_say_nothing() -> None:
     assert decision.reason == "stays at 4: pods hold their 4 requests and complete none"
 
 
+def test_batches_are_told_and_are_no_reason() -> None:
+    periods = [period(5.0 * i, 4, 10) for i in range(1, 7)]
+    batched = [replace(each, batch=3.0) for each in periods]
+    (_, plain), (_, decision) = (decide_limit(LimitState(), told(*some), 30.0) for some in (periods, batched))
+    assert dict(decision.inputs)["batch"] == 3.0
+    assert dict(plain.inputs)["batch"] is None
+    assert (decision.reason, decision.limit) == (plain.reason, plain.limit)
+
+
 def test_the_range_binds() -> None:
     periods = [period(5.0 * i, 1, 10) for i in range(1, 7)]
     _, decision = decide_limit(LimitState(), replace(told(*periods), ceiling=3), 30.0)

@@ -48,6 +48,18 @@ def test_a_signal_is_what_happened_between_two_looks() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("inferences", "executions", "batch"),
+    [(540.0, 110.0, 4.0), (500.0, 100.0, None), (None, 110.0, None), (540.0, None, None), (9.0, 110.0, None)],
+)
+def test_batches_are_what_the_model_was_asked_at_a_time(
+    inferences: float | None, executions: float | None, batch: float | None
+) -> None:
+    before = replace(reading(100), inferences=500.0, executions=100.0)
+    now = replace(reading(140), inferences=inferences, executions=executions)
+    assert [signal.batch for signal in signals(Look(0.0, POD, before), Look(5.0, POD, now))] == [batch]
+
+
 def test_they_are_told_once_per_revision_and_forgotten() -> None:
     kept = PodSignals()
     other = replace(POD, id="b", revision=RevisionKey(KEY.endpoint, 2))

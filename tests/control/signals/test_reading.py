@@ -50,7 +50,7 @@ def test_triton_counts_an_ensemble_once_and_its_parts_queues(page: Pages) -> Non
     assert reading.totals.request_time_s == pytest.approx(62.5)
     assert reading.queued == 12.0
     assert reading.queue_time_s == pytest.approx(30.04)
-    assert reading.executions == 97.0
+    assert (reading.inferences, reading.executions) == (501.0, 97.0)
     assert reading.in_flight is None, "it has no such gauge"
     assert reading.gpu == GpuSignal(0.78, memory_used_bytes=5 * GIB, memory_free_bytes=10 * GIB)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
+import pandas as pd
+from pyarrow import ArrowException
 
 from tests.runtime.fast.subjects import EXITS, RAISES, RAISES_MLFLOWS, UNWRITABLE, Subject
 
@@ -18,6 +20,7 @@ CONTENT_TYPES = (
     "application/json; charset=latin-1",
     "text/csv",
 )
+PARQUET = "application/vnd.apache.parquet"
 WHOLE = st.one_of(st.integers(-9, 9), st.sampled_from([RAISES, RAISES_MLFLOWS, UNWRITABLE, EXITS]))
 DATES = ["2026-01-02", "2026-01-02 03:04:05", "2026-01-02T03:04:05.123456", "1066-10-14"]
 VALUES = {
@@ -29,8 +32,14 @@ VALUES = {
     "string": st.text(max_size=6),
     "datetime": st.sampled_from(DATES),
     "binary": st.sampled_from(["AAEC", "", "not base64"]),
+    "map": st.dictionaries(st.text(max_size=3), WHOLE, max_size=2),
+    "object": st.fixed_dictionaries({"n": WHOLE}, optional={"s": st.text(max_size=3)}),
+    "anytype": st.one_of(WHOLE, st.none(), st.text(max_size=3), st.lists(WHOLE, max_size=2)),
 }
+VALUES["array"] = st.lists(VALUES["double"], max_size=3)
+PANDAS = {"double": "float64", "float": "float32", "integer": "int32", "datetime": "datetime64[ns]"}
 KINDS = {"float64": "double", "float32": "float", "int64": "long", "int32": "integer", "uint8": "small"}
+KINDS |= {"bool": "boolean", "object": "string", "<U0": "string"}
 VALUES["small"] = st.integers(0, 255)
 ODD_NUMBERS = [1.5, 2.0, -0.0, 300, -1, 10**20, -(10**20), 1 << 63, 1 << 64, (1 << 53) + 1, 1e300]
 ODD_TEXTS = ["5", "x", "", "a\0", "2026-01-02T03:04:05Z", "\ud800"]
@@ -56,6 +65,28 @@ def bodies(draw: st.DrawFn, subject: Subject) -> tuple[bytes, str]:
     if odd and draw(st.integers(0, 3)) == 0:
         body = draw(_damaged(body))
     return body, draw(st.sampled_from(CONTENT_TYPES))
+
+
+def requests(subject: Subject) -> st.SearchStrategy[tuple[bytes, str]]:
+    """A body and its content type, in any format that MLflow takes."""
+    return st.one_of(*[bodies(subject)] * 7, files(subject)) if subject.table else bodies(subject)
+
+
+@st.composite
+def files(draw: st.DrawFn, subject: Subject) -> tuple[bytes, str]:
+    """A table as CSV, sometimes a broken one, or as Parquet."""
+    odd = draw(st.sampled_from([False] * 3 + [True]))
+    rows = draw(_table(subject, "dataframe_records", odd))
+    whole = json.dumps(rows, ensure_ascii=False).encode(errors="replace")  # half characters pandas refuses
+    frame = pd.DataFrame(json.loads(whole))
+    if draw(st.booleans()):
+        text = frame.to_csv(index=draw(st.booleans())).encode()
+        return text[: draw(st.integers(0, len(text)))] if odd and draw(st.booleans()) else text, "text/csv"
+    try:
+        kinds = {} if odd else {n: PANDAS[k] for n, k in subject.kinds.items() if k in PANDAS and n in frame}
+        return frame.astype(kinds).to_parquet(), PARQUET
+    except (ArrowException, ValueError, TypeError, OverflowError):  # a column of several types
+        return b"PAR1", PARQUET
 
 
 def _cell(kind: str, odd: bool) -> st.SearchStrategy[Any]:

@@ -13,7 +13,8 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature, infer_signature
 from mlflow.sklearn import _SklearnModelWrapper
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array, Map, Object, Property
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -39,7 +40,8 @@ class Tells:
         self._obey(data.reshape(-1).tolist())
         return [f"{data.dtype} {data.flags.c_contiguous} {row.tolist()}" for row in data]
 
-    def _obey(self, values: list[Any]) -> None:
+    def _obey(self, told: list[Any]) -> None:
+        values = [value for value in told if isinstance(value, int | float)]
         if RAISES in values:
             raise ValueError("thirteen")
         if RAISES_MLFLOWS in values:
@@ -71,10 +73,24 @@ def loaded(signature: ModelSignature, model: Any, flavour: str = "mlflow.pyfunc.
     return mlflow.pyfunc.PyFuncModel(meta, model)
 
 
+def subject_of(name: str, model: Any) -> Subject:
+    """A loaded model with a signature, and what that says of its inputs."""
+    schema = model.metadata.get_input_schema()
+    if schema.is_tensor_spec():
+        kinds = {spec.name or "": str(spec.type) for spec in schema.inputs}
+        return Subject(name, model, kinds, {spec.name or "": spec.shape for spec in schema.inputs})
+    kinds = {column.name: _kind(column.type) for column in schema.inputs}
+    return Subject(name, model, kinds, {}, frozenset(c.name for c in schema.inputs if not c.required))
+
+
+def _kind(type_: Any) -> str:
+    """`double`, …; `array`, `object`, `map` or `anytype`."""
+    return type_.name if isinstance(type_, DataType) else type(type_).__name__.lower()
+
+
 def _told(name: str, *columns: ColSpec, params: ParamSchema | None = None) -> Subject:
     model = loaded(ModelSignature(Schema(list(columns)), params=params), Tells())
-    kinds = {column.name: column.type.name for column in columns}
-    return Subject(name, model, kinds, {}, frozenset(c.name for c in columns if not c.required))
+    return subject_of(name, model)
 
 
 def _tensor(dtype: str, shape: tuple[int, ...], name: str | None = None) -> TensorSpec:
@@ -82,9 +98,7 @@ def _tensor(dtype: str, shape: tuple[int, ...], name: str | None = None) -> Tens
 
 
 def _tensors(name: str, *tensors: TensorSpec) -> Subject:
-    model = loaded(ModelSignature(Schema(list(tensors))), Tells())
-    kinds = {spec.name or "": str(spec.type) for spec in tensors}
-    return Subject(name, model, kinds, {spec.name or "": spec.shape for spec in tensors})
+    return subject_of(name, loaded(ModelSignature(Schema(list(tensors))), Tells()))
 
 
 def fitted(estimator: Any, names: bool = True, width: Callable[[Any], Any] = lambda rows: rows) -> Any:
@@ -97,6 +111,10 @@ def fitted(estimator: Any, names: bool = True, width: Callable[[Any], Any] = lam
 def _sklearn(name: str, estimator: Any, names: bool = True) -> Subject:
     rows, _ = load_iris(return_X_y=True, as_frame=True)
     return Subject(name, fitted(estimator, names), dict.fromkeys(rows.columns, "double"), {})
+
+
+def _thing() -> Object:
+    return Object([Property("n", DataType.long), Property("s", DataType.string, required=False)])
 
 
 def _whole(rows: Any) -> Any:
@@ -131,9 +149,14 @@ def _subjects() -> tuple[Subject, ...]:
         _told("flags", ColSpec("boolean", "a"), ColSpec("long", "b", required=False)),
         _told("dates", ColSpec("datetime", "when"), ColSpec("double", "x")),
         _told("bytes", ColSpec("binary", "raw")),
+        _told("lists", ColSpec(Array(DataType.double), "xs"), ColSpec("long", "n", required=False)),
+        _told("things", ColSpec(_thing(), "thing"), ColSpec(Map(DataType.long), "counts", required=False)),
+        _told("anything", ColSpec(AnyType(), "x", required=False), ColSpec("double", "y")),
         _tensors("doubles", _tensor("float64", (-1, 3))),
         _tensors("whole numbers", _tensor("int64", (-1, 2))),
         _tensors("picture", _tensor("uint8", (-1, 2, 2, 1))),
+        _tensors("marks", _tensor("bool", (-1, 2))),
+        _tensors("texts", _tensor("str", (-1, 2))),
         _tensors("named", _tensor("float32", (-1, 2), "x"), _tensor("int32", (-1,), "y")),
     )
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,9 +38,9 @@ class Made:
         return self._answer(data)
 
 
-def work() -> None:
+def work(takes_s: float = 0.002) -> None:
     """What each call costs, however many rows."""
-    until_s = time.thread_time() + 0.002
+    until_s = time.thread_time() + takes_s
     while time.thread_time() < until_s:
         pass
 
@@ -58,6 +61,27 @@ def test_independent_rows_are_batched() -> None:
     verdict = judge(summed)
     assert verdict.batch, verdict.why
     assert [rows for rows, _ in verdict.seen] == [1, independence.ROWS]
+
+
+@pytest.mark.skipif(not independence.SCHEDULED.exists(), reason="this system does not tell who was held up")
+def test_a_busy_machine_is_not_taken_for_a_model_that_waits() -> None:
+    """A pod that starts beside others must not go without batching for as long as it lives."""
+    mine = os.sched_getaffinity(0)
+    processor = min(mine)
+    spin = f"import os; os.sched_setaffinity(0, {{{processor}}}); print(flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        for other in others:
+            assert other.stdout is not None
+            assert other.stdout.readline()
+        os.sched_setaffinity(0, {processor})
+        verdict = judge(lambda rows: [work(0.008), rows.sum(axis=1)][1])
+    finally:
+        os.sched_setaffinity(0, mine)
+        for other in others:
+            other.kill()
+            other.communicate()
+    assert verdict.batch, verdict.why
 
 
 def test_one_row_of_an_example_is_varied() -> None:

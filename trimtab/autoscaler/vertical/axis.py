@@ -254,6 +254,7 @@ def _inputs(state: LimitState, signals: LimitSignals, window: Window) -> tuple[t
         ("io_wait_share", metrics.io_wait),
         ("cache_share", metrics.cache),
         ("server_queue_share", metrics.server_queue),
+        ("batch", metrics.batch),
         ("gpu_compute_share", metrics.compute),
         ("gpu_bandwidth_share", metrics.bandwidth),
         ("gpu_memory_share", metrics.gpu_memory),

@@ -24,6 +24,7 @@ class Metrics(NamedTuple):
     engine: float | None = None  # share of time in which the GPU computed at all: shown, never a reason
     gpu: float | None = None  # utilisation: shown, never a reason
     gpu_pods: float | None = None  # that share a GPU with one of these; None: there is no GPU
+    batch: float | None = None  # what the model is asked at a time: shown, never a reason
 
     @property
     def gpu_own(self) -> bool:
@@ -61,6 +62,7 @@ def of_pods(told: Sequence[Sequence[PodSignal]], signals: LimitSignals) -> Metri
         io_wait=_median([_mean([s.io_wait for s in each], 1.0) for each in seen]),
         cache=_median([_mean([s.cache_used for s in each], 1.0) for each in seen]),
         server_queue=_median(waiting),
+        batch=_median([_mean([s.batch for s in each]) for each in seen]),
         **_of_gpus(seen),
     )
 

@@ -113,9 +113,16 @@ def _with_requests(known: PodSignal, seen: _Seen, now: Reading) -> PodSignal:
         completions=added.completions,
         request_time_s=added.request_time_s,
         failed=added.failed,
-        executions=_difference(before.executions, now.executions),
+        batch=_batch(before, now),
         cache_used=now.cache_used,
     )
+
+
+def _batch(before: Reading, now: Reading) -> float | None:
+    """Mean size of the batches that the model was asked; None if it was asked nothing."""
+    inferences = _difference(before.inferences, now.inferences)
+    executions = _difference(before.executions, now.executions)
+    return inferences / executions if inferences is not None and executions else None
 
 
 def _lag_s(added: Totals) -> float:

@@ -32,6 +32,7 @@ class Reading:
     executions: float | None
     parts: Mapping[str, Totals]
     gpu: GpuSignal | None
+    inferences: float | None = None
 
     @property
     def whole(self) -> str:
@@ -58,6 +59,7 @@ def read(text: str, metrics: PodMetrics) -> Reading | None:
         executions=_sum(page, metrics.executions),
         parts={part: _totals(page, metrics, part) for part in _parts(page, metrics)},
         gpu=_gpu(page, metrics),
+        inferences=_sum(page, metrics.inferences),
     )
 
 

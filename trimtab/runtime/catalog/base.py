@@ -12,7 +12,9 @@ from trimtab.core.errors import Problem
 from trimtab.core.protocol import Protocol
 from trimtab.core.spec import ModelSpec
 
-KEEP_ALIVE_S = 75.0  # for which the servers that we start keep an idle connection open
+KEEP_ALIVE_S = 75.0
+"""For which the servers that we start keep an idle connection open: above Envoy's 60 s, since the side that
+may send next must be the one to close."""
 
 
 FRONT_SILENT_MAX_S = 60.0
@@ -55,7 +57,7 @@ class PodMetrics:
 
     `in_flight` and `queued` are gauges in requests, the first with the second in it; `cache_used` and
     `gpu_utilisation` are gauges of shares, of which the mean counts; the GPU's memory is gauges of bytes.
-    The others are counters of requests and of seconds.
+    The others are counters of requests, of seconds, and of what they say.
     `whole_by` names a label whose value with the most `request_time_s` stands for the whole pod in
     `completions`, `failed`, `model_faults` and `request_time_s`: the rest are its parts.
     """
@@ -67,7 +69,8 @@ class PodMetrics:
     model_faults: tuple[Series, ...] = ()  # of these, failed by the model
     request_time_s: tuple[Series, ...] = ()
     queue_time_s: tuple[Series, ...] = ()
-    executions: tuple[Series, ...] = ()  # of the model; requests that were batched share one
+    inferences: tuple[Series, ...] = ()  # items that the model was asked, of all requests
+    executions: tuple[Series, ...] = ()  # in which it was; items that were batched share one
     cache_used: tuple[Series, ...] = ()
     gpu_utilisation: tuple[Series, ...] = ()
     gpu_memory_bytes: tuple[Series, ...] = ()  # in use

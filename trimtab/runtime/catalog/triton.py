@@ -39,6 +39,7 @@ TRITON_METRICS = PodMetrics(
     model_faults=series("nv_inference_request_failure", reason=_FAULTS),
     request_time_s=series("nv_inference_request_duration_us", unit=1e-6),
     queue_time_s=series("nv_inference_queue_duration_us", unit=1e-6),
+    inferences=series("nv_inference_count"),
     executions=series("nv_inference_exec_count"),
     gpu_utilisation=series("nv_gpu_utilization"),
     gpu_memory_bytes=series("nv_gpu_memory_used_bytes"),

@@ -177,6 +177,6 @@ def head(answer: Answer, job: Job | None, length: int, given_id: bytes) -> list[
         headers.append((b"server-timing", b"queue;dur=%.3f, batch;dur=%.3f, predict;dur=%.3f" % spans))
     if answer.fault is not None:
         headers.append(_FAULTS[answer.fault])
-    if answer.status == 503:
+    if answer.status == 503 and answer is not STOPPED:  # that one the model may have seen
         headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
     return headers

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trimtab.runtime.mlflow import threads
 from trimtab.runtime.mlflow.answer import JSON
 from trimtab.runtime.mlflow.failure import ModelError, said
 from trimtab.runtime.mlflow.pool import Pool
@@ -76,6 +77,7 @@ def _load(folder: Path, stages: Stages) -> Scorer:
 
         stages.complete("import")
         step = "the model cannot be loaded"
+        threads.limit(folder)
         scorer = scoring.load(folder)
         os.environ[SERVING] = "true"
     except BaseException as error:  # the model's own code runs here, and may well call sys.exit

@@ -12,11 +12,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S, START_TIMEOUT_MAX_S
+from trimtab.runtime.catalog.base import KEEP_ALIVE_S
 from trimtab.runtime.mlflow.options import Options
 from trimtab.runtime.mlflow.pod import Pod
 from trimtab.runtime.mlflow.worker import BOOT_FAILED, GRACE_S, PodWorker
-
-KEEP_ALIVE_S = 75  # above Envoy's idle timeout of 60 s: the side that may send next must be the one to close
 
 
 def serve(options: Options) -> None:
@@ -30,7 +29,7 @@ def settings(bind: str) -> dict[str, Any]:
         "bind": bind,
         "workers": 1,
         "worker_class": f"{PodWorker.__module__}.{PodWorker.__qualname__}",  # older ones want a name
-        "keepalive": KEEP_ALIVE_S,
+        "keepalive": int(KEEP_ALIVE_S),
         "graceful_timeout": GRACE_S,
         # The heartbeat comes from the event loop, which a model that holds the interpreter's lock
         # starves. No request and no start may be longer than these; a hang is for the fleet to see.
