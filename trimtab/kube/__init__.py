@@ -1,0 +1,6 @@
+"""The API server of Kubernetes, as the adapters above need it: calls that explain themselves, and mirrors."""
+
+from trimtab.kube.api import Api, Json, Resource
+from trimtab.kube.watch import Key, Mirror, Selection
+
+__all__ = ["Api", "Json", "Key", "Mirror", "Resource", "Selection"]
