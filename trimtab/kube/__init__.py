@@ -2,5 +2,6 @@
 
 from trimtab.kube.api import Api, Json, Resource
 from trimtab.kube.watch import Key, Mirror, Selection
+from trimtab.kube.work import Work
 
-__all__ = ["Api", "Json", "Key", "Mirror", "Resource", "Selection"]
+__all__ = ["Api", "Json", "Key", "Mirror", "Resource", "Selection", "Work"]
