@@ -54,20 +54,20 @@ class Mirror(Generic[T]):
         self._selection = selection
         self._read = read
         self._changed = changed
-        self._version = ""
+        self.version = ""  # of the last that was seen, bookmarks included; empty: to be listed
         self._rest_s = RETRY_FIRST_S
 
     async def follow(self) -> None:
         """List, then watch, until it is cancelled. What goes wrong is tried again, ever more slowly."""
         while True:
             try:
-                if not self._version:
+                if not self.version:
                     await self._list()
                 await self._watch()
                 await asyncio.sleep(RETRY_FIRST_S)  # a server that ends each watch at once is not asked more
             except Expired:
                 _logger.info("%s: our version is too old, listing anew", self._selection.resource.plural)
-                self._version = ""
+                self.version = ""  # of the last that was seen, bookmarks included; empty: to be listed
             except (TrimtabError, ValueError) as error:  # ValueError: half a line, or one above all bounds
                 _logger.warning("watching %s: %s", self._selection.resource.plural, error)
                 await asyncio.sleep(self._rest_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
@@ -83,7 +83,7 @@ class Mirror(Generic[T]):
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 break
-        self._version = page["metadata"]["resourceVersion"]
+        self.version = page["metadata"]["resourceVersion"]
         before, self.objects = self.objects, found
         self.lists += 1
         for key in before.keys() | found.keys():
@@ -98,7 +98,7 @@ class Mirror(Generic[T]):
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
-            "resourceVersion": self._version,
+            "resourceVersion": self.version,
             "timeoutSeconds": str(WATCH_S),
         }
         path = self._selection.resource.path(self._selection.namespace)
@@ -112,7 +112,7 @@ class Mirror(Generic[T]):
         kind, body = event["type"], event["object"]
         if kind == "ERROR":
             raise meaning(body.get("code", 500), orjson.dumps(body), path)
-        self._version = body["metadata"]["resourceVersion"]
+        self.version = body["metadata"]["resourceVersion"]
         if kind == "BOOKMARK":
             return
         key = _key(body)
