@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from trimtab.core.errors import NotFound
+from trimtab.core.errors import NotFound, Unreachable
 from trimtab.kube import Api, Json, Resource
 
 CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
@@ -18,7 +18,7 @@ DEADLINE_S = 60.0
 async def is_served(api: Api) -> bool:
     try:
         await api.get(ENDPOINTS.path("default"))
-    except NotFound:
+    except (NotFound, Unreachable):  # not known yet, or "storage is (re)initializing"
         return False
     return True
 
