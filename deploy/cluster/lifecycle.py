@@ -35,6 +35,9 @@ def up(place: Place, fake_nodes: int) -> None:
     programs = binaries.build(binaries.needed(fake_nodes=fake_nodes > 0))
     if is_up(place):
         machine.tell("is up already")
+        if fake_nodes and "kwok" not in json.loads(place.plan.read_text())["programs"]:
+            hint = "make kube-down, then kube-up with FAKE_NODES"
+            raise ClusterError("the cluster that is up has nobody to play fake nodes", hint)
     else:
         down(place)  # what one left that was killed
         began_s = time.monotonic()
@@ -61,7 +64,10 @@ def down(place: Place) -> None:
 
 
 def is_up(place: Place) -> bool:
-    return first_process(place) is not None and Api(place.kubeconfig).get("/readyz") is not None
+    """Whether its API server answers."""
+    if first_process(place) is None or not place.kubeconfig.exists():
+        return False
+    return Api(place.kubeconfig).get("/readyz") is not None
 
 
 def first_process(place: Place) -> int | None:
@@ -99,7 +105,7 @@ def _start(place: Place, programs: Path, fake_nodes: int) -> None:
     api = Api(place.kubeconfig)
     _wait(lambda: api.get("/readyz"), READY_WITHIN_S, f"the API server does not answer: {place.logs}")
     _serve_names(api, place.node.address)
-    _wait(lambda: _is_ready(api, place.node.name), READY_WITHIN_S, f"no ready node: see {place.logs}")
+    _wait(lambda: is_ready(api, place.node.name), READY_WITHIN_S, f"no ready node: see {place.logs}")
 
 
 def _spawn(place: Place, listener: int) -> None:
@@ -150,7 +156,8 @@ def _serve_names(api: Api, dns_address: str) -> None:
     api.create("/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices", leads)
 
 
-def _is_ready(api: Api, node: str) -> bool:
+def is_ready(api: Api, node: str) -> bool:
+    """Whether the node says so, now."""
     answer = api.get(f"/api/v1/nodes/{node}")
     conditions = json.loads(answer).get("status", {}).get("conditions", []) if answer else []
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.cluster.errors import ClusterError
@@ -34,6 +33,8 @@ def why_not(needs_go: bool) -> str:
         return "a cluster needs root: namespaces, cgroups and mounts are made"
     if missing() and not shutil.which("apt-get"):
         return f"missing here, and no apt-get to install them: {' '.join(missing())}"
+    if subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], check=False).returncode:
+        return "a cluster needs namespaces of its own: this root may not make any (CAP_SYS_ADMIN)"
     return _why_no_go() if needs_go else ""
 
 
@@ -45,9 +46,9 @@ def missing() -> list[str]:
     return sorted(found)
 
 
-def provide(more: Sequence[str] = ()) -> None:
+def provide() -> None:
     """Install what is missing, and say so. Raises ClusterError."""
-    packages = [*missing(), *more]
+    packages = missing()
     if not packages:
         return
     tell(f"apt-get install {' '.join(packages)}")

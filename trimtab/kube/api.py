@@ -65,7 +65,6 @@ class Api:
     def __init__(self, inner: client.ApiClient, owner: str) -> None:
         self._inner = inner
         self.owner = owner
-        self.calls = 0  # made so far, watches included
 
     @classmethod
     async def connect(cls, owner: str, kubeconfig: str | None = None, context: str | None = None) -> Api:
@@ -93,9 +92,9 @@ class Api:
         """What is there. Raises NotFound, Unauthorised, Unreachable or Failed."""
         return await self._call("GET", path, query, accept=accept)
 
-    async def apply(self, path: str, body: Json, owner: str = "") -> bytes:
+    async def apply(self, path: str, body: Json) -> bytes:
         """Server-side apply: our fields become as `body` has them, whoever set them before."""
-        query = {"fieldManager": owner or self.owner, "force": "true"}
+        query = {"fieldManager": self.owner, "force": "true"}
         return await self._call("PATCH", path, query, body, _APPLY)
 
     async def create(self, path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:
@@ -160,7 +159,6 @@ class Api:
         headers: dict[str, str],
         within: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        self.calls += 1
         whole = f"{path}?{urlencode(query)}" if query else path
         made = await self._inner.param_serialize(
             method, whole, header_params=headers, body=body, auth_settings=["BearerToken"]

@@ -67,7 +67,7 @@ class Mirror(Generic[T]):
                 await asyncio.sleep(RETRY_FIRST_S)  # a server that ends each watch at once is not asked more
             except Expired:
                 _logger.info("%s: our version is too old, listing anew", self._selection.resource.plural)
-                self.version = ""  # of the last that was seen, bookmarks included; empty: to be listed
+                self.version = ""
             except (TrimtabError, ValueError) as error:  # ValueError: half a line, or one above all bounds
                 _logger.warning("watching %s: %s", self._selection.resource.plural, error)
                 await asyncio.sleep(self._rest_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret

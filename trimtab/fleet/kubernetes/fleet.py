@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+
+import orjson
 
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
@@ -61,8 +62,8 @@ class KubernetesFleet:
         self._clock = clock
         self._images = images
         self._logs = Logs(api)
-        self._wanted: dict[RevisionKey, Wanted] = defaultdict(Wanted)
-        self._pods: dict[RevisionKey, dict[str, SeenPod]] = defaultdict(dict)
+        self._wanted: dict[RevisionKey, Wanted] = {}
+        self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
         self._key_of: dict[Key, RevisionKey] = {}  # of pods
         self._made: dict[Key, RevisionKey] = {}  # Deployments
         self._adopted = False  # all that was there at the start
@@ -83,8 +84,10 @@ class KubernetesFleet:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 for mirror in mirrors:
                     await mirror.listed.wait()
-        except TimeoutError as error:
+        except BaseException as error:
             await self.close()
+            if not isinstance(error, TimeoutError):
+                raise
             hint = "see whether the API server runs, and whether we may list pods and deployments"
             raise Unreachable("pods could not be listed", where="Kubernetes", hint=hint) from error
         for deployment in self._deployments.objects.values():
@@ -122,13 +125,13 @@ class KubernetesFleet:
         refuses of the first one is raised as it says it.
         """
         key = revision.key
-        wanted = self._wanted[key]
+        wanted = self._wanted.setdefault(key, Wanted())
         if not wanted.made:
             wanted.made = True
             try:
                 await self._create(revision)
             except BaseException:
-                wanted.made = False
+                wanted.made = False  # if it was made all the same, the mirror will tell
                 raise
         wanted.pods += 1
         wanted.asked_at_s = self._clock.wall_s()
@@ -146,10 +149,10 @@ class KubernetesFleet:
         if key is None:
             self._take_back(namespace, name)
             return
-        seen, wanted = self._pods[key][name], self._wanted[key]
+        seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
             await self._api.delete(PODS.path(namespace, name))
-        elif seen.active and name not in wanted.leaving:
+        elif seen.active and wanted is not None and name not in wanted.leaving:
             wanted.leaving.add(name)
             wanted.pods = max(0, wanted.pods - 1)
             self._work.add(key)
@@ -164,7 +167,7 @@ class KubernetesFleet:
         deployment = self._deployments.objects.get(_place(revision.key))
         if deployment is not None and deployment.refused:
             return Room(0, f"its namespace: {deployment.refused}")
-        waiting = [pod.unschedulable for pod in self._pods[revision.key].values() if pod.unschedulable]
+        waiting = [pod.unschedulable for pod in self._of(revision.key) if pod.unschedulable]
         return Room(0, f"the cluster: {waiting[0]}") if waiting else Room(None)
 
     def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
@@ -177,7 +180,10 @@ class KubernetesFleet:
 
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
-        return self._logs.follow(lambda: [pod.id for pod in self._pods[revision].values()], lines, follow)
+        return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
+
+    def _of(self, key: RevisionKey) -> tuple[SeenPod, ...]:
+        return tuple(self._pods.get(key, {}).values())
 
     # what the mirrors tell
 
@@ -187,13 +193,15 @@ class KubernetesFleet:
         before = self._key_of.get(place)
         if before is not None and (seen is None or seen.key != before):
             del self._key_of[place], self._pods[before][name]
+            if not self._pods[before]:
+                del self._pods[before]
             self._causes.pop(f"{namespace}/{name}", None)
             if before in self._wanted:
                 self._wanted[before].leaving.discard(name)
             self._work.add(before)
         if seen is not None:
             self._key_of[place] = seen.key
-            self._pods[seen.key][name] = seen
+            self._pods.setdefault(seen.key, {})[name] = seen
             self._work.add(seen.key)
         self.changed.set()
 
@@ -205,21 +213,22 @@ class KubernetesFleet:
                 self._wanted.pop(key, None)
         else:
             self._made[place] = deployment.key
-            if self._adopted and not self._wanted[deployment.key].made:
+            known = self._wanted.get(deployment.key)
+            if self._adopted and not (known and known.made):
                 self._adopt(deployment)
             self._work.add(deployment.key)
         self.changed.set()
 
     def _adopt(self, deployment: SeenDeployment) -> None:
         """Know what an earlier control plane wanted: see `counts.wanted_before`."""
-        pods = self._pods[deployment.key].values()
+        pods = self._of(deployment.key)
         leaving = {pod.name for pod in pods if pod.active and pod.leaving}
         pods_wanted = counts.wanted_before(deployment.replicas, pods)
         self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, self._clock.wall_s())
 
     def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
         """Those that the API server does not show yet."""
-        pods = self._pods[key].values() if key in self._pods else ()
+        missing = counts.missing(wanted.pods, self._of(key), wanted.leaving)
         return [
             Pod(
                 id=f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}",
@@ -231,7 +240,7 @@ class KubernetesFleet:
                 started_at_s=wanted.asked_at_s,
                 start_time_s=max(0.0, now_s - wanted.asked_at_s),
             )
-            for number in range(1, 1 + counts.missing(wanted.pods, pods, wanted.leaving))
+            for number in range(1, 1 + missing)
         ]
 
     def _take_back(self, namespace: str, name: str) -> None:
@@ -240,8 +249,8 @@ class KubernetesFleet:
         key = self._made.get((namespace, deployment))
         if not asked or key is None:
             return
-        wanted = self._wanted[key]
-        if counts.missing(wanted.pods, self._pods[key].values(), wanted.leaving):
+        wanted = self._wanted.get(key)
+        if wanted is not None and counts.missing(wanted.pods, self._of(key), wanted.leaving):
             wanted.pods -= 1
             self._work.add(key)
             self.changed.set()
@@ -256,7 +265,8 @@ class KubernetesFleet:
         try:
             await self._api.create(DEPLOYMENTS.path(namespace), body)
         except Conflict as error:
-            if _place(key) not in self._deployments.objects:
+            found = orjson.loads(await self._api.get(DEPLOYMENTS.path(*_place(key))))
+            if ENDPOINT not in (found["metadata"].get("labels") or {}):
                 where, hint = f"{namespace}/{name_of(key)}", "rename it, or the endpoint"
                 told = "there is a Deployment of that name which is not ours"
                 raise Failed(told, where=where, hint=hint) from error
@@ -264,8 +274,7 @@ class KubernetesFleet:
 
     async def _settle(self, key: RevisionKey) -> None:
         """Write what differs between what is wanted of a revision and what the API server has."""
-        pods = tuple(self._pods[key].values())
-        wanted = self._wanted.get(key)
+        pods, wanted = self._of(key), self._wanted.get(key)
         if wanted is None:  # its Deployment has gone: the API server removes what is left of it
             return
         for pod in pods:
