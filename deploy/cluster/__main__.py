@@ -47,6 +47,7 @@ def _with(place: Place, command: list[str]) -> int:
     """The cluster of KUBECONFIG where one is given; ours otherwise."""
     if os.environ.get("KUBECONFIG"):
         return subprocess.run(command, check=False).returncode
+    lifecycle.prepare(fake_nodes=True)  # no test should have to wait for a build
     was_up = lifecycle.is_up(place)
     lifecycle.up(place, 0)
     try:

@@ -26,13 +26,19 @@ INIT = Path(__file__).parent / "init.py"
 OWN_NAMESPACES = ("--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 
 
-def up(place: Place, fake_nodes: int) -> None:
-    """Start a cluster and wait until its node is ready. Raises ClusterError, and leaves nothing then."""
-    reason = machine.why_not(needs_go=bool(binaries.lacking(binaries.needed(fake_nodes=fake_nodes > 0))))
+def prepare(*, fake_nodes: bool) -> Path:
+    """Install and build what a cluster needs; returns the folder of its programs. Raises ClusterError."""
+    programs = binaries.needed(fake_nodes=fake_nodes)
+    reason = machine.why_not(needs_go=bool(binaries.lacking(programs)))
     if reason:
         raise ClusterError(reason, "docs/kubernetes.md says what a cluster needs")
     machine.provide()
-    programs = binaries.build(binaries.needed(fake_nodes=fake_nodes > 0))
+    return binaries.build(programs)
+
+
+def up(place: Place, fake_nodes: int) -> None:
+    """Start a cluster and wait until its node is ready. Raises ClusterError, and leaves nothing then."""
+    programs = prepare(fake_nodes=fake_nodes > 0)
     if is_up(place):
         machine.tell("is up already")
         if fake_nodes and "kwok" not in json.loads(place.plan.read_text())["programs"]:
