@@ -22,9 +22,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="deploy.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("up", "down", "with", "why-not"))
-    parser.add_argument("--fake-nodes", type=int, default=0, metavar="N")
-    parser.add_argument("command", nargs=argparse.REMAINDER)
+    commands = parser.add_subparsers(dest="what", required=True)
+    commands.add_parser("up").add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    commands.add_parser("down")
+    commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
+    commands.add_parser("why-not")
     asked = parser.parse_args()
     place = here()
     try:
