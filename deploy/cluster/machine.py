@@ -33,7 +33,7 @@ def why_not(needs_go: bool) -> str:
         return "a cluster needs root: namespaces, cgroups and mounts are made"
     if missing() and not shutil.which("apt-get"):
         return f"missing here, and no apt-get to install them: {' '.join(missing())}"
-    if subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], check=False).returncode:
+    if shutil.which("unshare") and not _may_make_namespaces():
         return "a cluster needs namespaces of its own: this root may not make any (CAP_SYS_ADMIN)"
     return _why_no_go() if needs_go else ""
 
@@ -68,6 +68,11 @@ def tell(line: str) -> None:
     """To stderr: stdout is for what a shell can evaluate."""
     sys.stderr.write(f"kube: {line}\n")
     sys.stderr.flush()
+
+
+def _may_make_namespaces() -> bool:
+    command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _why_no_go() -> str:
