@@ -93,6 +93,19 @@ test-flavours: .venv/flavours/.stamp  ## models of all flavours against MLflow's
 	printf 'import site; site.addsitedir("%s")\n' "$$beside" > $$(echo .venv/flavours/lib/python3.*/site-packages)/beside.pth; \
 	cat $^ .venv/.stamp > $@
 
+# The programs of a cluster are built once, into the user's cache (10 minutes); see docs/kubernetes.md.
+.PHONY: kube-up
+kube-up: setup  ## a real Kubernetes of one node, on this machine; FAKE_NODES=N adds nodes that only pretend
+	@$(PY) -m deploy.cluster up --fake-nodes $(or $(FAKE_NODES),0)
+
+.PHONY: kube-down
+kube-down: setup  ## remove every trace of it
+	@$(PY) -m deploy.cluster down
+
+.PHONY: test-kube
+test-kube: setup  ## tests on a real Kubernetes: that of KUBECONFIG, or one of our own
+	@$(PY) -m deploy.cluster with $(PY) -m pytest -m kube $(ARGS)
+
 .PHONY: lint
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check $(PATHS)
@@ -101,7 +114,7 @@ lint: setup  ## ruff: rules and format
 .PHONY: types
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
-	@$(BIN)/mypy --explicit-package-bases bench demo proto
+	@$(BIN)/mypy --explicit-package-bases bench demo proto deploy/cluster deploy/crd
 
 .PHONY: contracts
 contracts: setup  ## who may import whom
@@ -119,6 +132,14 @@ proto-check: setup  ## generated code is fresh and the API did not break
 .PHONY: proto-accept
 proto-accept: setup  ## record additions to the API in proto/baseline.json; refuses breaking changes
 	@$(PY) proto/breaking.py --accept
+
+.PHONY: crd
+crd: setup  ## regenerate deploy/crd/servingendpoints.yaml from proto/ and deploy/crd
+	@$(PY) -m deploy.crd.generate
+
+.PHONY: crd-check
+crd-check: setup  ## it is fresh
+	@$(PY) -m deploy.crd.generate --check
 
 .PHONY: wheel
 wheel: setup  ## dist/: the sdist, and the wheel built from it

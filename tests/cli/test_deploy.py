@@ -358,6 +358,13 @@ def test_apply_takes_both_forms_and_many_documents(
     assert control.endpoint("wine").spec.traffic[0].percent == 100
 
 
+def test_apply_takes_what_kubernetes_takes(run: Run, control: Any, model: Path) -> None:
+    written = OBJECT.replace("max_pods", "requestTimeoutSeconds: 7\n  maxPods") % model
+    assert run("apply", "-f", "-", stdin=written).exit_code == 0
+    spec = control.endpoint("iris", "team-a").spec
+    assert (spec.max_pods, spec.request_timeout_s) == (4, 7)
+
+
 def test_apply_says_all_what_it_leaves_out_is_default(run: Run, control: Any, model: Path) -> None:
     assert run("apply", "-f", "-", "-n", "team-a", stdin=OBJECT % model).exit_code == 0
     short = f"name: iris\nnamespace: team-a\nmodels: [{{uri: {model}}}]\n"

@@ -169,8 +169,10 @@ def _filled(
     document: _Document, path: str, message: Descriptor, given: Mapping[str, Any], problems: list[Problem]
 ) -> dict[str, Any]:
     """`given` as protobuf's parser takes it: numbers where text is wanted become text. Adds to `problems`."""
-    fields = {field.name: field for field in message.fields if field.name not in _OURS}
-    problems += _unknown(document, path, given, tuple(fields))
+    known = {field.name: field for field in message.fields if field.name not in _OURS}
+    fields = known | {field.json_name: field for field in known.values()}  # as Kubernetes spells them
+    unknown = {key: value for key, value in given.items() if key not in fields}
+    problems += _unknown(document, path, unknown, tuple(known))
     return {
         key: _value(document, _join(path, key), fields[key], value, problems)
         for key, value in given.items()

@@ -1,0 +1,72 @@
+"""A real Kubernetes on this machine.
+
+python -m deploy.cluster up [--fake-nodes N]   starts it; prints what a shell should evaluate
+python -m deploy.cluster down                  removes every trace of it
+python -m deploy.cluster with COMMAND…         runs a command with it; one that was not up is removed again
+python -m deploy.cluster why-not               says why no cluster can be started here; status 1 then
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+
+from deploy.cluster import binaries, lifecycle, machine
+from deploy.cluster.errors import ClusterError
+from deploy.cluster.place import Place, here
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="deploy.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    commands.add_parser("up").add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    commands.add_parser("down")
+    commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
+    commands.add_parser("why-not")
+    asked = parser.parse_args()
+    place = here()
+    try:
+        if asked.what == "up":
+            lifecycle.up(place, asked.fake_nodes)
+            sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
+        elif asked.what == "down":
+            lifecycle.down(place)
+        elif asked.what == "with":
+            return _with(place, asked.command)
+        else:
+            return _why_not()
+    except ClusterError as error:
+        sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
+        return 1
+    return 0
+
+
+def _with(place: Place, command: list[str]) -> int:
+    """The cluster of KUBECONFIG where one is given; ours otherwise."""
+    if os.environ.get("KUBECONFIG"):
+        return subprocess.run(command, check=False).returncode
+    lifecycle.prepare(fake_nodes=True)  # no test should have to wait for a build
+    was_up = lifecycle.is_up(place)
+    lifecycle.up(place, 0)
+    try:
+        environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
+        return subprocess.run(command, env=environment, check=False).returncode
+    finally:
+        if not was_up:
+            lifecycle.down(place)
+
+
+def _why_not() -> int:
+    needs_go = bool(binaries.lacking(binaries.needed(fake_nodes=False)))
+    reason = machine.why_not(needs_go=needs_go)
+    if reason:
+        sys.stdout.write(f"{reason}\n")
+    return 1 if reason else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+// Command answers is a model server for tests that fits into an image of one file.
+//
+// It listens on PORT, is ready at /ping once READY_AFTER has passed (a duration; none: at once), and answers
+// /invocations with the name of its pod. With EXIT_AFTER it ends with status 3 after that time.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	began := time.Now()
+	readyAfter, _ := time.ParseDuration(os.Getenv("READY_AFTER"))
+	if after, err := time.ParseDuration(os.Getenv("EXIT_AFTER")); err == nil {
+		time.AfterFunc(after, func() {
+			fmt.Println("the model cannot be loaded: no such file")
+			os.Exit(3)
+		})
+	}
+	http.HandleFunc("/ping", func(w http.ResponseWriter, _ *http.Request) {
+		if time.Since(began) < readyAfter {
+			http.Error(w, "loading", http.StatusServiceUnavailable)
+		}
+	})
+	http.HandleFunc("/invocations", func(w http.ResponseWriter, _ *http.Request) {
+		name, _ := os.Hostname()
+		fmt.Fprintln(w, name)
+	})
+	server := &http.Server{Addr: ":" + os.Getenv("PORT")}
+	ended := make(chan struct{})
+	told, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-told.Done()
+		server.Shutdown(context.Background())
+		close(ended)
+	}()
+	fmt.Println("listening on", server.Addr)
+	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	<-ended
+}

@@ -1,0 +1,3 @@
+module trimtab.dev/cluster/small
+
+go 1.26

@@ -1,0 +1,84 @@
+"""What the machine must have before a cluster can start, and how it comes by it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.cluster.errors import ClusterError
+
+CNI_PLUGINS = Path("/usr/lib/cni")
+GO_MIN = (1, 26)
+
+# A program, and Debian's package that has it.
+PROGRAMS = {
+    "runc": "runc",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "mount": "mount",
+    "openssl": "openssl",
+}
+
+
+def why_not(needs_go: bool) -> str:
+    """Why no cluster can be started here, in one sentence; empty if one can."""
+    if sys.platform != "linux":
+        return "a cluster runs on Linux only"
+    if os.geteuid() != 0:
+        return "a cluster needs root: namespaces, cgroups and mounts are made"
+    if missing() and not shutil.which("apt-get"):
+        return f"missing here, and no apt-get to install them: {' '.join(missing())}"
+    if shutil.which("unshare") and not _may_make_namespaces():
+        return "a cluster needs namespaces of its own: this root may not make any (CAP_SYS_ADMIN)"
+    return _why_no_go() if needs_go else ""
+
+
+def missing() -> list[str]:
+    """Debian's packages whose programs are not here."""
+    found = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
+    if not (CNI_PLUGINS / "bridge").exists():
+        found.add("containernetworking-plugins")
+    return sorted(found)
+
+
+def provide() -> None:
+    """Install what is missing, and say so. Raises ClusterError."""
+    packages = missing()
+    if not packages:
+        return
+    tell(f"apt-get install {' '.join(packages)}")
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", "-y", *packages]):
+        done = subprocess.run(
+            ["apt-get", *command], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = done.stderr.strip() or done.stdout.strip()
+            raise ClusterError(
+                f"apt-get {command[0]} failed: {said[-400:]}", f"install them: {' '.join(packages)}"
+            )
+
+
+def tell(line: str) -> None:
+    """To stderr: stdout is for what a shell can evaluate."""
+    sys.stderr.write(f"kube: {line}\n")
+    sys.stderr.flush()
+
+
+def _may_make_namespaces() -> bool:
+    command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _why_no_go() -> str:
+    wanted = ".".join(map(str, GO_MIN))
+    if not shutil.which("go"):
+        return f"Go {wanted} or later is not here, and the programs are not built yet"
+    text = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
+    version = tuple(int(part) for part in text.strip().removeprefix("go").split(".")[:2] if part.isdigit())
+    return "" if version >= GO_MIN else f"Go {wanted} or later is needed, this is `{text.strip()}`"

@@ -1,0 +1,71 @@
+"""Where one cluster is: its folder, its names and its addresses. Two checkouts never share any of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
+
+# Inside the cluster's own network namespace: every cluster has the same ones.
+SERVICES = "10.0.0.0/24"
+API_SERVICE = "10.0.0.1"
+DNS_SERVICE = "10.0.0.10"
+PODS = "10.244.0.0/16"
+API_PORT = 6443
+ETCD_URL = "http://127.0.0.1:2379"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One real node: its name, its address, and the range its pods have theirs from."""
+
+    name: str
+    folder: Path
+    address: str
+    pods: str  # a /24
+    gateway: str  # its address in that range, on the bridge
+    cgroup: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of one cluster and what follows from it. Everything in the folder may be deleted."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.folder / "kubeconfig"
+
+    @property
+    def plan(self) -> Path:
+        return self.folder / "plan.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def node(self) -> Node:
+        folder = self.folder / "node"
+        return Node("node", folder, "10.90.0.1", "10.244.1.0/24", "10.244.1.1", f"trimtab-{self.id}")
+
+
+def here() -> Place:
+    """The cluster of this checkout, in $XDG_STATE_HOME/trimtab."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    named = hashlib.sha256(f"{CHECKOUT} {state}".encode()).hexdigest()[:8]
+    return Place(state / "trimtab" / f"kube-{named}")
+
+
+def cache() -> Path:
+    """Where built programs are kept, outside the checkout: $XDG_CACHE_HOME/trimtab."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trimtab"

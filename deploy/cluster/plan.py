@@ -1,0 +1,116 @@
+"""What the first process of a cluster's namespaces does: commands first, then programs to keep alive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deploy.cluster.config import kubeconfig
+from deploy.cluster.place import API_PORT, ETCD_URL, SERVICES, Node, Place
+
+QUICK = ("--kube-api-qps=500", "--kube-api-burst=500")
+
+
+def plan(place: Place, programs: Path, api_listener: int, *, fake_nodes: bool) -> dict[str, Any]:
+    """As JSON for `init`. `api_listener` is a listening socket on our loopback that it inherits."""
+    own = _control_plane(place) | _node(place, place.node)
+    if fake_nodes:
+        stages = sorted((programs / "kwok-stages").glob("*.yaml"))
+        own["kwok"] = [
+            "kwok",
+            f"--kubeconfig={kubeconfig(place, 'kwok')}",
+            "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            *(f"--config={stage}" for stage in stages),
+        ]
+    return {
+        "prepare": [*_mounts(place.node), *_network(place.node)],
+        "programs": {name: [str(programs / argv[0]), *argv[1:]] for name, argv in own.items()},
+        "path": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "logs": str(place.logs),
+        "forwards": [{"listener": api_listener, "port": API_PORT}],
+    }
+
+
+def _mounts(node: Node) -> list[list[str]]:
+    """What the programs have fixed paths for is the node's own: nothing of it is left in the machine's."""
+    return [
+        ["mount", "-t", "tmpfs", "-o", "mode=755", "run", "/run"],
+        ["mount", "--bind", str(node.folder / "lib"), "/var/lib"],
+        ["mount", "--bind", str(node.folder / "log"), "/var/log"],
+        ["mount", "--make-rshared", "/"],
+    ]
+
+
+def _network(node: Node) -> list[list[str]]:
+    size = node.pods.partition("/")[2]
+    return [
+        ["ip", "link", "set", "lo", "up"],
+        ["ip", "addr", "add", f"{node.address}/32", "dev", "lo"],
+        ["ip", "link", "add", "pods", "type", "bridge"],
+        ["ip", "addr", "add", f"{node.gateway}/{size}", "dev", "pods"],
+        ["ip", "link", "set", "pods", "up"],
+        ["ip", "route", "add", SERVICES, "dev", "pods"],  # without it the node itself reaches no Service
+        ["sysctl", "-qw", "net.ipv4.ip_forward=1"],
+    ]
+
+
+def _control_plane(place: Place) -> dict[str, list[str]]:
+    key, certificate = place.folder / "accounts.key", place.folder / "api.crt"
+    return {
+        "etcd": [
+            "etcd",
+            f"--data-dir={place.folder}/etcd",
+            f"--listen-client-urls={ETCD_URL}",
+            f"--advertise-client-urls={ETCD_URL}",
+            "--unsafe-no-fsync",  # nothing of it outlives `make kube-down`
+            "--log-level=warn",
+        ],
+        "kube-apiserver": [
+            "kube-apiserver",
+            f"--etcd-servers={ETCD_URL}",
+            f"--secure-port={API_PORT}",
+            f"--advertise-address={place.node.address}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={place.folder}/api.key",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--token-auth-file={place.folder}/tokens.csv",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",
+            f"--service-cluster-ip-range={SERVICES}",
+            "--kubelet-preferred-address-types=InternalIP",
+        ],
+        "kube-controller-manager": [
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig(place, 'controllers')}",
+            f"--service-account-private-key-file={key}",
+            f"--root-ca-file={certificate}",
+            "--use-service-account-credentials",
+            "--leader-elect=false",
+            *QUICK,
+        ],
+        "kube-scheduler": [
+            "kube-scheduler",
+            f"--kubeconfig={kubeconfig(place, 'scheduler')}",
+            "--leader-elect=false",
+            *QUICK,
+        ],
+        "coredns": ["coredns", "-conf", str(place.folder / "Corefile")],
+    }
+
+
+def _node(place: Place, node: Node) -> dict[str, list[str]]:
+    return {
+        "containerd": ["containerd", f"--config={node.folder}/containerd.toml", "--log-level=warn"],
+        "kubelet": [
+            "kubelet",
+            f"--config={node.folder}/kubelet.json",
+            f"--kubeconfig={kubeconfig(place, 'node')}",
+            "--root-dir=/var/lib/kubelet",
+            f"--hostname-override={node.name}",
+            f"--node-ip={node.address}",
+        ],
+        "kube-proxy": ["kube-proxy", f"--config={node.folder}/proxy.json"],
+    }

@@ -1,0 +1,51 @@
+"""Tests on a real Kubernetes, that of KUBECONFIG: each gets a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from deploy.crd.generate import definition
+from tests.kube.words import CRDS, NAMESPACES, is_served, until
+from trimtab.kube import Api
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """As whoever KUBECONFIG says."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.fail("KUBECONFIG names no cluster: run these by `make test-kube`")
+    connected = await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+async def namespace(api: Api) -> AsyncIterator[str]:
+    """A new one, at the Pod Security level `restricted`; deleted afterwards, and not waited for."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+    await api.create(NAMESPACES.path(), body)
+    yield name
+    await api.delete(NAMESPACES.path(name=name))
+
+
+@pytest.fixture
+async def crd(api: Api) -> None:
+    """The API server knows ServingEndpoint, as it is generated now."""
+    wanted = definition()
+    path = CRDS.path(name=wanted["metadata"]["name"])
+    await api.apply(path, wanted)
+
+    async def established() -> bool:
+        status = orjson.loads(await api.get(path)).get("status", {})
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+        return conditions.get("Established") == "True"
+
+    await until(established)
+    await until(lambda: is_served(api))

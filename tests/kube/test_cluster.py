@@ -1,0 +1,79 @@
+"""A cluster beside the one of the other tests: it disturbs nothing, and leaves nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.cluster import binaries, lifecycle, machine
+from deploy.cluster.api import Api
+from deploy.cluster.errors import ClusterError
+from deploy.cluster.place import Place
+
+pytestmark = pytest.mark.kube
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    reason = machine.why_not(needs_go=bool(binaries.lacking(binaries.needed(fake_nodes=True))))
+    if reason:
+        pytest.skip(reason)
+    made = Place(tmp_path / f"kube-beside-{tmp_path.parent.name[-8:]}")
+    yield made
+    lifecycle.down(made)
+
+
+def _traces(place: Place) -> list[str]:
+    """Processes, mounts and control groups that tell of it."""
+    named = place.folder.name.encode()
+    commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if named in _read(path)]
+    mounts = [line for line in Path("/proc/mounts").read_bytes().splitlines() if named in line]
+    groups = list(Path("/sys/fs/cgroup").glob(f"*/{place.node.cgroup}"))
+    folders = [place.folder] if place.folder.exists() else []
+    return [str(each) for each in (*commands, *mounts, *groups, *folders)]
+
+
+def _becomes_ready(api: Api, node: str) -> bool:
+    deadline_s = time.monotonic() + 60
+    while not lifecycle.is_ready(api, node) and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    return lifecycle.is_ready(api, node)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # it ended meanwhile
+
+
+def test_a_second_cluster_starts_beside_and_leaves_no_trace(place: Place) -> None:
+    assert _traces(place) == []
+    lifecycle.up(place, fake_nodes=2)
+    api = Api(place.kubeconfig)
+    assert all(_becomes_ready(api, name) for name in ("node", "fake-0", "fake-1"))
+    assert len(_traces(place)) > 5, "the check below can fail"
+
+    lifecycle.up(place, fake_nodes=0)  # again: nothing happens
+    lifecycle.down(place)
+    assert _traces(place) == []
+    lifecycle.down(place)  # again: nothing happens
+
+
+def test_what_a_killed_start_left_is_removed_by_the_next(place: Place) -> None:
+    place.folder.mkdir(parents=True)
+    (place.folder / "plan.json").write_text("{")
+    lifecycle.up(place, fake_nodes=0)
+    assert lifecycle.is_up(place)
+    with pytest.raises(ClusterError, match="nobody to play fake nodes"):
+        lifecycle.up(place, fake_nodes=1)
+
+
+def test_a_start_that_fails_leaves_no_trace(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "OWN_NAMESPACES", ("--no-such-option",))
+    with pytest.raises(ClusterError, match="no namespaces were made"):
+        lifecycle.up(place, fake_nodes=0)
+    assert _traces(place) == []

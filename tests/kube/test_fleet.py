@@ -1,0 +1,328 @@
+"""Pods on a real Kubernetes, with a small real server in them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from deploy.cluster import binaries, images, lifecycle
+from deploy.cluster.place import here
+from tests.kube.words import DEADLINE_S, until
+from trimtab.core.clock import SystemClock
+from trimtab.core.errors import Failed
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import Revision, RevisionKey, revision_hash
+from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.fleet.kubernetes.template import GATE
+from trimtab.kube import Api, Json, Resource
+
+pytestmark = pytest.mark.kube
+
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+PODS = Resource("v1", "pods")
+QUOTAS = Resource("v1", "resourcequotas")
+IMAGE = "localhost/answers:1"
+
+Make = Callable[..., Revision]
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image that is on the node: that of a small server, unless TRIMTAB_KUBE_IMAGE names one like it."""
+    if "TRIMTAB_KUBE_IMAGE" in os.environ:
+        return os.environ["TRIMTAB_KUBE_IMAGE"]
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("TRIMTAB_KUBE_IMAGE names no image: push one of deploy/cluster/go/small/answers")
+    archive = tmp_path_factory.mktemp("images") / "answers.tar"
+    images.write_image(binaries.folder() / "answers", IMAGE, archive)
+    lifecycle.import_image(here(), archive)
+    return IMAGE
+
+
+@pytest.fixture
+def revision(namespace: str, image: str) -> Make:
+    """Revisions of `iris` in the test's namespace; further arguments are variables of the server."""
+
+    def make(number: int = 1, image: str = image, **env: str) -> Revision:
+        model = ModelSpec(
+            name="iris",
+            source=Source(uri="own", digest="sha256:" + "ab" * 32),
+            runtime="custom",
+            custom=Custom(image=image),
+            resources=Resources(cpu=0.1, memory_bytes=32 << 20),
+            env=tuple(sorted(env.items())),
+        )
+        return Revision(
+            RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0
+        )
+
+    return make
+
+
+@asynccontextmanager
+async def opened(api: Api, namespace: str) -> AsyncIterator[KubernetesFleet]:
+    fleet = KubernetesFleet(api, SystemClock(), {}, namespace)
+    await fleet.open()
+    try:
+        yield fleet
+    finally:
+        await fleet.close()
+
+
+@pytest.fixture
+async def fleet(api: Api, namespace: str) -> AsyncIterator[KubernetesFleet]:
+    async with opened(api, namespace) as found:
+        yield found
+
+
+def phases(fleet: KubernetesFleet) -> list[str]:
+    return sorted(pod.phase.value for pod in fleet.pods())
+
+
+async def ready(fleet: KubernetesFleet, count: int) -> list[Pod]:
+    """Wait for so many ready pods, and nothing else; oldest first."""
+    await until(lambda: phases(fleet) == ["ready"] * count)
+    return list(fleet.pods())
+
+
+async def start(fleet: KubernetesFleet, revision: Revision, count: int) -> list[Pod]:
+    for _ in range(count):
+        await fleet.start_pod(revision)
+    return await ready(fleet, count)
+
+
+async def read(api: Api, path: str) -> Json:
+    found: Json = orjson.loads(await api.get(path))
+    return found
+
+
+async def test_pods_start_serve_and_end(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    asked = await fleet.start_pod(revision())
+    assert [(pod.id, pod.phase) for pod in fleet.pods()] == [(asked, PodPhase.STARTING)]
+    (pod,) = await ready(fleet, 1)
+    assert pod.revision == revision().key
+    assert pod.host
+    assert pod.address == f"{pod.host}:8080"
+    assert pod.ready_at_s is not None
+    answer = await api.get(PODS.path(namespace, f"{pod.id.partition('/')[2]}:8080", "proxy/invocations"))
+    assert answer.decode().strip() == pod.id.partition("/")[2]
+
+    await fleet.stop_pod(pod.id, 5.0)
+    assert phases(fleet) == ["stopping"]
+    await until(lambda: not fleet.pods())
+    await until(lambda: _has_none(api, namespace))
+
+
+async def _has_none(api: Api, namespace: str) -> bool:
+    return not (await read(api, DEPLOYMENTS.path(namespace)))["items"]
+
+
+async def test_the_pod_that_ends_is_the_one_that_was_told_to(fleet: KubernetesFleet, revision: Make) -> None:
+    """The oldest: left to itself, a ReplicaSet takes the youngest."""
+    first, second, third = await start(fleet, revision(), 3)
+    await fleet.stop_pod(first.id, 5.0)
+    await until(lambda: len(fleet.pods()) == 2)
+    assert {pod.id for pod in fleet.pods()} == {second.id, third.id}
+    assert phases(fleet) == ["ready", "ready"]
+
+
+async def test_no_pod_ends_while_another_one_starts(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    """A ReplicaSet that has too many takes what is still starting."""
+    slow = revision(READY_AFTER="4s")
+    (first,) = await start(fleet, slow, 1)
+    await fleet.start_pod(slow)
+    await until(lambda: len([pod for pod in fleet.pods() if pod.host]) == 2)
+    (second,) = [pod for pod in fleet.pods() if pod.id != first.id]
+    await fleet.stop_pod(first.id, 5.0)
+    await until(lambda: _is_marked(api, first))
+    assert (await read(api, DEPLOYMENTS.path(namespace, "iris-r1")))["spec"]["replicas"] == 2
+    await until(lambda: [pod.id for pod in fleet.pods()] == [second.id])
+    (left,) = await ready(fleet, 1)
+    assert left.id == second.id
+
+
+async def _is_marked(api: Api, pod: Pod) -> bool:
+    namespace, _, name = pod.id.partition("/")
+    status = (await read(api, PODS.path(namespace, name)))["status"]
+    gate = next(each for each in status["conditions"] if each["type"] == GATE)
+    return bool(gate["status"] == "False")
+
+
+async def test_a_pod_that_is_still_starting_can_be_taken_back(fleet: KubernetesFleet, revision: Make) -> None:
+    never = revision(READY_AFTER="1h")
+    await fleet.start_pod(never)
+    asked = await fleet.start_pod(never)
+    await fleet.stop_pod(asked, 5.0)
+    await until(lambda: [pod.host != "" for pod in fleet.pods()] == [True])
+    (pod,) = fleet.pods()
+    await fleet.stop_pod(pod.id, 5.0)
+    await until(lambda: not fleet.pods())
+
+
+async def test_whoever_opens_a_fleet_later_finds_all_of_it(api: Api, revision: Make, namespace: str) -> None:
+    async with opened(api, namespace) as earlier:
+        before = await start(earlier, revision(), 2)
+        await earlier.start_pod(revision(2))
+        await until(lambda: len(earlier.pods()) == 3)
+    async with opened(api, namespace) as fleet:
+        pods = await ready(fleet, 3)
+        assert {pod.id for pod in before} < {pod.id for pod in pods}
+        await fleet.stop_pod(before[0].id, 5.0)
+        await ready(fleet, 2)
+
+
+async def test_what_was_leaving_when_a_control_plane_was_killed_leaves(
+    api: Api, revision: Make, namespace: str
+) -> None:
+    slow = revision(READY_AFTER="4s")
+    async with opened(api, namespace) as earlier:
+        (first,) = await start(earlier, slow, 1)
+        await earlier.start_pod(slow)
+        await until(lambda: len([pod for pod in earlier.pods() if pod.host]) == 2)
+        await earlier.stop_pod(first.id, 5.0)
+        await until(lambda: _is_marked(api, first))
+    async with opened(api, namespace) as fleet:
+        assert {pod.id: pod.phase for pod in fleet.pods()}[first.id] is PodPhase.STOPPING
+        (left,) = await ready(fleet, 1)
+        assert left.id != first.id
+
+
+async def test_a_pod_that_ends_by_itself_tells_why(fleet: KubernetesFleet, revision: Make) -> None:
+    await fleet.start_pod(revision(EXIT_AFTER="100ms"))
+    await until(lambda: phases(fleet) == ["failed"])
+    (pod,) = fleet.pods()
+    assert pod.exit_status == 3
+    assert "exit status 3" in pod.cause
+    assert "the model cannot be loaded: no such file" in pod.cause
+    assert fleet.log_tail(pod.id, 1) == ("the model cannot be loaded: no such file",)
+    await fleet.forget_pod(pod.id)
+    await until(lambda: not fleet.pods())
+
+
+async def test_an_image_that_cannot_be_had_is_told(fleet: KubernetesFleet, revision: Make) -> None:
+    await fleet.start_pod(revision(image="localhost/none:1"))
+    await until(lambda: phases(fleet) == ["failed"], within_s=2 * DEADLINE_S)
+    (pod,) = fleet.pods()
+    assert "its image cannot be had" in pod.cause
+    assert "localhost/none:1" in pod.cause
+
+
+async def test_no_room_says_why(fleet: KubernetesFleet, revision: Make) -> None:
+    large = revision()
+    large = replace(large, model=replace(large.model, resources=Resources(cpu=1000)))
+    assert fleet.room(large).pods is None
+    await fleet.start_pod(large)
+    await until(lambda: fleet.room(large).pods == 0)
+    assert "nsufficient cpu" in fleet.room(large).why
+
+
+async def test_a_quota_says_why(fleet: KubernetesFleet, api: Api, revision: Make, namespace: str) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}}
+    await api.create(QUOTAS.path(namespace), quota | {"spec": {"hard": {"pods": "1"}}})
+    await until(lambda: _quota_is_known(api, namespace))
+    await start(fleet, revision(), 1)
+    await fleet.start_pod(revision())
+    await until(lambda: fleet.room(revision()).pods == 0)
+    assert "exceeded quota" in fleet.room(revision()).why
+    assert phases(fleet) == ["ready", "starting"]
+
+
+async def _quota_is_known(api: Api, namespace: str) -> bool:
+    return "used" in (await read(api, QUOTAS.path(namespace, "pods"))).get("status", {})
+
+
+async def test_a_count_that_somebody_set_is_set_back(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    await start(fleet, revision(), 1)
+    path = DEPLOYMENTS.path(namespace, "iris-r1")
+    await api.merge(path, {"spec": {"replicas": 3}})
+    await until(lambda: _has_replicas(api, path, 1))
+    await ready(fleet, 1)
+
+
+async def _has_replicas(api: Api, path: str, count: int) -> bool:
+    body = await read(api, path)
+    return bool(body["spec"]["replicas"] == count and body["metadata"]["generation"] >= 3)
+
+
+async def test_a_deployment_that_somebody_deleted_can_be_made_again(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    await start(fleet, revision(), 1)
+    await api.delete(DEPLOYMENTS.path(namespace, "iris-r1"))
+    await until(lambda: not fleet.pods())
+    await start(fleet, revision(), 1)
+
+
+async def test_a_deployment_of_somebody_else_is_left_alone(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    labels = {"app": "theirs"}
+    theirs = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "iris-r1"},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "a", "image": "a"}]},
+            },
+        },
+    }
+    await api.create(DEPLOYMENTS.path(namespace), theirs)
+    with pytest.raises(Failed, match="not ours"):
+        await fleet.start_pod(revision())
+    assert fleet.pods() == ()
+    assert (await read(api, DEPLOYMENTS.path(namespace, "iris-r1")))["spec"]["replicas"] == 0
+
+
+async def test_a_template_stays_as_it_was_made(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    """What others have set of a Deployment stays, and a count that is written rolls no pod."""
+    (first,) = await start(fleet, revision(), 1)
+    path = DEPLOYMENTS.path(namespace, "iris-r1")
+    await api.merge(path, {"metadata": {"labels": {"team": "a"}}})
+    pods = await start_more(fleet, revision(READY_AFTER="1s"))
+    assert first.id in {pod.id for pod in pods}
+    body = await read(api, path)
+    assert body["metadata"]["labels"]["team"] == "a"
+    assert (
+        body["spec"]["template"]["spec"]["containers"][0]["env"]
+        == (await read(api, PODS.path(namespace, first.id.partition("/")[2])))["spec"]["containers"][0]["env"]
+    )
+
+
+async def start_more(fleet: KubernetesFleet, revision: Revision) -> list[Pod]:
+    await fleet.start_pod(revision)
+    return await ready(fleet, 2)
+
+
+async def test_lines_of_all_pods_and_of_those_that_join(fleet: KubernetesFleet, revision: Make) -> None:
+    await start(fleet, revision(), 2)
+    told = {pod_id: line async for pod_id, line in fleet.follow_log(revision().key, 10, follow=False)}
+    assert told == {pod.id: "listening on :8080" for pod in fleet.pods()}
+
+    followed = fleet.follow_log(revision().key, 10, follow=True)
+    seen = [(await anext(followed))[0] for _ in range(2)]
+    await fleet.start_pod(revision())
+    async with asyncio.timeout(DEADLINE_S):
+        joined, line = await anext(followed)
+    assert joined not in seen
+    assert line == "listening on :8080"
+    await followed.aclose()  # type: ignore[attr-defined]

@@ -1,0 +1,46 @@
+"""What the tests on a real Kubernetes share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from trimtab.core.errors import NotFound, Unreachable
+from trimtab.kube import Api, Json, Resource
+
+CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
+NAMESPACES = Resource("v1", "namespaces")
+ENDPOINTS = Resource("serving.trimtab.dev/v1alpha1", "servingendpoints")
+DEADLINE_S = 60.0
+
+
+async def is_served(api: Api) -> bool:
+    try:
+        await api.get(ENDPOINTS.path("default"))
+    except (NotFound, Unreachable):  # not known yet, or "storage is (re)initializing"
+        return False
+    return True
+
+
+async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> None:
+    """Wait until `holds()` is true; it may be a coroutine function."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        found = holds()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return
+        assert time.monotonic() < deadline_s, f"not true within {within_s:.0f} s"
+        await asyncio.sleep(0.02)
+
+
+def endpoint(namespace: str, name: str, spec: object) -> Json:
+    """The object, as a user writes it."""
+    return {
+        "apiVersion": ENDPOINTS.version,
+        "kind": "ServingEndpoint",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }

@@ -1,0 +1,6 @@
+"""Pods on Kubernetes: a Deployment for each revision. See `fleet.KubernetesFleet`."""
+
+from trimtab.fleet.kubernetes.fleet import KubernetesFleet
+from trimtab.fleet.kubernetes.template import Images
+
+__all__ = ["Images", "KubernetesFleet"]

@@ -1,0 +1,329 @@
+"""The fleet on Kubernetes: a Deployment for each revision, whose count and whose leaving pods we set.
+
+Two mirrors hold what the API server has; `_settle` compares that with what is wanted of one revision and
+writes the difference. Whoever opens a fleet on the same cluster finds all of it there again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import orjson
+
+from trimtab.core.clock import Clock
+from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.fleet.kubernetes import counts, template
+from trimtab.fleet.kubernetes.logs import Logs
+from trimtab.fleet.kubernetes.seen import (
+    SeenDeployment,
+    SeenPod,
+    cause_of,
+    pod_of,
+    read_deployment,
+    read_pod,
+)
+from trimtab.fleet.kubernetes.template import COST, COST_OF_LEAVING, ENDPOINT, GATE, Images, Json, name_of
+from trimtab.fleet.protocol import Room
+from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
+
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+PODS = Resource("v1", "pods")
+OPEN_WITHIN_S = 60.0
+WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
+ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
+
+
+@dataclass
+class Wanted:
+    """What is wanted of one revision. `leaving` are names of pods that `pods` does not count."""
+
+    pods: int = 0
+    leaving: set[str] = field(default_factory=set)
+    made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
+    asked_at_s: float = 0.0  # wall clock, of the last pod asked for
+
+
+class KubernetesFleet:
+    """Pods of Deployments. See `fleet.protocol.Fleet`.
+
+    `images` are by the name of a runtime. With a `namespace` only what is in there is seen; otherwise the
+    pods of all. `changed` tells of pods and phases.
+    """
+
+    def __init__(self, api: Api, clock: Clock, images: Images, namespace: str = "") -> None:
+        self.changed = asyncio.Event()
+        self._api = api
+        self._clock = clock
+        self._images = images
+        self._logs = Logs(api)
+        self._wanted: dict[RevisionKey, Wanted] = {}
+        self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
+        self._key_of: dict[Key, RevisionKey] = {}  # of pods
+        self._made: dict[Key, RevisionKey] = {}  # Deployments
+        self._adopted = False  # all that was there at the start
+        self._causes: dict[str, str] = {}  # of pods that failed, by id
+        ours = {"labels": ENDPOINT, "namespace": namespace}
+        self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
+        self._deployments = Mirror(
+            api, Selection(DEPLOYMENTS, **ours), read_deployment, self._deployment_changed
+        )
+        self._work: Work[RevisionKey] = Work(self._settle, WORKERS)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def open(self) -> None:
+        """Adopt what is there and begin to watch it. Raises Unreachable."""
+        mirrors = (self._pod_mirror, self._deployments)
+        self._tasks = [asyncio.create_task(mirror.follow()) for mirror in mirrors]
+        try:
+            async with asyncio.timeout(OPEN_WITHIN_S):
+                for mirror in mirrors:
+                    await mirror.listed.wait()
+        except BaseException as error:
+            await self.close()
+            if not isinstance(error, TimeoutError):
+                raise
+            hint = "see whether the API server runs, and whether we may list pods and deployments"
+            raise Unreachable("pods could not be listed", where="Kubernetes", hint=hint) from error
+        for deployment in self._deployments.objects.values():
+            self._adopt(deployment)
+        self._adopted = True
+        self._tasks.append(asyncio.create_task(self._work.run()))
+
+    async def close(self) -> None:
+        """Stop watching; pods go on serving."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def pods(self) -> tuple[Pod, ...]:
+        """Every pod that is there or that failed and was not yet forgotten, oldest first.
+
+        A pod that was asked for and that the API server does not show yet is among them, as starting.
+        """
+        now_s = self._clock.wall_s()
+        found: list[Pod] = []
+        for key, pods in self._pods.items():
+            leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
+            for seen in pods.values():
+                cause = self._causes.get(seen.id)
+                found.append(pod_of(seen, cause, now_s, leaves=seen.leaving or seen.name in leaving))
+        for key, wanted in self._wanted.items():
+            found += self._asked(key, wanted, now_s)
+        return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
+
+    async def start_pod(self, revision: Revision) -> str:
+        """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
+
+        Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
+        refuses of the first one is raised as it says it.
+        """
+        key = revision.key
+        wanted = self._wanted.setdefault(key, Wanted())
+        if not wanted.made:
+            wanted.made = True
+            try:
+                await self._create(revision)
+            except BaseException:
+                wanted.made = False  # if it was made all the same, the mirror will tell
+                raise
+        wanted.pods += 1
+        wanted.asked_at_s = self._clock.wall_s()
+        self._work.add(key)
+        self.changed.set()
+        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{wanted.pods}"
+
+    async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
+        """Have this pod end, and not another one; an unknown id is no error.
+
+        It ends once none of its revision is starting. `grace_s` is the pod's own, `template.TERM_GRACE_S`.
+        """
+        namespace, _, name = pod_id.partition("/")
+        key = self._key_of.get((namespace, name))
+        if key is None:
+            self._take_back(namespace, name)
+            return
+        seen, wanted = self._pods[key][name], self._wanted.get(key)
+        if seen.finished:  # its ReplicaSet has replaced it already
+            await self._api.delete(PODS.path(namespace, name))
+        elif seen.active and wanted is not None and name not in wanted.leaving:
+            wanted.leaving.add(name)
+            wanted.pods = max(0, wanted.pods - 1)
+            self._work.add(key)
+            self.changed.set()
+
+    async def forget_pod(self, pod_id: str) -> None:
+        """Have a FAILED pod end."""
+        await self.stop_pod(pod_id, 0.0)
+
+    def room(self, revision: Revision) -> Room:
+        """None fits while one cannot be scheduled or is refused, by a quota for example; else unknown."""
+        deployment = self._deployments.objects.get(_place(revision.key))
+        if deployment is not None and deployment.refused:
+            return Room(0, f"its namespace: {deployment.refused}")
+        waiting = [pod.unschedulable for pod in self._of(revision.key) if pod.unschedulable]
+        return Room(0, f"the cluster: {waiting[0]}") if waiting else Room(None)
+
+    def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
+        """The last lines of a pod that failed; of another, or of one long gone, nothing is kept here."""
+        return self._logs.kept(pod_id)[-lines:] if lines > 0 else ()
+
+    def prune_logs(self, keep: frozenset[EndpointName], dry_run: bool) -> tuple[tuple[str, ...], int]:  # noqa: ARG002
+        """Nothing: logs are the nodes'."""
+        return (), 0
+
+    def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
+        """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
+        return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
+
+    def _of(self, key: RevisionKey) -> tuple[SeenPod, ...]:
+        return tuple(self._pods.get(key, {}).values())
+
+    # what the mirrors tell
+
+    def _pod_changed(self, place: Key) -> None:
+        namespace, name = place
+        seen = self._pod_mirror.objects.get(place)
+        before = self._key_of.get(place)
+        if before is not None and (seen is None or seen.key != before):
+            del self._key_of[place], self._pods[before][name]
+            if not self._pods[before]:
+                del self._pods[before]
+            self._causes.pop(f"{namespace}/{name}", None)
+            if before in self._wanted:
+                self._wanted[before].leaving.discard(name)
+            self._work.add(before)
+        if seen is not None:
+            self._key_of[place] = seen.key
+            self._pods.setdefault(seen.key, {})[name] = seen
+            self._work.add(seen.key)
+        self.changed.set()
+
+    def _deployment_changed(self, place: Key) -> None:
+        deployment = self._deployments.objects.get(place)
+        if deployment is None:  # we removed it, or somebody did: what is wanted now is asked for anew
+            key = self._made.pop(place, None)
+            if key is not None:
+                self._wanted.pop(key, None)
+        else:
+            self._made[place] = deployment.key
+            known = self._wanted.get(deployment.key)
+            if self._adopted and not (known and known.made):
+                self._adopt(deployment)
+            self._work.add(deployment.key)
+        self.changed.set()
+
+    def _adopt(self, deployment: SeenDeployment) -> None:
+        """Know what an earlier control plane wanted: see `counts.wanted_before`."""
+        pods = self._of(deployment.key)
+        leaving = {pod.name for pod in pods if pod.active and pod.leaving}
+        pods_wanted = counts.wanted_before(deployment.replicas, pods)
+        self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, self._clock.wall_s())
+
+    def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
+        """Those that the API server does not show yet."""
+        missing = counts.missing(wanted.pods, self._of(key), wanted.leaving)
+        return [
+            Pod(
+                id=f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}",
+                revision=key,
+                phase=PodPhase.STARTING,
+                host="",
+                port=template.PORT,
+                process_id=0,
+                started_at_s=wanted.asked_at_s,
+                start_time_s=max(0.0, now_s - wanted.asked_at_s),
+            )
+            for number in range(1, 1 + missing)
+        ]
+
+    def _take_back(self, namespace: str, name: str) -> None:
+        """One pod less of those that were asked for and are not there yet."""
+        deployment, asked, _ = name.partition(ASKED)
+        key = self._made.get((namespace, deployment))
+        if not asked or key is None:
+            return
+        wanted = self._wanted.get(key)
+        if wanted is not None and counts.missing(wanted.pods, self._of(key), wanted.leaving):
+            wanted.pods -= 1
+            self._work.add(key)
+            self.changed.set()
+
+    # what is written
+
+    async def _create(self, revision: Revision) -> None:
+        """Make the Deployment, once. Raises Failed if one of that name is not ours."""
+        key = revision.key
+        body = template.deployment(revision, self._images, replicas=1)
+        namespace = key.endpoint.namespace
+        try:
+            await self._api.create(DEPLOYMENTS.path(namespace), body)
+        except Conflict as error:
+            found = orjson.loads(await self._api.get(DEPLOYMENTS.path(*_place(key))))
+            if ENDPOINT not in (found["metadata"].get("labels") or {}):
+                where, hint = f"{namespace}/{name_of(key)}", "rename it, or the endpoint"
+                told = "there is a Deployment of that name which is not ours"
+                raise Failed(told, where=where, hint=hint) from error
+        self._made[_place(key)] = key
+
+    async def _settle(self, key: RevisionKey) -> None:
+        """Write what differs between what is wanted of a revision and what the API server has."""
+        pods, wanted = self._of(key), self._wanted.get(key)
+        if wanted is None:  # its Deployment has gone: the API server removes what is left of it
+            return
+        for pod in pods:
+            await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
+        deployment = self._deployments.objects.get(_place(key))
+        if deployment is None:
+            return
+        replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
+        if replicas != deployment.replicas:
+            await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
+        elif replicas == 0 and not pods:
+            await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
+        path = PODS.path(pod.key.endpoint.namespace, pod.name)
+        if pod.ended and pod.id not in self._causes and not pod.deleting:
+            lines = await self._logs.keep(pod.id, previous=pod.restarts > 0)
+            self._causes[pod.id] = cause_of(pod.ended, lines)
+            self.changed.set()
+        if not pod.active:
+            return
+        serves = not leaves and (pod.answers or pod.gate)
+        with contextlib.suppress(NotFound):  # it went meanwhile
+            if leaves and not pod.leaving:
+                await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
+            if pod.gate != serves:
+                await self._api.merge(f"{path}/status", _gate(serves=serves))
+
+
+def _place(key: RevisionKey) -> Key:
+    return key.endpoint.namespace, name_of(key)
+
+
+def _count(deployment: SeenDeployment, replicas: int) -> Json:
+    """Only of this very object: one that was deleted meanwhile is not made again from its count alone."""
+    namespace, name = _place(deployment.key)
+    return {
+        "apiVersion": DEPLOYMENTS.version,
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace, "uid": deployment.uid},
+        "spec": {"replicas": replicas},
+    }
+
+
+def _background(deployment: SeenDeployment) -> Json:
+    return {"propagationPolicy": "Background", "preconditions": {"uid": deployment.uid}}
+
+
+def _gate(*, serves: bool) -> Json:
+    status = "True" if serves else "False"
+    reason = "Serving" if serves else "Drained"
+    return {"status": {"conditions": [{"type": GATE, "status": status, "reason": reason}]}}

@@ -1,0 +1,178 @@
+"""What is needed of the API server's objects, and what went wrong with a pod, in words. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import Pod, PodPhase
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes.template import (
+    COST,
+    COST_OF_LEAVING,
+    ENDPOINT,
+    GATE,
+    GRPC_PORT,
+    METRICS_PORT,
+    PORT,
+    REVISION,
+    RUNTIME,
+)
+from trimtab.fleet.words import failure
+from trimtab.runtime.catalog import RUNTIMES
+
+Json = dict[str, Any]
+
+OOM = "OOMKilled"
+_NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_NOT_MADE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+
+
+@dataclass(frozen=True)
+class SeenDeployment:
+    """One Deployment of ours."""
+
+    key: RevisionKey
+    uid: str
+    replicas: int
+    refused: str = ""  # why its pods cannot be made, as the API server says it
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a pod's container ended, or why it never began."""
+
+    reason: str
+    exit_status: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class SeenPod:
+    """One pod of ours. `leaving` is our own mark: it was drained, or is not wanted any more."""
+
+    name: str
+    key: RevisionKey
+    created_at_s: float
+    host: str = ""
+    answers: bool = False  # its container is ready, by the kubelet's probe
+    ready_at_s: float | None = None
+    gate: bool = False
+    leaving: bool = False
+    deleting: bool = False
+    finished: bool = False  # its phase is Failed or Succeeded: a ReplicaSet does not count it any more
+    restarts: int = 0
+    ended: Ended | None = None
+    unschedulable: str = ""
+    runtime: str = "mlflow"
+
+    @property
+    def id(self) -> str:
+        return f"{self.key.endpoint.namespace}/{self.name}"
+
+    @property
+    def active(self) -> bool:
+        """Whether a ReplicaSet counts it."""
+        return not self.deleting and not self.finished
+
+
+def read_deployment(body: Json) -> SeenDeployment:
+    metadata = body["metadata"]
+    conditions = {each["type"]: each for each in body.get("status", {}).get("conditions") or ()}
+    refused = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
+    return SeenDeployment(_key(metadata), metadata["uid"], body["spec"].get("replicas", 1), refused)
+
+
+def read_pod(body: Json) -> SeenPod:
+    metadata, status = body["metadata"], body.get("status", {})
+    annotations = metadata.get("annotations") or {}
+    conditions = {each["type"]: each for each in status.get("conditions") or ()}
+    answers = _is_true(conditions, "ContainersReady")
+    scheduled = conditions.get("PodScheduled", {})
+    containers: list[Json] = status.get("containerStatuses") or [{}]
+    return SeenPod(
+        name=metadata["name"],
+        key=_key(metadata),
+        created_at_s=_seconds(metadata["creationTimestamp"]),
+        host=status.get("podIP", ""),
+        answers=answers,
+        ready_at_s=_seconds(conditions["ContainersReady"]["lastTransitionTime"]) if answers else None,
+        gate=_is_true(conditions, GATE),
+        leaving=annotations.get(COST) == COST_OF_LEAVING,
+        deleting="deletionTimestamp" in metadata,
+        finished=status.get("phase") in ("Failed", "Succeeded"),
+        restarts=containers[0].get("restartCount", 0),
+        ended=_ended(status, containers[0]),
+        unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        runtime=annotations.get(RUNTIME, "mlflow"),
+    )
+
+
+def pod_of(seen: SeenPod, cause: str | None, now_wall_s: float, *, leaves: bool) -> Pod:
+    """As the fleet reports it. `cause` is why it failed; None if it has not, or if that is not known yet."""
+    runtime = RUNTIMES.get(seen.runtime)
+    ready_at_s = seen.ready_at_s if cause is None else None
+    return Pod(
+        id=seen.id,
+        revision=seen.key,
+        phase=PodPhase.STOPPING if leaves or seen.deleting else _phase(seen, cause),
+        host=seen.host,
+        port=PORT,
+        process_id=seen.restarts,
+        started_at_s=seen.created_at_s,
+        ready_at_s=ready_at_s,
+        start_time_s=max(0.0, (ready_at_s or now_wall_s) - seen.created_at_s),
+        cause=cause or "",
+        exit_status=seen.ended.exit_status if seen.ended else None,
+        runtime=seen.runtime,
+        grpc_port=GRPC_PORT if runtime and runtime.grpc_port else 0,
+        metrics_port=METRICS_PORT if runtime and runtime.metrics_port else 0,
+    )
+
+
+def _phase(seen: SeenPod, cause: str | None) -> PodPhase:
+    if cause is not None:
+        return PodPhase.FAILED
+    return PodPhase.READY if seen.answers and not seen.ended else PodPhase.STARTING
+
+
+def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
+    """Why a pod failed, in a person's words, with what to do where it is not the model."""
+    if ended.reason in _NO_IMAGE:
+        return f"its image cannot be had ({ended.message}): see its name, and the namespace's pull secrets"
+    if ended.reason in _NOT_MADE:
+        return f"its container cannot be made: {ended.message}"
+    if ended.reason == OOM:
+        return "was killed for its memory: raise resources.memory to what the model really needs"
+    if ended.reason == "Evicted":
+        return f"was evicted by its node: {ended.message}"
+    return failure(ended.exit_status, "", log_lines)
+
+
+def _ended(status: Json, container: Json) -> Ended | None:
+    state, last = container.get("state") or {}, container.get("lastState") or {}
+    waiting = state.get("waiting") or {}
+    if waiting.get("reason") in _NO_IMAGE | _NOT_MADE:
+        return Ended(waiting["reason"], None, waiting.get("message", ""))
+    over = state.get("terminated") or last.get("terminated")
+    if over:
+        code = over.get("exitCode", 0)
+        return Ended(over.get("reason", ""), 128 - code if code > 128 else code, over.get("message", ""))
+    if status.get("phase") == "Failed":
+        return Ended(status.get("reason", ""), None, status.get("message", ""))
+    return None
+
+
+def _key(metadata: Json) -> RevisionKey:
+    labels = metadata["labels"]
+    return RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+
+
+def _is_true(conditions: dict[str, Json], name: str) -> bool:
+    return conditions.get(name, {}).get("status") == "True"
+
+
+def _seconds(written: str) -> float:
+    return datetime.fromisoformat(written).timestamp()

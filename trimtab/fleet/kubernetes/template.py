@@ -1,0 +1,148 @@
+"""The Deployment of a revision. Pure. It is written once: what a later version would write rolls no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.errors import Failed
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
+
+Json = dict[str, Any]
+Images = Mapping[str, str]
+
+PREFIX = "serving.trimtab.dev"
+ENDPOINT = f"{PREFIX}/endpoint"  # these two are labels: what a pod is of
+REVISION = f"{PREFIX}/revision"
+HASH = f"{PREFIX}/hash"  # these two are annotations
+RUNTIME = f"{PREFIX}/runtime"
+GATE = f"{PREFIX}/serving"  # the readiness gate: false from when we have drained the pod
+COST = "controller.kubernetes.io/pod-deletion-cost"
+COST_OF_LEAVING = "-2147483648"
+
+CONTAINER = "model"
+PORT, GRPC_PORT, METRICS_PORT = 8080, 8081, 8082
+TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
+MODEL_FOLDER = Path("/model")
+TERM_GRACE_S = 30  # for what a pod still has when it is told to end; `control` had it drained before
+
+
+def name_of(key: RevisionKey) -> str:
+    """Of its Deployment: `iris-r3`."""
+    return f"{key.endpoint.name}-r{key.number}"
+
+
+def labels_of(key: RevisionKey) -> dict[str, str]:
+    return {ENDPOINT: key.endpoint.name, REVISION: str(key.number)}
+
+
+def deployment(revision: Revision, images: Images, replicas: int) -> Json:
+    """The whole object. Raises Failed if there is no image for the revision's runtime."""
+    key = revision.key
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": name_of(key),
+            "namespace": key.endpoint.namespace,
+            "labels": labels_of(key),
+            "annotations": {HASH: revision.hash},
+        },
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 0,  # its template never changes
+            "progressDeadlineSeconds": int(revision.model.start_timeout_s),
+            "selector": {"matchLabels": labels_of(key)},
+            "template": {
+                "metadata": {
+                    "labels": labels_of(key),
+                    "annotations": {HASH: revision.hash, RUNTIME: revision.model.runtime},
+                },
+                "spec": _pod(revision, images),
+            },
+        },
+    }
+
+
+def _pod(revision: Revision, images: Images) -> Json:
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERM_GRACE_S,
+        "readinessGates": [{"conditionType": GATE}],
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels_of(revision.key)},
+            }
+        ],
+        "containers": [_container(revision, images)],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+
+
+def _container(revision: Revision, images: Images) -> Json:
+    model = revision.model
+    runtime = _runtime(revision)
+    launch = Launch(
+        model=model,
+        model_folder=MODEL_FOLDER,
+        host="0.0.0.0",  # noqa: S104 - a pod's own network; who reaches it is a NetworkPolicy's
+        port=PORT,
+        stages_path=Path(TMP, "stages"),
+        grpc_port=GRPC_PORT if runtime.grpc_port else 0,
+        metrics_port=METRICS_PORT if runtime.metrics_port else 0,
+        called=(revision.key.endpoint.name, str(revision.key.endpoint)),
+    )
+    environment = runtime.environment(launch) | dict(model.env)
+    command = runtime.command(launch)
+    return {
+        "name": CONTAINER,
+        "image": _image(revision, images),
+        **({"command": list(command)} if command else {}),
+        "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "resources": _resources(revision),
+        "readinessProbe": {
+            "httpGet": {"path": runtime.ready_path, "port": PORT},
+            "periodSeconds": 1,
+            "timeoutSeconds": 2,
+            "failureThreshold": 3,
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": TMP}],
+    }
+
+
+def _runtime(revision: Revision) -> Runtime:
+    runtime = RUNTIMES[revision.model.runtime]
+    return runtime.adapted(runtime, revision.model)
+
+
+def _image(revision: Revision, images: Images) -> str:
+    model = revision.model
+    image = model.custom.image or images.get(model.runtime, "")
+    if not image:
+        hint = "give custom.image, or an image for this runtime to the control plane"
+        raise Failed(
+            f"there is no image for the runtime `{model.runtime}`", where=str(revision.key), hint=hint
+        )
+    return image
+
+
+def _resources(revision: Revision) -> Json:
+    """What a pod may use is also what it asks for: a node is never promised twice."""
+    said = revision.model.resources
+    what = {"cpu": f"{round(said.cpu * 1_000)}m"}
+    if said.memory_bytes:
+        what["memory"] = str(said.memory_bytes)
+    return {"requests": what, "limits": what}

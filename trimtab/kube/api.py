@@ -1,0 +1,209 @@
+"""Calls to the API server: JSON out, bytes in, and errors that say what to do.
+
+The official client's `kubernetes.aio` finds the server, the certificates and the token (from a kubeconfig, or
+in a pod) and keeps the connections; its typed objects, which cost half a millisecond a pod, stay unused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+from kubernetes.aio import client, config
+
+from trimtab.core.errors import (
+    Conflict,
+    Exhausted,
+    Failed,
+    InvalidInput,
+    NotFound,
+    Problem,
+    TrimtabError,
+    Unauthorised,
+    Unreachable,
+)
+
+Json = dict[str, Any]
+
+CALL_TIMEOUT_S = 30.0
+ERROR_BYTES_MAX = 1 << 20
+
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML too
+
+
+class Expired(Conflict):
+    """The server no longer knows the version that was asked for: 410 Gone. List anew."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object as its paths spell it: `Resource("apps/v1", "deployments")`."""
+
+    version: str
+    plural: str
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Of one object, of those in a namespace, or of all."""
+        root = f"/apis/{self.version}" if "/" in self.version else f"/api/{self.version}"
+        within = f"/namespaces/{namespace}" if namespace else ""
+        parts = "".join(f"/{part}" for part in (name, subresource) if part)
+        return f"{root}{within}/{self.plural}{parts}"
+
+
+class Api:
+    """One API server. Make it with `connect`, inside the running loop; `close` it there too.
+
+    `owner` is the field manager of all that is written: what others have set stays theirs.
+    """
+
+    def __init__(self, inner: client.ApiClient, owner: str) -> None:
+        self._inner = inner
+        self.owner = owner
+
+    @classmethod
+    async def connect(cls, owner: str, kubeconfig: str | None = None, context: str | None = None) -> Api:
+        """By `kubeconfig`, or as a pod if that is None and we are one. Raises InvalidInput."""
+        settings = client.Configuration()
+        try:
+            if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+                config.load_incluster_config(client_configuration=settings)
+            else:
+                await config.load_kube_config(kubeconfig, context, client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            hint = "give a kubeconfig: export KUBECONFIG=FILE; `kubectl get nodes` should work with it"
+            raise InvalidInput(
+                f"no Kubernetes to speak to: {error}", where="kubeconfig", hint=hint
+            ) from error
+        return cls(client.ApiClient(settings), owner)
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._inner.close()
+
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, accept: str = "application/json"
+    ) -> bytes:
+        """What is there. Raises NotFound, Unauthorised, Unreachable or Failed."""
+        return await self._call("GET", path, query, accept=accept)
+
+    async def apply(self, path: str, body: Json) -> bytes:
+        """Server-side apply: our fields become as `body` has them, whoever set them before."""
+        query = {"fieldManager": self.owner, "force": "true"}
+        return await self._call("PATCH", path, query, body, _APPLY)
+
+    async def create(self, path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:
+        """A new object. Raises Conflict if it is there."""
+        named = {"fieldManager": self.owner} | dict(query or {})
+        return await self._call("POST", path, named, body)
+
+    async def merge(self, path: str, body: Json) -> bytes:
+        """Changes the fields in `body`; lists are merged by their keys. Raises NotFound and the others."""
+        kind = "application/strategic-merge-patch+json"
+        return await self._call("PATCH", path, {"fieldManager": self.owner}, body, kind)
+
+    async def delete(self, path: str, body: Json | None = None) -> None:
+        """Begin to delete; what is not there is no error."""
+        try:
+            await self._call("DELETE", path, None, body)
+        except NotFound:
+            return
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str], read_timeout_s: float
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The lines of an answer that goes on. Raises as `get` does."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CALL_TIMEOUT_S, sock_read=read_timeout_s)
+        with _explained(path):
+            answer = await self._send("GET", path, query, None, {"Accept": "application/json"}, timeout)
+            try:
+                if answer.status != 200:
+                    raise meaning(answer.status, await answer.content.read(ERROR_BYTES_MAX), path)
+                yield answer.content
+            finally:
+                answer.close()
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Json | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
+        with _explained(path):
+            headers = {"Accept": accept, "Content-Type": content_type}
+            answer = await self._send(method, path, query, body, headers, timeout)
+            try:
+                content: bytes = await answer.read()
+            finally:
+                answer.release()
+        if answer.status >= 300:
+            raise meaning(answer.status, content, path)
+        return content
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Json | None,
+        headers: dict[str, str],
+        within: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        whole = f"{path}?{urlencode(query)}" if query else path
+        made = await self._inner.param_serialize(
+            method, whole, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        answer = await self._inner.call_api(*made, _request_timeout=within)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        hint = "see whether the API server runs: `kubectl get --raw /readyz`"
+        told = str(error) or "no answer in time"
+        raise Unreachable(f"the API server does not answer: {told}", where=path, hint=hint) from error
+
+
+def meaning(status: int, content: bytes, path: str) -> TrimtabError:
+    """What the API server refused, in its own words, as one of our errors."""
+    try:
+        said = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        said = {}
+    message = said.get("message") or f"status {status}"
+    if status in (400, 422):
+        causes = (said.get("details") or {}).get("causes") or ()
+        problems = tuple(Problem(each.get("field", ""), each.get("message", "")) for each in causes)
+        return InvalidInput(message, where=path, problems=problems)
+    if status == 403 and "exceeded quota" in message:
+        return Exhausted(message, where=path, hint="raise the quota of the namespace, or free some of it")
+    kind, hint = _MEANINGS.get(status, (Failed, ""))
+    return kind(message, where=path, hint=hint)
+
+
+_BUSY: tuple[type[TrimtabError], str] = (Unreachable, "the API server is busy or starts: try again")
+_MEANINGS: dict[int, tuple[type[TrimtabError], str]] = {
+    401: (Unauthorised, "its token was not taken: see whoever made it"),
+    403: (Unauthorised, "give whoever asked a Role that allows it"),
+    404: (NotFound, ""),
+    409: (Conflict, "it changed meanwhile: try again"),
+    410: (Expired, "list anew"),
+    429: _BUSY,
+    500: _BUSY,
+    503: _BUSY,
+    504: _BUSY,
+}

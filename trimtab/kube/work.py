@@ -1,0 +1,69 @@
+"""A queue of keys to do something about: each once at a time, and again if it changed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+from trimtab.core.errors import TrimtabError
+
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 30.0
+
+K = TypeVar("K", bound=Hashable)
+
+_logger = logging.getLogger(__name__)
+
+
+class Work(Generic[K]):
+    """Calls `settle(key)` for each key added, `workers` at a time; what raises is tried again, ever later."""
+
+    def __init__(self, settle: Callable[[K], Awaitable[None]], workers: int) -> None:
+        self._settle = settle
+        self._workers = workers
+        self._due: asyncio.Queue[K] = asyncio.Queue()  # bounded by the number of keys: each is in it once
+        self._queued: set[K] = set()
+        self._busy: set[K] = set()
+        self._again: set[K] = set()
+        self._failures: dict[K, int] = {}
+
+    def add(self, key: K) -> None:
+        """Look at it soon."""
+        if key in self._busy:
+            self._again.add(key)
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._due.put_nowait(key)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._due.get()
+            self._queued.discard(key)
+            self._busy.add(key)
+            try:
+                await self._settle(key)
+                self._failures.pop(key, None)
+            except TrimtabError as error:
+                self._try_later(key, str(error))
+            except Exception:
+                _logger.exception("settling %s", key)
+                self._try_later(key, "internal error")
+            finally:
+                self._busy.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self.add(key)
+
+    def _try_later(self, key: K, told: str) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        rest_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
+        _logger.warning("%s: %s; tried again in %.1f s", key, told, rest_s)
+        asyncio.get_running_loop().call_later(rest_s, self.add, key)
