@@ -86,6 +86,9 @@ def test_pods_are_kept_for_the_next_batch_when_it_is_due_and_none_in_between() -
 def test_one_that_begins_is_held_for_until_its_time_is_over() -> None:
     surges = lived(batches(900.0, 4_000.0), 3_605.0)
     assert surges.due(3_605.0), "it has begun a decision ago"
+    assert spare(surges, 50.0, 50.0, 3_605.0, DEFAULT) == 0.0, (
+        "nor is it a surprise that announces a higher one"
+    )
     later = lived(batches(900.0, 4_000.0), 3_700.0)
     assert later.rhythm is not None
     assert later.rhythm.until_s == pytest.approx(4_500.0 + SLACK_S, abs=SLACK_S)

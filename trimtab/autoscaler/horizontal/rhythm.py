@@ -49,6 +49,10 @@ class Rhythm(NamedTuple):
         """Whether it may come now, or before pods are ready that are asked for now."""
         return self.since_s <= at_s <= self.until_s
 
+    def explains(self, first_s: float) -> bool:
+        """Whether a surge that began then is of this rhythm, or the one that it announced."""
+        return first_s in self.beats_s or self.is_due(first_s)
+
 
 def find(surges: Sequence[Beat], at_s: float, lead_s: float, tuning: Tuning) -> Rhythm | None:
     """The rhythm of these surges, oldest first, if there is one whose next surge is still to come.

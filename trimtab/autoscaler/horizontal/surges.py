@@ -150,7 +150,7 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
     """
     if not surges.seen:
         return 0.0
-    rhythm = surges.rhythm
+    expected = surges.due(at_s)
     share = recent / max(1.0, held)
     due = []
     latest = 0.0
@@ -158,7 +158,7 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
         passed_s = at_s - surge.at_s
         if passed_s >= tuning.surge_window_s or share < tuning.surge_begin * surge.begun:
             continue
-        if rhythm is not None and surge.first_s in rhythm.beats_s:
+        if surges.rhythm is not None and surges.rhythm.explains(surge.first_s):
             continue
         slots = _slots(surge, held, tuning)
         due.append(slots)
@@ -166,7 +166,6 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
             latest = max(latest, slots)
     again = sorted(due)[-2] if len(due) > 1 else 0.0
     slots = max(latest, again)
-    expected = surges.due(at_s)
     return max(slots, expected.reached - held) if expected else slots
 
 
