@@ -33,19 +33,30 @@ def batches(period_s: float, until_s: float, *, lasts_s: float = 30.0) -> list[t
     return loads
 
 
-def test_three_surges_as_far_apart_are_a_rhythm_and_two_are_not() -> None:
-    assert find([At(600.0), At(1_200.0)], 1_210.0, 0.0, DEFAULT) is None
+def test_three_surges_as_far_apart_are_a_rhythm() -> None:
     rhythm = find([At(600.0), At(1_200.0), At(1_800.0)], 1_810.0, 15.0, DEFAULT)
     assert rhythm == Rhythm(
         2_400.0 - SLACK_S - 15.0, 2_400.0 + SLACK_S, 600.0, 50.0, frozenset({600.0, 1_200.0, 1_800.0})
     )
+    assert rhythm.explains(600.0)
+    assert rhythm.explains(2_395.0)
 
 
-def test_slopes_other_heights_and_other_distances_are_none() -> None:
-    slope = [At(600.0), At(1_200.0, is_steep=False), At(1_800.0)]
-    assert find(slope, 1_810.0, 0.0, DEFAULT) is None
-    assert find([At(600.0), At(1_200.0, 120.0), At(1_800.0)], 1_810.0, 0.0, DEFAULT) is None
-    assert find([At(600.0), At(1_150.0), At(1_800.0)], 1_810.0, 0.0, DEFAULT) is None
+def test_two_are_a_guess_that_explains_neither() -> None:
+    guess = find([At(600.0), At(1_200.0, 60.0)], 1_210.0, 15.0, DEFAULT)
+    assert guess == Rhythm(1_800.0 - SLACK_S - 15.0, 1_800.0 + SLACK_S, 600.0, 60.0)
+    assert not guess.explains(600.0)
+
+
+def test_slopes_other_heights_and_other_distances_are_no_rhythm() -> None:
+    for beats in (
+        [At(600.0), At(1_200.0, is_steep=False), At(1_800.0)],
+        [At(600.0), At(1_200.0, 120.0), At(1_800.0)],
+        [At(600.0), At(1_150.0), At(1_800.0)],
+    ):
+        guess = find(beats, 1_810.0, 0.0, DEFAULT)
+        assert guess is None or not guess.beats_s
+    assert find([At(600.0), At(1_200.0, 120.0)], 1_210.0, 0.0, DEFAULT) is None
 
 
 def test_one_by_chance_in_between_breaks_no_rhythm() -> None:
@@ -57,8 +68,13 @@ def test_one_by_chance_in_between_breaks_no_rhythm() -> None:
 
 def test_one_that_did_not_come_ends_it() -> None:
     three = [At(600.0), At(1_200.0), At(1_800.0)]
-    assert find(three, 2_400.0 + SLACK_S, 0.0, DEFAULT) is not None
-    assert find(three, 2_401.0 + SLACK_S, 0.0, DEFAULT) is None
+    in_time = find(three, 2_400.0 + SLACK_S, 0.0, DEFAULT)
+    assert in_time is not None
+    assert in_time.beats_s
+    late = find(three, 2_401.0 + SLACK_S, 0.0, DEFAULT)
+    assert late is not None
+    assert not late.beats_s, "at twice the period it is no more than a guess"
+    assert find(three, 3_001.0 + SLACK_S, 0.0, DEFAULT) is None
 
 
 @given(
@@ -94,16 +110,25 @@ def test_one_that_begins_is_held_for_until_its_time_is_over() -> None:
     assert later.rhythm.until_s == pytest.approx(4_500.0 + SLACK_S, abs=SLACK_S)
 
 
+def test_a_guess_keeps_pods_for_the_third_and_leaves_what_is_spare_otherwise() -> None:
+    surges = lived(batches(900.0, 2_000.0), 2_000.0)
+    assert surges.rhythm is not None
+    assert spare(surges, 10.0, 10.0, 2_300.0, DEFAULT) > 0.0, "twice within half an hour"
+    lone = lived(batches(2_000.0, 5_000.0), 5_000.0)
+    assert spare(lone, 10.0, 10.0, 5_900.0, DEFAULT) == 0.0
+    assert spare(lone, 10.0, 10.0, 6_000.0 - START_S, DEFAULT) == pytest.approx(40.0)
+
+
 def test_batches_that_end_are_surges_as_any_other() -> None:
     surges = lived(batches(600.0, 2_000.0), 2_450.0)
-    assert surges.rhythm is None
+    assert surges.rhythm is None or not surges.rhythm.beats_s
     assert spare(surges, 10.0, 10.0, 2_450.0, DEFAULT) > 0.0, "twice within half an hour"
 
 
 def test_another_clock_moves_it() -> None:
     surges = lived(batches(900.0, 3_000.0), 3_000.0)
     moved = surges.moved(-2_000.0)
-    assert spare(moved, 10.0, 10.0, 1_590.0, DEFAULT) == spare(surges, 10.0, 10.0, 3_590.0, DEFAULT) > 0.0
+    assert spare(moved, 10.0, 10.0, 1_590.0, DEFAULT) == pytest.approx(40.0)
     assert spare(moved, 10.0, 10.0, 1_200.0, DEFAULT) == 0.0
 
 

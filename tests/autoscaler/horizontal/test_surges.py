@@ -102,9 +102,9 @@ def test_a_jump_to_another_level_is_no_surge() -> None:
 
 
 def test_a_jump_that_comes_again_is_a_surge() -> None:
-    jumps = lived([(0.0, 8.0), (600.0, 80.0), (630.0, 8.0), (1_000.0, 80.0), (1_030.0, 8.0)], 1_400.0)
+    jumps = lived([(0.0, 8.0), (600.0, 80.0), (630.0, 8.0), (1_000.0, 80.0), (1_030.0, 8.0)], 1_450.0)
     assert [surge.jump for surge in jumps.seen] == [True, True]
-    assert spare(jumps, 8.0, 8.0, 1_400.0, DEFAULT) == DEFAULT.surge_spare_max * 8.0
+    assert spare(jumps, 8.0, 8.0, 1_450.0, DEFAULT) == DEFAULT.surge_spare_max * 8.0
 
 
 def test_a_jump_in_steps_is_a_jump_and_a_ramp_is_none() -> None:

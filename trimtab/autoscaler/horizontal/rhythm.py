@@ -2,7 +2,8 @@
 
 Three surges, each as long after the last one as that was after the one before it, are taken for a rhythm.
 Then the next one's time is known: pods are started before it and for it, and none is kept spare for it in
-between. One that does not come ends the rhythm, and with it the trust.
+between. One that does not come ends the rhythm, and with it the trust. Two are a guess: pods are there when a
+third would be due, which costs half a minute of them, and what is kept spare otherwise stays too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Rhythm(NamedTuple):
     until_s: float
     period_s: float
     reached: float  # slots, the most of those before it
-    beats_s: frozenset[float]  # when those began
+    beats_s: frozenset[float] = frozenset()  # when those began; empty for a guess
 
     def moved(self, by_s: float) -> Rhythm:
         """The same on another clock of observed seconds."""
@@ -55,36 +56,42 @@ class Rhythm(NamedTuple):
 
 
 def find(surges: Sequence[Beat], at_s: float, lead_s: float, tuning: Tuning) -> Rhythm | None:
-    """The rhythm of these surges, oldest first, if there is one whose next surge is still to come.
+    """The rhythm of these surges, oldest first, or a guess at one; None if the next is not still to come.
 
     `lead_s`: how long before that pods must be asked for. Of several periods that fit, the shortest.
     """
     steep = [surge for surge in surges if surge.is_steep]
+    guess: Rhythm | None = None
     for last in reversed(steep[-LATEST:]):
         for before in reversed(steep):
             period_s = last.first_s - before.first_s
-            next_s = last.first_s + period_s
-            if period_s < tuning.rhythm_least_s or next_s + tuning.rhythm_slack_s < at_s:
+            overdue = last.first_s + period_s + tuning.rhythm_slack_s < at_s
+            if period_s < tuning.rhythm_least_s or overdue or not _alike(before, last, tuning):
                 continue
             beats = _beats(steep, last, period_s, tuning)
             if len(beats) >= tuning.rhythm_beats:
-                return Rhythm(
-                    next_s - tuning.rhythm_slack_s - lead_s,
-                    next_s + tuning.rhythm_slack_s,
-                    period_s,
-                    max([beat.reached for beat in beats]),
-                    frozenset([beat.first_s for beat in beats]),
-                )
-    return None
+                began_s = frozenset([beat.first_s for beat in beats])
+                return _next(beats, period_s, lead_s, tuning)._replace(beats_s=began_s)
+            guess = guess or _next(beats, period_s, lead_s, tuning)
+    return guess
+
+
+def _next(beats: Sequence[Beat], period_s: float, lead_s: float, tuning: Tuning) -> Rhythm:
+    """What is expected after these surges, the last one first."""
+    next_s = beats[0].first_s + period_s
+    since_s, until_s = next_s - tuning.rhythm_slack_s - lead_s, next_s + tuning.rhythm_slack_s
+    return Rhythm(since_s, until_s, period_s, max([beat.reached for beat in beats]))
 
 
 def _beats(steep: Sequence[Beat], last: Beat, period_s: float, tuning: Tuning) -> list[Beat]:
-    """Back from the last one, those of about its height of which each came so long before the next."""
+    """Back from the last one, those like it of which each came so long before the next."""
     beats = [last]
     for surge in reversed(steep):
         apart_s = beats[-1].first_s - surge.first_s
-        if abs(apart_s - period_s) > tuning.rhythm_slack_s:
-            continue
-        if max(surge.reached, last.reached) <= tuning.rhythm_height * min(surge.reached, last.reached):
+        if abs(apart_s - period_s) <= tuning.rhythm_slack_s and _alike(surge, last, tuning):
             beats.append(surge)
     return beats
+
+
+def _alike(one: Beat, other: Beat, tuning: Tuning) -> bool:
+    return max(one.reached, other.reached) <= tuning.rhythm_height * min(one.reached, other.reached)
