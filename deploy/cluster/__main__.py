@@ -3,6 +3,7 @@
 python -m deploy.cluster up [--fake-nodes N]   starts it; prints what a shell should evaluate
 python -m deploy.cluster down                  removes every trace of it
 python -m deploy.cluster with COMMAND…         runs a command with it; one that was not up is removed again
+python -m deploy.cluster prepare               brings the packages and programs of one, and starts none
 python -m deploy.cluster why-not               says why no cluster can be started here; status 1 then
 """
 
@@ -26,6 +27,7 @@ def main() -> int:
     commands.add_parser("up").add_argument("--fake-nodes", type=int, default=0, metavar="N")
     commands.add_parser("down")
     commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
+    commands.add_parser("prepare")
     commands.add_parser("why-not")
     asked = parser.parse_args()
     place = here()
@@ -35,6 +37,8 @@ def main() -> int:
             sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
         elif asked.what == "down":
             lifecycle.down(place)
+        elif asked.what == "prepare":
+            lifecycle.prepare(fake_nodes=True)
         elif asked.what == "with":
             return _with(place, asked.command)
         else:
