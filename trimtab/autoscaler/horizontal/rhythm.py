@@ -63,16 +63,20 @@ def find(surges: Sequence[Beat], at_s: float, lead_s: float, tuning: Tuning) -> 
     steep = [surge for surge in surges if surge.is_steep]
     guess: Rhythm | None = None
     for last in reversed(steep[-LATEST:]):
+        over: set[float] = set()  # of what ended: twice its period would fit its beats too, and three times
         for before in reversed(steep):
             period_s = last.first_s - before.first_s
-            overdue = last.first_s + period_s + tuning.rhythm_slack_s < at_s
-            if period_s < tuning.rhythm_least_s or overdue or not _alike(before, last, tuning):
+            unlike = before.first_s in over or not _alike(before, last, tuning)
+            if period_s < tuning.rhythm_least_s or unlike:
                 continue
             beats = _beats(steep, last, period_s, tuning)
-            if len(beats) >= tuning.rhythm_beats:
-                began_s = frozenset([beat.first_s for beat in beats])
+            began_s = frozenset([beat.first_s for beat in beats] if len(beats) >= tuning.rhythm_beats else ())
+            if last.first_s + period_s + tuning.rhythm_slack_s < at_s:
+                over.update(began_s)
+            elif began_s:
                 return _next(beats, period_s, lead_s, tuning)._replace(beats_s=began_s)
-            guess = guess or _next(beats, period_s, lead_s, tuning)
+            else:
+                guess = guess or _next(beats, period_s, lead_s, tuning)
     return guess
 
 

@@ -19,7 +19,11 @@ from trimtab.autoscaler.horizontal.rhythm import Rhythm, find
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 SURGES_MAX = 24  # kept; two count
-STEEP = 0.5  # share of the way from where a surge began to what it reached, within a start time
+STEEP_S = (
+    15.0  # a steep one comes within so long, three decisions: on a slope pods that start soon are in time
+)
+STEEP = 0.5  # share of the rise that comes within that
+STEEP_FROM = 0.6  # and from less than this share of what it reaches: chance alone rises by less
 PREPARED_MAX = 64  # decisions within the longest start time that is looked at, urgent ones included
 
 
@@ -34,11 +38,7 @@ class Surge(NamedTuple):
     first_s: float  # observed seconds, of its first rise
     jump: bool = False  # to a multiple of the load: rather a new level, unless it comes again
     stayed: bool = False  # at what it reached, rather than gone at once
-
-    @property
-    def is_steep(self) -> bool:
-        """Whether it came at once: on a slope there is no time at which a surge begins."""
-        return self.rise >= STEEP * self.reached * (1.0 - self.begun)
+    is_steep: bool = False  # came at once and from far below: on a slope there is no time at which it begins
 
 
 class Prepared(NamedTuple):
@@ -83,9 +83,17 @@ def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float,
         if rise > max(tuning.surge_least, tuning.surge_noise * root):
             jump = asked >= tuning.surge_ratio_max * prepared[0].held
             begun = min([each.asked for each in prepared]) / asked
-            new = Surge(at_s, rise / root, begun, rise, asked, at_s, jump)
+            new = Surge(at_s, rise / root, begun, rise, asked, at_s, jump, is_steep=_is_steep(prepared))
             seen, stays_s = _with(seen, new, lead_s, tuning), 0.0
     return Surges(seen, prepared, stays_s, _rhythm(surges, seen, at_s, lead_s, tuning))
+
+
+def _is_steep(prepared: tuple[Prepared, ...]) -> bool:
+    """Whether what rose in this time came at once, from far below."""
+    *_, now = prepared
+    least = min([each.asked for each in prepared])
+    lately = min([each.asked for each in prepared if each.at_s >= now.at_s - STEEP_S])
+    return least <= STEEP_FROM * now.asked and now.asked - lately >= STEEP * (now.asked - least)
 
 
 def _rhythm(
@@ -137,6 +145,7 @@ def _with(seen: tuple[Surge, ...], new: Surge, lead_s: float, tuning: Tuning) ->
             max(last.reached, new.reached),
             last.first_s,
             last.jump or new.jump,
+            is_steep=last.is_steep,
         )
         return (*seen[:-1], both)
     kept = [surge for surge in seen if surge.at_s > new.at_s - tuning.rhythm_window_s]
