@@ -57,20 +57,25 @@ def find(surges: Sequence[Beat], at_s: float, lead_s: float, tuning: Tuning) -> 
     """
     steep = [surge for surge in surges if surge.is_steep]
     for last in reversed(steep[-LATEST:]):
+        over: set[float] = set()  # of what ended: twice its period would fit its beats too, and three times
         for before in reversed(steep):
             period_s = last.first_s - before.first_s
             next_s = last.first_s + period_s
-            if period_s < tuning.rhythm_least_s or next_s + tuning.rhythm_slack_s < at_s:
+            if period_s < tuning.rhythm_least_s or before.first_s in over:
                 continue
             beats = _beats(steep, last, period_s, tuning)
-            if len(beats) >= tuning.rhythm_beats:
-                return Rhythm(
-                    next_s - tuning.rhythm_slack_s - lead_s,
-                    next_s + tuning.rhythm_slack_s,
-                    period_s,
-                    max([beat.reached for beat in beats]),
-                    frozenset([beat.first_s for beat in beats]),
-                )
+            if len(beats) < tuning.rhythm_beats:
+                continue
+            if next_s + tuning.rhythm_slack_s < at_s:
+                over.update([beat.first_s for beat in beats])
+                continue
+            return Rhythm(
+                next_s - tuning.rhythm_slack_s - lead_s,
+                next_s + tuning.rhythm_slack_s,
+                period_s,
+                max([beat.reached for beat in beats]),
+                frozenset([beat.first_s for beat in beats]),
+            )
     return None
 
 
