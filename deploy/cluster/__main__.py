@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -31,6 +32,7 @@ def main() -> int:
     commands.add_parser("why-not")
     asked = parser.parse_args()
     place = here()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was begun is removed then
     try:
         if asked.what == "up":
             lifecycle.up(place, asked.fake_nodes)
@@ -65,7 +67,8 @@ def _with(place: Place, command: list[str]) -> int:
 
 
 def _why_not() -> int:
-    needs_go = bool(binaries.lacking(binaries.needed(fake_nodes=False)))
+    """Of all that `with` prepares."""
+    needs_go = bool(binaries.lacking(binaries.needed(fake_nodes=True)))
     reason = machine.why_not(needs_go=needs_go)
     if reason:
         sys.stdout.write(f"{reason}\n")

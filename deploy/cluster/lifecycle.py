@@ -61,7 +61,7 @@ def down(place: Place) -> None:
     first = first_process(place)
     if first is not None:
         os.kill(first, signal.SIGKILL)  # the kernel ends all that is in its namespaces
-        _wait(lambda: first_process(place) is None, GONE_WITHIN_S, "the cluster's processes did not end")
+        _wait(lambda: _has_ended(first), GONE_WITHIN_S, "the cluster's processes did not end")
     left = cgroups.remove(place.node.cgroup)
     if left:
         raise ClusterError(f"{left[0]} could not be removed", "see which process is in it: cgroup.procs")
@@ -83,6 +83,15 @@ def first_process(place: Place) -> int | None:
             if path.read_bytes().rstrip(b"\0").split(b"\0")[1:] == [b"-I", bytes(INIT), bytes(place.plan)]:
                 return int(path.parent.name)
     return None
+
+
+def _has_ended(process_id: int) -> bool:
+    """Whether it is gone, or waits to be buried. It shows no command before all in its namespaces ended."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return status.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
 def import_image(place: Place, archive: Path) -> None:

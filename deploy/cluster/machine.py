@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 from deploy.cluster.errors import ClusterError
+from deploy.cluster.place import cache
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 GO_MIN = (1, 26)
+BUILD_BYTES_MIN = 8 << 30  # 0.6 GB of programs; what Go downloads and keeps for the next build is the rest
 
 # A program, and Debian's package that has it.
 PROGRAMS = {
@@ -35,7 +37,7 @@ def why_not(needs_go: bool) -> str:
         return f"missing here, and no apt-get to install them: {' '.join(missing())}"
     if shutil.which("unshare") and not _may_make_namespaces():
         return "a cluster needs namespaces of its own: this root may not make any (CAP_SYS_ADMIN)"
-    return _why_no_go() if needs_go else ""
+    return _why_no_go() or _why_no_room() if needs_go else ""
 
 
 def missing() -> list[str]:
@@ -82,3 +84,12 @@ def _why_no_go() -> str:
     text = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout
     version = tuple(int(part) for part in text.strip().removeprefix("go").split(".")[:2] if part.isdigit())
     return "" if version >= GO_MIN else f"Go {wanted} or later is needed, this is `{text.strip()}`"
+
+
+def _why_no_room() -> str:
+    folder = next(path for path in (cache(), *cache().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    if free >= BUILD_BYTES_MIN:
+        return ""
+    wanted = f"{BUILD_BYTES_MIN / (1 << 30):.0f} GB of disk"
+    return f"building the programs takes {wanted}, {folder} has {free / (1 << 30):.1f} left"

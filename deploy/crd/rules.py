@@ -13,6 +13,7 @@ from trimtab.core.protocol import Protocol
 from trimtab.core.spec import (
     CONCURRENCY_MAX,
     ENV_MANAGERS,
+    IN_THE_MODELS_ENVIRONMENT,
     PODS_MAX,
     REQUEST_TIMEOUT_MAX_S,
     START_TIMEOUT_MAX_S,
@@ -143,6 +144,13 @@ SPEC: dict[str, Json] = {
                 ".env",
                 "has a name that cannot be set in an environment",
                 "write NAME: VALUE, the name not empty and without `=`",
+            ),
+            rule(
+                f"!has(self.envManager) || self.envManager == '{ModelSpec.env_manager}' || (!has(self.custom)"
+                f" && (!has(self.runtime) || self.runtime in {sorted(IN_THE_MODELS_ENVIRONMENT)}))",
+                ".envManager",
+                "is not for this runtime",
+                "say uv, or leave it out: its server's environment is its own",
             ),
             _within("startTimeoutSeconds", 1, START_TIMEOUT_MAX_S, f"use 1 to {START_TIMEOUT_MAX_S:.0f}"),
         ],

@@ -30,6 +30,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(life.LOOK_EACH_S, PodPhase.READY, 0.05)
     monkeypatch.setattr("trimtab.fleet.readiness.ASK_TIMEOUT_S", 0.3)
     monkeypatch.setattr(liveness, "MARGIN_S", 0.0)
+    monkeypatch.setattr(liveness, "SILENT_MIN_S", 0.0)
 
 
 async def get(pod: Pod, path: str) -> None:
@@ -106,27 +107,63 @@ async def test_a_server_that_nobody_knows_is_silent_while_it_is_busy(
 
 
 class Asked:
-    """A prober that notes what it is asked, and hears nothing."""
+    """A prober that notes what it is asked, and hears nothing unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: Answer = Answer.SILENT) -> None:
         self.paths: list[str] = []
+        self.answer = answer
 
     async def hear(self, host: str, port: int, path: str) -> Heard:
         self.paths.append(path)
-        return Heard(Answer.SILENT)
+        return Heard(self.answer)
+
+
+def watched(timeout_s: Callable[[], float], clock: ManualClock) -> Liveness:
+    key = RevisionKey(EndpointName("default", "iris"), 1)
+    return Liveness(PodRecord("p", key, 1, live_path="/live?{within_s:.0f}"), timeout_s, clock)
+
+
+@pytest.mark.parametrize("answer", [Answer.READY, Answer.SILENT])
+async def test_a_process_that_is_stopped_for_a_moment_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    """Whatever was heard before: its leader need not be the one that answers, and a busy pod is silent."""
+    clock, found = ManualClock(), [0]
+    pod = watched(lambda: 600.0, clock)
+    monkeypatch.setattr(liveness, "stopped", lambda _: found[0])
+
+    async def looks(*seen: int) -> list[str]:
+        causes = []
+        for found[0] in seen:
+            clock.advance(5.0)
+            causes.append(await pod.look(Asked(answer), 7, (7, 8)))  # type: ignore[arg-type]
+        return causes
+
+    assert not any(await looks(0, 0, 0, 0, 7, 0, 7, 7, 0, 7, 8, 8, 0))
+    assert (await looks(7, 7, 7))[-1] == "it hangs: its process 7 is stopped (SIGSTOP)"
+
+
+async def test_a_minute_of_silence_is_none_on_a_busy_machine_however_soon_callers_give_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(liveness, "SILENT_MIN_S", 60.0)
+    clock, asked = ManualClock(), Asked()
+    pod, silent_s = watched(lambda: 1.0, clock), 0
+    while not (cause := await pod.look(asked, 0, ())):  # type: ignore[arg-type]
+        clock.advance(5.0)
+        silent_s += 5
+    assert cause == "it hangs: its port is open, but nothing was answered for 60 s"
+    assert silent_s == 60
 
 
 async def test_a_lower_timeout_holds_once_requests_of_the_higher_are_gone() -> None:
     clock, asked, timeout_s = ManualClock(), Asked(), [100.0]
-    record = PodRecord(
-        "p", RevisionKey(EndpointName("default", "iris"), 1), 1, live_path="/live?{within_s:.0f}"
-    )
-    watched = Liveness(record, partial(timeout_s.__getitem__, 0), clock)
+    pod = watched(partial(timeout_s.__getitem__, 0), clock)
     causes = []
     for later_s, now in ((0, 100.0), (50, 10.0), (99, 10.0), (2, 10.0), (1, 20.0)):
         clock.advance(later_s)
         timeout_s[0] = now
-        causes.append(await watched.look(asked, 0, ()))  # type: ignore[arg-type]
+        causes.append(await pod.look(asked, 0, ()))  # type: ignore[arg-type]
     assert asked.paths == ["/live?100", "/live?100", "/live?10", "/live?10", "/live?20"]
     assert causes[:2] == ["", ""]
     assert causes[2] == "it hangs: its port is open, but nothing was answered for 149 s"

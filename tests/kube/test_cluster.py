@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +63,41 @@ def test_a_second_cluster_starts_beside_and_leaves_no_trace(place: Place) -> Non
     lifecycle.down(place)
     assert _traces(place) == []
     lifecycle.down(place)  # again: nothing happens
+
+
+def test_down_waits_for_all_that_runs_in_there(
+    place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first process shows no command any more while the kernel still ends the others."""
+    crowd = tmp_path / "crowd.py"
+    held = "import time; held = b'.' * (400 << 20); print('up', flush=True); time.sleep(600)"  # slow to free
+    text = (
+        f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {held!r}])\ntime.sleep(600)\n"
+    )
+    crowd.write_text(text)
+    monkeypatch.setattr(lifecycle, "INIT", crowd)
+    place.logs.mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        lifecycle._spawn(place, listener.fileno())
+    lifecycle._wait(lambda: "up" in (place.logs / "init.log").read_text(), 30.0, "it does not start")
+    first = lifecycle.first_process(place)
+    assert first is not None
+    crowded = Path(f"/proc/{first}/ns/pid").readlink()
+    monkeypatch.setattr(lifecycle.time, "sleep", lambda _: None)  # a look that comes at a bad moment
+    monkeypatch.setattr(lifecycle.cgroups, "remove", lambda _: [])
+    monkeypatch.setattr(lifecycle.shutil, "rmtree", lambda _: left.extend(_in_namespace(crowded) - {first}))
+    left: list[int] = []
+    lifecycle.down(place)
+    assert left == []
+
+
+def _in_namespace(namespace: Path) -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/ns/pid"):
+        with contextlib.suppress(OSError):
+            if path.readlink() == namespace:
+                found.add(int(path.parts[2]))
+    return found
 
 
 def test_what_a_killed_start_left_is_removed_by_the_next(place: Place) -> None:

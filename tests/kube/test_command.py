@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from deploy.cluster import __main__ as command
-from deploy.cluster import lifecycle
+from deploy.cluster import lifecycle, machine
 from deploy.cluster.errors import ClusterError
 from deploy.cluster.place import Place
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -54,6 +64,32 @@ def test_a_command_runs_with_the_cluster_that_is_given(
     monkeypatch.setenv("KUBECONFIG", "theirs")
     assert run(monkeypatch, "with", sys.executable, "-c", "") == 0
     assert asked == []
+
+
+def test_a_command_that_is_told_to_end_takes_its_cluster_along(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    with pytest.raises(SystemExit, match="143"):
+        run(monkeypatch, "with", sys.executable, "-c", code)
+    assert asked[-1] == ("down", 0)
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "needs_go", "why"), [(1, True, "8 GB of disk"), (1, False, ""), (9, True, "")]
+)
+def test_no_build_is_begun_that_the_disk_does_not_hold(
+    monkeypatch: pytest.MonkeyPatch, free_gb: int, needs_go: bool, why: str
+) -> None:
+    monkeypatch.setattr(machine.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(machine, "missing", list)
+    monkeypatch.setattr(machine, "_may_make_namespaces", lambda: True)
+    monkeypatch.setattr(machine, "_why_no_go", str)
+    usage = SimpleNamespace(free=free_gb << 30)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    found = machine.why_not(needs_go=needs_go)
+    assert why in found if why else not found
 
 
 def test_what_goes_wrong_is_told_with_a_hint(

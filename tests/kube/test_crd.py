@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
@@ -10,6 +11,8 @@ import pytest
 import yaml
 
 from tests.kube.words import ENDPOINTS, endpoint
+from trimtab.cli.manifest import read_manifests
+from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import InvalidInput
 from trimtab.kube import Api, Json
 
@@ -86,6 +89,16 @@ BAD: dict[str, tuple[Any, str, str]] = {
         model(envManager="conda"),
         "spec.models[0].envManager",
         'supported values: "local", "uv"',
+    ),
+    "env manager of another runtime": (
+        model(runtime="vllm", envManager="local"),
+        "spec.models[0].envManager",
+        "say uv, or leave it out",
+    ),
+    "env manager of a custom server": (
+        model(custom=CUSTOM, envManager="local"),
+        "spec.models[0].envManager",
+        "say uv, or leave it out",
     ),
     "env a list": (model(env=[{"name": "A", "value": "b"}]), "spec.models[0].env[0].name", "unknown field"),
     "env value a number": (model(env={"A": 1}), "spec.models[0].env.A", "must be of type string"),
@@ -218,7 +231,7 @@ GOOD: dict[str, Json] = {
     "traffic by the endpoint's name": model() | {"traffic": [{"model": "iris", "percent": 100}]},
     "traffic by the model's name": model(name="m") | {"traffic": [{"model": "m", "percent": 100}]},
     "everything else": model(
-        name="m", runtime="vllm", env={"A": "b"}, envManager="local", startTimeoutSeconds=3600
+        name="m", runtime="mlflow", env={"A": "b"}, envManager="local", startTimeoutSeconds=3600
     )
     | {"maxPods": 10_000, "requestTimeoutSeconds": 1},
 }
@@ -227,6 +240,64 @@ GOOD: dict[str, Json] = {
 @pytest.mark.parametrize("what", GOOD)
 async def test_a_good_spec_is_taken(api: Api, namespace: str, what: str) -> None:
     await api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", GOOD[what]), STRICT)
+
+
+ABSENT = object()
+MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and what is just beyond them
+    "uri": ("models:/iris/3", "models:/iris/3", "models:/iris/3", ""),
+    "name": (ABSENT, ABSENT, "m"),
+    "runtime": (ABSENT, ABSENT, "mlflow", "custom", "vllm", "torch"),
+    "envManager": (ABSENT, ABSENT, "uv", "local", "conda"),
+    "env": (ABSENT, ABSENT, {"A": "b"}, {"A=B": "c"}, {"": "c"}),
+    "startTimeoutSeconds": (ABSENT, ABSENT, 1, 3_600, 3_601, -1),
+    "resources": (ABSENT, ABSENT, {"cpu": 1_024}, {"cpu": 1_025}, {"memory": "32Mi"}, {"memory": "31Mi"}),
+    "concurrency": (
+        ABSENT, ABSENT, {"min": 1, "max": 100_000}, {"max": 100_001}, {"min": 7}, {"min": 7, "max": 6},
+        {"min": -1},
+    ),
+    "custom": (
+        ABSENT, ABSENT, {"image": "own:1"}, {"command": ["serve"]}, {"image": "own:1", "command": ["serve"]},
+        {"image": "own:1", "protocols": ["open-inference-grpc"]}, {"image": "own:1", "protocols": ["soap"]},
+        {"image": "own:1", "protocols": ["openai"], "readyPath": "ping"},
+        {"image": "own:1", "readyPath": "/ping"},
+    ),
+}  # fmt: skip
+WHOLES: dict[str, tuple[Any, ...]] = {
+    "maxPods": (ABSENT, ABSENT, 0, 10_000, 10_001, -1),
+    "requestTimeoutSeconds": (ABSENT, ABSENT, 1, 3_600, 3_601, -1),
+    "traffic": (ABSENT, ABSENT, [{"model": "iris", "percent": 100}], [{"model": "m", "percent": 90}]),
+}
+
+
+def _drawn(random: Random, kinds: dict[str, tuple[Any, ...]]) -> Json:
+    """Mostly what is not said: of specs with many faults the check below would learn little."""
+    said = random.sample(sorted(kinds), random.choice((1, 2, 3)))
+    found = {name: random.choice(kinds[name]) for name in said}
+    return {name: value for name, value in found.items() if value is not ABSENT}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_trimtab_apply_refuses_is_refused_here_and_nothing_else(
+    api: Api, namespace: str, tmp_path: Path, seed: int
+) -> None:
+    random, file, refusals = Random(seed), tmp_path / "iris.yaml", 0
+    for _ in range(200):
+        spec = model(**_drawn(random, MODELS)) | _drawn(random, WHOLES)
+        body = endpoint(namespace, "iris", spec)
+        file.write_text(yaml.safe_dump(body))
+        ours = theirs = ""
+        try:
+            (manifest,) = read_manifests(str(file), namespace)
+            check_spec(manifest.name, manifest.spec)
+        except InvalidInput as error:
+            ours = str(error)
+        try:
+            await api.create(ENDPOINTS.path(namespace), body, STRICT | {"dryRun": "All"})
+        except InvalidInput as error:
+            theirs = str(error)
+        assert bool(ours) == bool(theirs), (spec, ours, theirs)
+        refusals += bool(ours)
+    assert 40 < refusals < 160, "the draw tells little"
 
 
 async def test_defaults_are_those_of_the_control_api(api: Api, namespace: str) -> None:

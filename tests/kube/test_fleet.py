@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -121,6 +121,30 @@ async def test_pods_start_serve_and_end(
     assert phases(fleet) == ["stopping"]
     await until(lambda: not fleet.pods())
     await until(lambda: _has_none(api, namespace))
+
+
+async def test_an_answer_that_comes_after_the_news_ends_no_pod(
+    fleet: KubernetesFleet, api: Api, revision: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch may show a Deployment before we are told that it was made: it is wanted all the same."""
+    create, apply = api.create, api.apply
+    counts: list[int] = []
+
+    async def late(path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:
+        answer = await create(path, body, query)
+        await until(lambda: fleet._deployments.objects)
+        await until(lambda: not fleet._work._queued and not fleet._work._busy)
+        return answer
+
+    async def noted(path: str, body: Json) -> bytes:
+        counts.append(body["spec"]["replicas"])
+        return await apply(path, body)
+
+    monkeypatch.setattr(api, "create", late)
+    monkeypatch.setattr(api, "apply", noted)
+    await fleet.start_pod(revision())
+    await ready(fleet, 1)
+    assert counts == [], "it was made with one pod, and that is what is wanted"
 
 
 async def _has_none(api: Api, namespace: str) -> bool:

@@ -21,6 +21,9 @@ from trimtab.fleet.records import PodRecord
 LOOKS_MIN = 3  # in a row that must agree: one look may meet a moment
 UNWELL_LOOKS_MIN = 2  # of a pod that says so itself, of which the first may meet the end of it
 MARGIN_S = 15.0  # after which no request that timed out is on its way any more
+SILENT_MIN_S = (
+    60.0  # however short its requests: on a machine that is overloaded three looks in a row may fail
+)
 
 
 class Liveness:
@@ -34,6 +37,10 @@ class Liveness:
         self._clock = clock
         self._told: tuple[Answer, int] = (Answer.READY, 0)  # the latest answer, and how often in a row
         self._silent_since_s: float | None = None
+        self._stopped_looks: tuple[int, int] = (
+            0,
+            0,
+        )  # the process that was found stopped, and how often in a row
         self._turns = 0  # as of the last look that met silence
         self._dead_workers: frozenset[int] = frozenset()
 
@@ -94,15 +101,17 @@ class Liveness:
     def _stopped(self, leader: int, processes: Sequence[int]) -> str:
         """Somebody sent SIGSTOP. Of a pod that answers all the same only its leader counts."""
         silent = self._silent_since_s is not None
-        if self._told[1] < LOOKS_MIN:
-            return ""
         found = stopped((leader, *processes) if silent else (leader,))
-        return f"it hangs: its process {found} is stopped (SIGSTOP)" if found else ""
+        known, times = self._stopped_looks
+        self._stopped_looks = (found, times + 1 if found == known else 1)
+        if not found or self._stopped_looks[1] < LOOKS_MIN:
+            return ""
+        return f"it hangs: its process {found} is stopped (SIGSTOP)"
 
     def _silent(self, within_s: float) -> str:
         if self._silent_since_s is None or self._told[1] < LOOKS_MIN:
             return ""
-        bound_s = self._record.answers_within_s or within_s
+        bound_s = self._record.answers_within_s or max(within_s, SILENT_MIN_S)
         silent_s = self._clock.now_s() - self._silent_since_s
         if silent_s < bound_s:
             return ""

@@ -74,6 +74,16 @@ def test_one_that_did_not_come_ends_it() -> None:
     assert find(three, 2_401.0 + SLACK_S, 0.0, DEFAULT) is None
 
 
+@pytest.mark.parametrize("count", [5, 10, SURGES_MAX])
+def test_multiples_of_its_period_are_not_believed_then(count: int) -> None:
+    """They would hold pods for nothing at every further beat, eleven of them after 24 surges."""
+    surges = [At(600.0 * number) for number in range(1, count + 1)]
+    last_s = surges[-1].first_s
+    assert find(surges, last_s, 0.0, DEFAULT) is not None
+    for later_s in range(600, 600 * count, 100):
+        assert find(surges, last_s + later_s + SLACK_S + 1.0, 0.0, DEFAULT) is None
+
+
 @given(
     period_s=st.floats(DEFAULT.rhythm_least_s + SLACK_S, 4_000.0),
     begin_s=st.floats(0.0, 1e6),

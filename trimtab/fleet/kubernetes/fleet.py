@@ -126,18 +126,20 @@ class KubernetesFleet:
         """
         key = revision.key
         wanted = self._wanted.setdefault(key, Wanted())
+        wanted.pods += 1  # before it is made: the mirror may show it before we are answered
+        number = wanted.pods
+        wanted.asked_at_s = self._clock.wall_s()
         if not wanted.made:
             wanted.made = True
             try:
                 await self._create(revision)
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
+                wanted.pods = max(0, wanted.pods - 1)
                 raise
-        wanted.pods += 1
-        wanted.asked_at_s = self._clock.wall_s()
         self._work.add(key)
         self.changed.set()
-        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{wanted.pods}"
+        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
         """Have this pod end, and not another one; an unknown id is no error.
