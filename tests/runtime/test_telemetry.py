@@ -188,15 +188,17 @@ def test_what_a_caller_does_not_sample_is_not_traced(traced: Any) -> None:
     assert found.of("3" * 32) == []
 
 
-def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any) -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    ["00-zz-1-01", f"00-{'0' * 32}-{CALLER}-00", f"00-{TRACE}-{'0' * 16}-00", f"ff-{TRACE}-{CALLER}-00"],
+)
+def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any, nonsense: str) -> None:
     pod, found = traced
-    reply = pod.ask("POST", "/invocations", b"{", traceparent="00-zz-1-01", **{"x-request-id": "odd-one"})
+    reply = pod.ask("POST", "/invocations", b"{", traceparent=nonsense, **{"x-request-id": nonsense})
     assert reply.status == 400
 
     def of_it() -> list[Span]:
-        return [
-            s for s in found.spans if s.attributes.get("http.response.header.x-request-id") == ["odd-one"]
-        ]
+        return [s for s in found.spans if s.attributes.get("http.response.header.x-request-id") == [nonsense]]
 
     from tests.runtime.conftest import until  # noqa: PLC0415
 
