@@ -154,6 +154,32 @@ def test_a_failed_request_is_told_everywhere_with_its_cause(traced: Any) -> None
     assert not until_spans(found, pod, trace, 1)[0].failed, "the caller's own mistake is no error of a server"
 
 
+GRPC_CALL = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "cause"),
+    [
+        ("GET", "/nowhere", None, None),
+        ("PUT", "/invocations", b"", None),
+        ("GET", "/v2/nowhere", None, None),
+        ("GET", "/v1/nowhere", None, None),
+        ("POST", "/v2/models/x/infer", b"{", "the request is not JSON"),
+        ("POST", GRPC_CALL, b"", "the request is no gRPC message"),
+        ("POST", "/invocations", b"{", "Invalid input"),
+    ],
+)
+def test_the_id_of_an_answer_is_in_the_log_whatever_was_asked(
+    traced: Any, method: str, path: str, body: bytes | None, cause: str | None
+) -> None:
+    pod, _ = traced
+    given = pod.ask(method, path, body).headers["x-request-id"]
+    (line,) = [json.loads(li) for li in pod.log.read_text().splitlines() if given in li]
+    assert (line["request_id"], line["fault"]) == (given, "caller")
+    assert line.get("cause", "").startswith(cause or ""), line
+    assert not line.get("cause", "").startswith("{"), "words, and no body"
+
+
 def test_what_a_caller_does_not_sample_is_not_traced(traced: Any) -> None:
     pod, found = traced
     for trace, flag in (("3" * 32, "00"), ("4" * 32, "01")):
@@ -162,15 +188,17 @@ def test_what_a_caller_does_not_sample_is_not_traced(traced: Any) -> None:
     assert found.of("3" * 32) == []
 
 
-def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any) -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    ["00-zz-1-01", f"00-{'0' * 32}-{CALLER}-00", f"00-{TRACE}-{'0' * 16}-00", f"ff-{TRACE}-{CALLER}-00"],
+)
+def test_a_nonsense_traceparent_begins_a_trace_of_its_own(traced: Any, nonsense: str) -> None:
     pod, found = traced
-    reply = pod.ask("POST", "/invocations", b"{", traceparent="00-zz-1-01", **{"x-request-id": "odd-one"})
+    reply = pod.ask("POST", "/invocations", b"{", traceparent=nonsense, **{"x-request-id": nonsense})
     assert reply.status == 400
 
     def of_it() -> list[Span]:
-        return [
-            s for s in found.spans if s.attributes.get("http.response.header.x-request-id") == ["odd-one"]
-        ]
+        return [s for s in found.spans if s.attributes.get("http.response.header.x-request-id") == [nonsense]]
 
     from tests.runtime.conftest import until  # noqa: PLC0415
 

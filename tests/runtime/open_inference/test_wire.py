@@ -28,7 +28,8 @@ from tests.runtime.open_inference.asking import (
     message_of,
     outputs_of,
 )
-from trimtab.runtime.mlflow.answer import Fault
+from trimtab.runtime.mlflow import wording
+from trimtab.runtime.mlflow.answer import Fault, error
 from trimtab.runtime.mlflow.open_inference.datatypes import BYTES, FIXED
 from trimtab.runtime.mlflow.open_inference.schema import message
 
@@ -249,3 +250,8 @@ def test_an_unknown_model_or_version(echo: Subject) -> None:
         other.MergeFrom(message("ModelInferRequest")(**asked))
         answer = echo.grpc(frame(other.SerializeToString()))
         assert dict(answer.headers)[b"grpc-status"] == b"5"
+
+
+def test_words_that_are_no_unicode_still_reach_a_caller_of_grpc() -> None:
+    headers = dict(wording.grpc(error(500, "BAD_REQUEST", "no \udc80 byte", Fault.MODEL)).headers)
+    assert headers[b"grpc-message"] == b"no ? byte"

@@ -37,6 +37,7 @@ from mlflow.types.responses import (
 )
 
 from trimtab.core.clock import SystemClock
+from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.metrics import Metrics
 from trimtab.runtime.mlflow.pool import Pool
@@ -207,6 +208,55 @@ async def test_a_model_without_streams_says_all_in_one_part() -> None:
     assert last == "[DONE]"
     assert part["object"] == "chat.completion.chunk"
     assert part["choices"][0]["delta"]["content"] == "to be or not (None, 1.0)"
+
+
+async def test_a_stream_ends_at_once_where_no_part_can_be_made_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Scorer, "answer", lambda *_: Answer('{"choices": ["no choice"]}', 200))
+    reply = await Pod(chat(Whole())).ask({**HELLO, "stream": True})
+    assert (reply.status, reply.headers["x-trimtab-fault"]) == (500, "model")
+
+
+async def test_a_stream_that_comes_from_a_batch_into_a_full_pod_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Parted()
+    model.open.clear()
+    pod = Pod(chat(model), threads=1)
+    words = {"role": "user", "content": "wait"}
+    running = asyncio.create_task(pod.ask({**HELLO, "messages": [words], "stream": True}))
+    assert await asyncio.to_thread(model.begun.wait, WAIT_S)
+    monkeypatch.setattr(Dispatch, "submit", Dispatch.alone)  # as a batch does with what it cannot read
+    assert (await pod.ask({**HELLO, "stream": True})).status == 503
+    model.open.set()
+    assert (await running).status == 200
+
+
+async def test_a_call_that_never_is_complete_is_given_up() -> None:
+    pod = Pod(chat(Whole()), timeout_s=0.1)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    await asyncio.wait_for(pod.service(scope, receive, send), WAIT_S)
+    assert sent[0]["status"] == 504
+
+
+async def test_a_call_whose_client_leaves_while_it_sends_is_counted() -> None:
+    pod = Pod(chat(Whole()))
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    await pod.service(scope, receive, receive)  # type: ignore[arg-type]
+    assert b'http_response_status_code="499"' in pod.metrics.response().body
 
 
 async def test_a_part_goes_out_before_the_next_one_is_made() -> None:

@@ -60,12 +60,12 @@ class Invocations:
         try:
             answer, job = await self._answer(scope, receive)
             if answer is not None:
-                answer = self.worded(answer)
-                status = answer.status
+                worded = self.worded(answer)
+                status = worded.status
                 if answer.fault is not None:
                     self._meter.fault(answer.fault)
-                body = answer.encoded()
-                headers = head(answer, job, len(body), given_id)
+                body = worded.encoded()
+                headers = head(worded, job, len(body), given_id)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
         finally:
@@ -98,7 +98,7 @@ class Invocations:
         except asyncio.CancelledError:
             if job is not None:
                 job.leave_queue()
-            return (TIMED_OUT if deadline.passed() else STOPPED), None
+            return (TIMED_OUT if deadline.passed() else STOPPED), job
         finally:
             deadline.end()
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from trimtab.core.clock import Clock
 from trimtab.runtime.mlflow.answer import FAULT_HEADER, Fault
 from trimtab.runtime.mlflow.pool import Pool
-from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header
 from trimtab.runtime.mlflow.times import Durations, Times
 
 # OpenTelemetry's advice for http.server.request.duration, with a finer start and a longer end.
@@ -181,12 +181,14 @@ class Measured:
         began_s = self._meter.begin(route, scope["method"])
         status = 499  # nginx's word for a client that left before its answer
         fault: Fault | None = None
+        given_id = b""
 
         async def seen(message: Message) -> None:
-            nonlocal status, fault
+            nonlocal status, fault, given_id
             if message["type"] == "http.response.start":
                 status = message["status"]
                 fault = self._fault(message)
+                given_id = header(message["headers"], REQUEST_ID)
             await send(message)
 
         try:
@@ -194,7 +196,6 @@ class Measured:
         finally:
             took_s = self._meter.end(scope["method"], route, status, began_s)
             if fault is not None:  # else somebody asked for health or metrics, and got it
-                given_id = request_id(header(scope["headers"], REQUEST_ID))
                 self._telemetry.ended(
                     scope["method"], route, status, took_s, scope["headers"], given_id, fault=fault
                 )

@@ -21,7 +21,7 @@ from trimtab.runtime.mlflow.metrics import Measured, Meter, Metrics
 from trimtab.runtime.mlflow.protocols import Protocols
 from trimtab.runtime.mlflow.request_log import RequestLog
 from trimtab.runtime.mlflow.routes import PREDICTIONS
-from trimtab.runtime.mlflow.telemetry import Telemetry
+from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
 
 NOT_READY = replace(LOADING, fault=None)  # a probe's question is no request that failed
 
@@ -93,8 +93,13 @@ def _later(answer: Answer) -> Response:
     return response
 
 
-async def _refused(_: Request, refusal: Exception) -> Response:
+async def _refused(request: Request, refusal: Exception) -> Response:
     """404 and 405 in the words of FastAPI, which MLflow's own server is made of."""
     assert isinstance(refusal, HTTPException)
-    headers: Mapping[str, str] = {**(refusal.headers or {}), FAULT_HEADER: Fault.CALLER.value}
+    given_id = request_id(header(request.scope["headers"], REQUEST_ID))
+    headers: Mapping[str, str] = {
+        **(refusal.headers or {}),
+        FAULT_HEADER: Fault.CALLER.value,
+        REQUEST_ID.decode(): given_id.decode(),
+    }
     return JSONResponse({"detail": refusal.detail}, refusal.status_code, headers)

@@ -20,7 +20,10 @@ TRACE_PARENT = b"traceparent"
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+# https://www.w3.org/TR/trace-context/#traceparent-header: version ff and ids of zeros are no valid ones
+_TRACE_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
 
 
 class Telemetry:

@@ -58,7 +58,11 @@ def grpc(answer: Answer) -> Answer:
     if answer.fault is None:
         return answer
     status = _GRPC.get(status_of(answer), _UNKNOWN)
-    words = quote(message_of(answer)[:MESSAGE_CHARACTERS_MAX], safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    words = quote(
+        message_of(answer)[:MESSAGE_CHARACTERS_MAX],
+        safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~",
+        errors="replace",
+    )
     headers = ((b"grpc-status", b"%d" % status), (b"grpc-message", words.encode()))
     return Answer("", 200, GRPC_TYPE, answer.fault, headers=headers)
 

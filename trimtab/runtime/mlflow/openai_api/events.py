@@ -28,7 +28,8 @@ class Stream:
         self.answer: Answer | None = None
         self.given_id = request_id(header(scope["headers"], REQUEST_ID))
         self._answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.job = StreamJob(asked, self._answered, dispatch.moves)
+        self.job = job = StreamJob(asked, self._answered, dispatch.moves)
+        self._answered.add_done_callback(lambda _: job.parts.put_nowait(None))  # whoever answers, and why
         self._dispatch = dispatch
         self._receive = receive
         self._send = send

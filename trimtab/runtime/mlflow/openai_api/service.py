@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,7 +11,14 @@ from starlette.types import Message, Receive, Scope, Send
 from trimtab.runtime.mlflow import wording
 from trimtab.runtime.mlflow.answer import Answer, Fault, error
 from trimtab.runtime.mlflow.dispatch import Dispatch
-from trimtab.runtime.mlflow.invocation import TOO_LARGE, ClientLeft, Invocations, body_of
+from trimtab.runtime.mlflow.invocation import (
+    STOPPED,
+    TIMED_OUT,
+    TOO_LARGE,
+    ClientLeft,
+    Invocations,
+    body_of,
+)
 from trimtab.runtime.mlflow.job import Job, Waiter
 from trimtab.runtime.mlflow.metrics import Meter
 from trimtab.runtime.mlflow.openai_api.calls import Call, call_of, fields_of
@@ -84,10 +92,15 @@ class Calls(Invocations):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One call, as ASGI has it: the body says which way it goes."""
         try:
-            body = await body_of(scope, receive)
+            body = await asyncio.wait_for(body_of(scope, receive), self._dispatch.timeout_s)
+            asked = TOO_LARGE if body is None else self._read(body)
         except ClientLeft:
+            await super().__call__(scope, _left, send)
             return
-        asked = TOO_LARGE if body is None else self._read(body)
+        except asyncio.TimeoutError:  # noqa: UP041  not the built-in one before Python 3.11
+            asked = TIMED_OUT
+        except asyncio.CancelledError:  # the server's grace period is over
+            asked = STOPPED
         if isinstance(asked, Answer) or not asked.stream:
             await super().__call__({**scope, _ASKED: asked}, _nothing_more, send)
             return
@@ -119,6 +132,10 @@ class Calls(Invocations):
     def worded(self, answer: Answer) -> Answer:
         """`{"error": …}`."""
         return wording.openai(answer)
+
+
+async def _left() -> Message:
+    return {"type": "http.disconnect"}
 
 
 async def _nothing_more() -> Message:

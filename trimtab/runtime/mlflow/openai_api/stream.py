@@ -24,7 +24,7 @@ MOVES_EACH_S = 1.0
 
 
 class StreamJob(CallJob):
-    """`parts` gets each part as it comes, and None behind the last. The answer says whether all went well."""
+    """`parts` gets each part as it comes. The answer comes behind the last and says whether all went well."""
 
     __slots__ = ("_left", "_loop", "_moves", "_room", "parts")
 
@@ -32,7 +32,7 @@ class StreamJob(CallJob):
         """`moves` is called in the thread that predicts, for as long as the stream goes on."""
         super().__init__(asked, answered)
         self._moves = moves
-        self.parts: asyncio.Queue[str | None] = asyncio.Queue()
+        self.parts: asyncio.Queue[str | None] = asyncio.Queue()  # None: there is an answer
         self._loop = answered.get_loop()
         self._room = threading.Semaphore(PARTS_WAITING_MAX)
         self._left = threading.Event()
@@ -48,14 +48,17 @@ class StreamJob(CallJob):
         self.leave_queue()
 
     def asked_of(self, scorer: Scorer) -> Answer:
-        """Send the parts. Raises nothing."""
+        """The answer, once all parts were sent. Raises nothing."""
         began_s = now_s()
-        answer = self._streamed(scorer)
+        try:
+            answer = self._streamed(scorer)
+        except BaseException as error:  # noqa: BLE001  the model's own code runs here
+            answer = raised_by(error)
         self.predict_s = now_s() - began_s
-        self._put(None)
         return answer
 
     def _streamed(self, scorer: Scorer) -> Answer:
+        """Raises whatever the model does."""
         common = _common(self.asked)
         try:
             with contextlib.closing(_parts(scorer, self.asked.body)) as parts:
@@ -64,8 +67,6 @@ class StreamJob(CallJob):
                         break
         except _NoStreams:
             return self._at_once(scorer)
-        except BaseException as error:  # noqa: BLE001  the model's own code runs here
-            return raised_by(error)
         return Answer("", 200)
 
     def _at_once(self, scorer: Scorer) -> Answer:
@@ -82,12 +83,9 @@ class StreamJob(CallJob):
             self._moves()  # the client is slow, not the model
         if self._left.is_set():
             return False
-        self._put(text)
-        return True
-
-    def _put(self, part: str | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody with it
-            self._loop.call_soon_threadsafe(self.parts.put_nowait, part)
+            self._loop.call_soon_threadsafe(self.parts.put_nowait, text)
+        return True
 
 
 class _NoStreams(Exception):
