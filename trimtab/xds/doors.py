@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
-from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher, RouteMatch
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
@@ -19,11 +20,12 @@ DEPLOYMENTS_PREFIX = "/endpoints"  # what MLflow's deployments client sends
 class Door:
     """One way to an endpoint: a path prefix that is cut off, or headers that must match.
 
+    `headers` is an encoded part of RouteMatch.
     `invocations_only`: the other protocols' clients never come this way.
     """
 
     prefix: str = ""
-    headers: tuple[HeaderMatcher, ...] = ()
+    headers: bytes = b""
     invocations_only: bool = False
 
 
@@ -51,12 +53,17 @@ def header_door(endpoint: EndpointName) -> Door:
     """The door for callers who set `x-trimtab-endpoint`."""
     names = "|".join(re.escape(name) for name in written_names(endpoint))
     matcher = StringMatcher(safe_regex=RegexMatcher(regex=names))
-    return Door(headers=(HeaderMatcher(name=ENDPOINT_HEADER, string_match=matcher),))
+    return Door(headers=_header_is(ENDPOINT_HEADER, matcher))
 
 
-def method_is(method: str) -> HeaderMatcher:
-    """Of requests with this method."""
-    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
+@cache
+def method_is(method: str) -> bytes:
+    """Of requests with this method: a part of RouteMatch."""
+    return _header_is(":method", StringMatcher(exact=method))
+
+
+def _header_is(name: str, wanted: StringMatcher) -> bytes:
+    return bytes(RouteMatch(headers=[HeaderMatcher(name=name, string_match=wanted)]))
 
 
 HOST_DOOR = Door()
