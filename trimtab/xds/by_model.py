@@ -80,16 +80,11 @@ def to_own_path() -> bytes:
     return bytes(RouteAction(regex_rewrite=RegexMatchAndSubstitute(pattern=pattern, substitution=OWN_PREFIX)))
 
 
-def asking_routes() -> list[Route]:
+def asking_route(call: Call) -> Route:
     """What takes such a call first: it has the body read, and answers if that names no endpoint."""
-    return [
-        Route(
-            match=RouteMatch(
-                path=path_of(call),
-                headers=[HeaderMatcher(name=":method", string_match=StringMatcher(exact=call.method))],
-            ),
-            direct_response=replies.unknown_model(),
-            typed_per_filter_config={FILTER: Any.pack(FilterConfig(config=Any()))},
-        )
-        for call in BODY_CALLS
-    ]
+    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact=call.method))
+    return Route(
+        match=RouteMatch(path=path_of(call), headers=[post]),
+        direct_response=replies.unknown_model(),
+        typed_per_filter_config={FILTER: Any.pack(FilterConfig(config=Any()))},
+    )

@@ -1,9 +1,9 @@
 """Which request goes to which revision: the one route table. Pure.
 
-Three doors lead to an endpoint (see `doors`); behind each are the calls of its protocols (see
-`calls`). A known path with another method is 405; whatever else is behind a door, or behind none,
-is 404. Pods are no part of it: a revision that has none answers 503 by itself (see `replies`), so
-the table is still while pods come and go.
+Three doors lead to an endpoint (see `doors`), each by one look into a map (see `lookup`); behind each
+are the calls of its protocols (see `calls`). A known path with another method is 405; whatever else is
+behind a door, or behind none, is 404. Pods are no part of it: a revision that has none answers 503 by
+itself (see `replies`), so the table is still while pods come and go.
 
 There are dozens of routes per endpoint, and most of what each says all endpoints' say. So parts are encoded
 once and joined (see `wire`): a route made as a message of its own takes a hundred times as long.
@@ -12,7 +12,6 @@ once and joined (see `wire`): a route made as a message of its own takes a hundr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -41,11 +40,11 @@ from envoy_data_plane.google.protobuf import Any
 
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
-from trimtab.xds import replies, wire
+from trimtab.xds import lookup, replies, wire
 from trimtab.xds.bridge import is_bridged, over
-from trimtab.xds.by_model import BODY_CALLS, asking_routes, named_in_body, path_of, to_own_path
+from trimtab.xds.by_model import BODY_CALLS, asking_route, named_in_body, path_of, to_own_path
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
-from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, method_is, path_doors
+from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
@@ -66,7 +65,7 @@ IDLE_MARGIN_S = 10.0
 
 # Field numbers of envoy.config.route.v3, and of envoy.type.matcher.v3.RegexMatcher.
 TABLE_VIRTUAL_HOSTS = 2
-VIRTUAL_HOST_NAME, VIRTUAL_HOST_DOMAINS, VIRTUAL_HOST_ROUTES = 1, 2, 3
+VIRTUAL_HOST_NAME, VIRTUAL_HOST_DOMAINS, VIRTUAL_HOST_ROUTES, VIRTUAL_HOST_MATCHER = 1, 2, 3, 21
 ROUTE_MATCH, ROUTE_ACTION, ROUTE_REPLY = 1, 2, 7
 MATCH_PATH, MATCH_REGEX, MATCH_SEPARATED_PREFIX = 2, 10, 14
 REGEX = 2
@@ -75,8 +74,7 @@ REGEX = 2
 class Rank(IntEnum):
     """Where a route stands in a table that Envoy looks through from the top.
 
-    On the host that is nobody's it holds all endpoints' routes: what is asked most comes first, that of all
-    endpoints before the next. Each takes what those above it left.
+    What is asked most comes first. Each takes what those above it left.
     """
 
     INVOKES = 0
@@ -98,13 +96,13 @@ class _Target:
 
 def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
-    targets = [_target(endpoint) for endpoint in world.endpoints]
-    hosted = [_endpoint_host(target, world.gateway.domain) for target in targets]
-    ranked = [_shared_routes(target) for target in targets]
-    shared = b"".join(routes[rank] for rank in Rank for routes in ranked)
-    return _table_head() + wire.repeated(
-        TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host() + shared + _last_routes()]
-    )
+    return _table(tuple(_target(endpoint) for endpoint in world.endpoints), world.gateway.domain)
+
+
+@lru_cache(maxsize=1)
+def _table(targets: tuple[_Target, ...], domain: str) -> bytes:
+    hosted = [_endpoint_host(target, domain) for target in targets]
+    return _table_head() + wire.repeated(TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host(targets)])
 
 
 def _target(endpoint: EndpointView) -> _Target:
@@ -133,40 +131,77 @@ def _table_head() -> bytes:
 
 @lru_cache(maxsize=8192)
 def _endpoint_host(target: _Target, domain: str) -> bytes:
-    routes = [route for _, route in sorted(_behind(HOST_DOOR, target), key=itemgetter(0))]
-    return _virtual_host(str(target.name), hosts(target.name, domain)) + _routes(routes)
+    host = _virtual_host(str(target.name), hosts(target.name, domain))
+    return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
+
+
+def _shared_host(targets: tuple[_Target, ...]) -> bytes:
+    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
+    found = [_shared(target) for target in targets]
+    nobody = lookup.routes([_unknown_header(), _unknown_path()])
+    by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=nobody)
+    begins = b"".join([*(shared.begins for shared in found), *_by_body(targets)])
+    by_beginning = lookup.prefix(":path", begins, otherwise=by_header)
+    by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_beginning)
+    return _virtual_host("*", ["*"]) + wire.field(VIRTUAL_HOST_MATCHER, lookup.matcher(by_path))
+
+
+def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
+    """Entries for the calls that name their endpoint in the body. No endpoint's path begins as they do."""
+    asked = list(zip(*(routes for target in targets if (routes := _by_model(target))), strict=True))
+    aimed = asked or [()] * len(BODY_CALLS)
+    return [
+        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), _unknown_path()]))
+        for call, routes in zip(BODY_CALLS, aimed, strict=True)
+    ]
+
+
+@cache
+def _asking(call: Call) -> bytes:
+    return bytes(asking_route(call))
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """An endpoint's part of that host: entries by whole path, by its beginning and by header."""
+
+    whole: bytes
+    begins: bytes
+    header: bytes
 
 
 @lru_cache(maxsize=8192)
-def _shared_routes(target: _Target) -> tuple[bytes, ...]:
-    """An endpoint's routes on the hosts that are nobody's, by path and by header: of each rank, encoded."""
-    found = [ranked for door in path_doors(target.name) for ranked in _behind(door, target)]
-    found += [(Rank.PREDICTS, route) for route in _by_model(target)]
-    found += _behind(header_door(target.name), target)
-    return tuple(_routes(route for rank, route in found if rank is wanted) for wanted in Rank)
+def _shared(target: _Target) -> _Shared:
+    whole, begins = [], []
+    for door in path_doors(target.name):
+        routes = _in_order(door, target)
+        rest = lookup.routes(routes[-1:])
+        whole.append(lookup.entry(door.prefix, rest))
+        begins.append(lookup.entry(f"{door.prefix}/", lookup.routes(routes)))
+        begins.append(lookup.entry(f"{door.prefix}?", rest))
+    named = lookup.routes(_in_order(HOST_DOOR, target))
+    header = b"".join(lookup.entry(name, named) for name in written_names(target.name))
+    return _Shared(b"".join(whole), b"".join(begins), header)
 
 
-def _routes(routes: Iterable[bytes]) -> bytes:
-    return wire.repeated(VIRTUAL_HOST_ROUTES, routes)
+def _in_order(door: Door, target: _Target) -> list[bytes]:
+    return [route for _, route in sorted(_behind(door, target), key=itemgetter(0))]
 
 
-def _by_model(target: _Target) -> list[bytes]:
-    """The routes of callers who name the endpoint in the body."""
+@lru_cache(maxsize=8192)
+def _by_model(target: _Target) -> tuple[bytes, ...]:
+    """The routes of callers who name the endpoint in the body, one for each call; none if it has no such."""
     weights = dict(target.clusters).get(Protocol.OPENAI)
     if weights is None:
-        return []
+        return ()
     named = named_in_body(target.name)
-    return [
+    return tuple(
         _route(
             wire.text(MATCH_PATH, path_of(call)) + method_is(call.method) + named,
             action=_clusters(weights) + _timeouts(target.timeout_s, streams=call.streams) + to_own_path(),
         )
         for call in BODY_CALLS
-    ]
-
-
-def _shared_host() -> bytes:
-    return _virtual_host("*", ["*"])
+    )
 
 
 def _virtual_host(name: str, domains: list[str]) -> bytes:
@@ -180,14 +215,15 @@ def _host_settings() -> bytes:
 
 
 @cache
-def _last_routes() -> bytes:
-    """For what no endpoint's route took: say what was asked for, and where the names are."""
-    unknown_header = Route(
-        match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)]),
-        direct_response=replies.unknown_endpoint_header(),
-    )
-    anything = Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path())
-    return _routes(bytes(route) for route in [*asking_routes(), unknown_header, anything])
+def _unknown_header() -> bytes:
+    named = HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)
+    match = RouteMatch(prefix="/", headers=[named])
+    return bytes(Route(match=match, direct_response=replies.unknown_endpoint_header()))
+
+
+@cache
+def _unknown_path() -> bytes:
+    return bytes(Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path()))
 
 
 def _behind(door: Door, target: _Target) -> list[tuple[Rank, bytes]]:
@@ -234,7 +270,7 @@ def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
 def _call_route(
     door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], timeout_s: float
 ) -> bytes:
-    match = _path(door, call) + door.headers + method_is(call.method)
+    match = _path(door, call) + method_is(call.method)
     action = _timeouts(timeout_s, streams=call.streams) + _cut(door.prefix.rpartition("/")[0])
     if protocol not in GRPC_PROTOCOLS:
         return _route(match, action=_clusters(weights) + action)
@@ -244,10 +280,7 @@ def _call_route(
 
 def _wrong_methods(door: Door, calls: tuple[Call, ...]) -> list[bytes]:
     """405 for the paths above, naming the methods that each of them has."""
-    return [
-        _route(_path(door, path) + door.headers) + _wrong_method(allowed)
-        for path, allowed in _methods_of(calls)
-    ]
+    return [_route(_path(door, path)) + _wrong_method(allowed) for path, allowed in _methods_of(calls)]
 
 
 @lru_cache(maxsize=1024)
@@ -262,12 +295,12 @@ def _methods_of(calls: tuple[Call, ...]) -> tuple[tuple[Call, tuple[str, ...]], 
 
 
 def _exactly(door: Door, path: str, reply: bytes) -> bytes:
-    return _route(wire.text(MATCH_PATH, door.prefix + path) + door.headers, reply=reply)
+    return _route(wire.text(MATCH_PATH, door.prefix + path), reply=reply)
 
 
 def _rest(door: Door, reply: bytes) -> bytes:
     anything = wire.text(MATCH_SEPARATED_PREFIX, door.prefix) if door.prefix else _any_path()
-    return _route(anything + door.headers, reply=reply)
+    return _route(anything, reply=reply)
 
 
 def _path(door: Door, call: Call) -> bytes:
