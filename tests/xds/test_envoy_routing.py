@@ -74,6 +74,21 @@ async def test_names_that_begin_alike(gate: Any, pods: Any, endpoint: Any, http:
             assert f"no endpoint is called `{name}x`" in (await answer.json())["message"]
 
 
+async def test_the_header_goes_before_the_body(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    one, other = await pods(2)
+    spoken = (Protocol.OPENAI,)
+    await gate.publish(
+        endpoint("llm", (one.port,), protocols=spoken), endpoint("iris", (other.port,), protocols=spoken)
+    )
+    url = f"{gate.url}/serving-endpoints/chat/completions"
+    async with http.post(url, json={"model": "llm"}) as answer:
+        assert (await answer.json())["port"] == one.port
+    async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "iris"}) as answer:
+        assert "`iris` does not serve this path" in (await answer.json())["message"]
+    async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "nobody"}) as answer:
+        assert (await answer.json())["port"] == one.port
+
+
 async def test_without_any_endpoint(gate: Any, http: Any) -> None:
     await gate.publish()
     for path in ("/", "/invocations", "/serving-endpoints/iris/invocations", "/serving-endpoints/embeddings"):

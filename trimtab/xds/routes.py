@@ -138,20 +138,19 @@ def _endpoint_host(target: _Target, domain: str) -> bytes:
 def _shared_host(targets: tuple[_Target, ...]) -> bytes:
     """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
     found = [_shared(target) for target in targets]
-    nobody = lookup.routes([_unknown_header(), _unknown_path()])
-    by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=nobody)
-    begins = b"".join([*(shared.begins for shared in found), *_by_body(targets)])
-    by_beginning = lookup.prefix(":path", begins, otherwise=by_header)
-    by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_beginning)
+    by_body = lookup.prefix(":path", b"".join(_by_body(targets)), otherwise=lookup.routes(_nobodys()))
+    by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=by_body)
+    by_door = lookup.prefix(":path", b"".join(shared.begins for shared in found), otherwise=by_header)
+    by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_door)
     return _virtual_host("*", ["*"]) + wire.field(VIRTUAL_HOST_MATCHER, lookup.matcher(by_path))
 
 
 def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
-    """Entries for the calls that name their endpoint in the body. No endpoint's path begins as they do."""
+    """Entries for the calls that name their endpoint in the body."""
     asked = list(zip(*(routes for target in targets if (routes := _by_model(target))), strict=True))
     aimed = asked or [()] * len(BODY_CALLS)
     return [
-        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), _unknown_path()]))
+        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), *_nobodys()]))
         for call, routes in zip(BODY_CALLS, aimed, strict=True)
     ]
 
@@ -215,15 +214,14 @@ def _host_settings() -> bytes:
 
 
 @cache
-def _unknown_header() -> bytes:
-    named = HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)
-    match = RouteMatch(prefix="/", headers=[named])
-    return bytes(Route(match=match, direct_response=replies.unknown_endpoint_header()))
-
-
-@cache
-def _unknown_path() -> bytes:
-    return bytes(Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path()))
+def _nobodys() -> tuple[bytes, ...]:
+    """For what no endpoint took: say what was asked for, and where the names are."""
+    unknown_header = Route(
+        match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)]),
+        direct_response=replies.unknown_endpoint_header(),
+    )
+    anything = Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path())
+    return bytes(unknown_header), bytes(anything)
 
 
 def _behind(door: Door, target: _Target) -> list[tuple[Rank, bytes]]:
