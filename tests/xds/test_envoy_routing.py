@@ -51,6 +51,51 @@ async def test_each_door_leads_to_the_pod(gate: Any, iris: Any, http: Any, path:
     assert (said["path"], said["method"], said["bytes"]) == ("/invocations?a=1", "POST", 3)
 
 
+async def test_names_that_begin_alike(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    """Also with the paths of calls that name their endpoint in the body."""
+    found = dict(
+        zip(("iris", "iris-2", "iris.team-a", "chat-2", "completions-2"), await pods(5), strict=True)
+    )
+    await gate.publish(*(endpoint(name, (pod.port,)) for name, pod in found.items()))
+    for name, pod in found.items():
+        for path in (f"/serving-endpoints/{name}/invocations", f"/endpoints/{name}/invocations?a=/b"):
+            async with http.post(gate.url + path) as answer:
+                assert (await answer.json())["port"] == pod.port
+        for path in ("", "?a=1", "/", "/x/invocations", "//"):
+            async with http.post(f"{gate.url}/serving-endpoints/{name}{path}") as answer:
+                assert answer.status == 404
+                assert f"POST /serving-endpoints/{name}/invocations" in (await answer.json())["message"]
+    for name in ("iri", "iris-", "iris-22", "iris.default.x", "chat", "completions", "completions-", ""):
+        async with http.post(f"{gate.url}/serving-endpoints/{name}/invocations") as answer:
+            assert answer.status == 404
+            assert "no endpoint answers" in (await answer.json())["message"]
+        named = {"x-trimtab-endpoint": f"{name}x"}
+        async with http.post(f"{gate.url}/invocations", headers=named) as answer:
+            assert f"no endpoint is called `{name}x`" in (await answer.json())["message"]
+
+
+async def test_the_header_goes_before_the_body(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
+    one, other = await pods(2)
+    spoken = (Protocol.OPENAI,)
+    await gate.publish(
+        endpoint("llm", (one.port,), protocols=spoken), endpoint("iris", (other.port,), protocols=spoken)
+    )
+    url = f"{gate.url}/serving-endpoints/chat/completions"
+    async with http.post(url, json={"model": "llm"}) as answer:
+        assert (await answer.json())["port"] == one.port
+    async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "iris"}) as answer:
+        assert "`iris` does not serve this path" in (await answer.json())["message"]
+    async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "nobody"}) as answer:
+        assert (await answer.json())["port"] == one.port
+
+
+async def test_without_any_endpoint(gate: Any, http: Any) -> None:
+    await gate.publish()
+    for path in ("/", "/invocations", "/serving-endpoints/iris/invocations", "/serving-endpoints/embeddings"):
+        async with http.post(gate.url + path, json={"model": "iris"}) as answer:
+            assert (answer.status, answer.headers["x-trimtab-fault"]) == (404, "caller")
+
+
 async def test_health_of_an_endpoint_on_its_own_host_only(gate: Any, iris: Any, http: Any) -> None:
     for path in ("/ping", "/health", "/version"):
         async with http.get(gate.url + path, headers={"host": "iris.localhost"}) as answer:

@@ -7,8 +7,9 @@ the body's `model`, and the route is then chosen once more. A path that is not s
 from __future__ import annotations
 
 import re
+from functools import cache
 
-from envoy_data_plane.envoy.config.route.v3 import FilterConfig, Route, RouteMatch
+from envoy_data_plane.envoy.config.route.v3 import FilterConfig, HeaderMatcher, Route, RouteAction, RouteMatch
 from envoy_data_plane.envoy.extensions.filters.http.json_to_metadata.v3 import (
     JsonToMetadata,
     JsonToMetadataKeyValuePair,
@@ -30,7 +31,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import replies
 from trimtab.xds.calls import CALLS, Call
-from trimtab.xds.doors import INVOCATIONS_PREFIX, method_is, written_names
+from trimtab.xds.doors import INVOCATIONS_PREFIX, written_names
 
 FILTER = "envoy.filters.http.json_to_metadata"
 NAMESPACE, MODEL = "trimtab", "model"
@@ -60,33 +61,30 @@ def path_of(call: Call) -> str:
     return INVOCATIONS_PREFIX + call.path.removeprefix(OWN_PREFIX)
 
 
-def aim(route: Route, call: Call, endpoint: EndpointName) -> Route:
-    """Let `route`, made for `call` at an endpoint of its own, be that of callers who name it in the body."""
-    assert route.match is not None
-    assert route.route is not None
+def named_in_body(endpoint: EndpointName) -> bytes:
+    """Of requests whose body names the endpoint: a part of RouteMatch."""
     names = "|".join(re.escape(name) for name in written_names(endpoint))
     matcher = StringMatcher(safe_regex=RegexMatcher(regex=names))
-    route.match.path = path_of(call)
-    route.match.dynamic_metadata = [
-        MetadataMatcher(
-            filter=NAMESPACE,
-            path=[MetadataMatcherPathSegment(key=MODEL)],
-            value=ValueMatcher(string_match=matcher),
-        )
-    ]
-    route.route.regex_rewrite = RegexMatchAndSubstitute(
-        pattern=RegexMatcher(regex="^" + re.escape(INVOCATIONS_PREFIX)), substitution=OWN_PREFIX
+    named = MetadataMatcher(
+        filter=NAMESPACE,
+        path=[MetadataMatcherPathSegment(key=MODEL)],
+        value=ValueMatcher(string_match=matcher),
     )
-    return route
+    return bytes(RouteMatch(dynamic_metadata=[named]))
 
 
-def asking_routes() -> list[Route]:
+@cache
+def to_own_path() -> bytes:
+    """Ask the model server at its own path of the call: a part of RouteAction."""
+    pattern = RegexMatcher(regex="^" + re.escape(INVOCATIONS_PREFIX))
+    return bytes(RouteAction(regex_rewrite=RegexMatchAndSubstitute(pattern=pattern, substitution=OWN_PREFIX)))
+
+
+def asking_route(call: Call) -> Route:
     """What takes such a call first: it has the body read, and answers if that names no endpoint."""
-    return [
-        Route(
-            match=RouteMatch(path=path_of(call), headers=[method_is(call.method)]),
-            direct_response=replies.unknown_model(),
-            typed_per_filter_config={FILTER: Any.pack(FilterConfig(config=Any()))},
-        )
-        for call in BODY_CALLS
-    ]
+    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact=call.method))
+    return Route(
+        match=RouteMatch(path=path_of(call), headers=[post]),
+        direct_response=replies.unknown_model(),
+        typed_per_filter_config={FILTER: Any.pack(FilterConfig(config=Any()))},
+    )

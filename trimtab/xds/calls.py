@@ -6,8 +6,8 @@ A model server's own /metrics, repository control, tracing switches and the like
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from trimtab.core.protocol import Protocol
 
@@ -34,7 +34,8 @@ class Call:
         return self.path if self.pattern else re.escape(self.path)
 
 
-def merged(calls: Iterable[Call]) -> tuple[Call, ...]:
+@lru_cache(maxsize=1024)
+def merged(calls: tuple[Call, ...]) -> tuple[Call, ...]:
     """As few calls as say the same: those that differ in nothing but their path become one pattern.
 
     A route costs Envoy a look at each request that comes later in its table, and us its encoding.

@@ -41,6 +41,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
+from trimtab.xds import wire
 from trimtab.xds.world import RevisionView, clusters_of, limit_of
 
 CONNECT_TIMEOUT = timedelta(seconds=1)
@@ -50,6 +51,7 @@ UNLIMITED = 1_000_000_000  # Envoy's own bounds of 1,024 would clip demand; per 
 RETRY_BUDGET_PERCENT = 20.0
 BUFFER_BYTES = 32 << 10
 
+CLUSTER_NAME = 1  # the field number in envoy.config.cluster.v3
 UPSTREAM_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -64,27 +66,35 @@ def build_clusters(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
     )
 
 
-@lru_cache(maxsize=8192)
 def _encoded(name: str, limit: int, queue_max: int, idle_timeout_s: float, grpc: bool) -> bytes:
-    return bytes(_cluster(name, limit, queue_max, idle_timeout_s, grpc=grpc))
+    return wire.text(CLUSTER_NAME, name) + _limits(limit, queue_max) + _shared(idle_timeout_s, grpc=grpc)
 
 
-def _cluster(name: str, limit: int, queue_max: int, idle_timeout_s: float, *, grpc: bool) -> Cluster:
-    return Cluster(
-        name=name,
-        type=ClusterDiscoveryType.EDS,
-        eds_cluster_config=ClusterEdsClusterConfig(eds_config=over_ads(ASSIGNMENT_TIMEOUT)),
-        connect_timeout=CONNECT_TIMEOUT,
-        per_connection_buffer_limit_bytes=BUFFER_BYTES,
-        load_balancing_policy=_least_request(),
-        common_lb_config=ClusterCommonLbConfig(
-            healthy_panic_threshold=Percent(value=0.0),  # else pods that all drain would get new requests
-            update_merge_window=timedelta(),  # else a drain waits up to a second
-        ),
-        circuit_breakers=_circuit_breakers(limit, queue_max),
-        outlier_detection=_outlier_detection(),
-        typed_extension_protocol_options={UPSTREAM_OPTIONS: Any.pack(_upstream(idle_timeout_s, grpc=grpc))},
-        track_cluster_stats=TrackClusterStats(per_endpoint_stats=True),
+@lru_cache(maxsize=8192)
+def _limits(limit: int, queue_max: int) -> bytes:
+    return bytes(Cluster(circuit_breakers=_circuit_breakers(limit, queue_max)))
+
+
+@lru_cache(maxsize=64)
+def _shared(idle_timeout_s: float, *, grpc: bool) -> bytes:
+    """What many clusters have in common."""
+    return bytes(
+        Cluster(
+            type=ClusterDiscoveryType.EDS,
+            eds_cluster_config=ClusterEdsClusterConfig(eds_config=over_ads(ASSIGNMENT_TIMEOUT)),
+            connect_timeout=CONNECT_TIMEOUT,
+            per_connection_buffer_limit_bytes=BUFFER_BYTES,
+            load_balancing_policy=_least_request(),
+            common_lb_config=ClusterCommonLbConfig(
+                healthy_panic_threshold=Percent(value=0.0),  # else pods that all drain would get new requests
+                update_merge_window=timedelta(),  # else a drain waits up to a second
+            ),
+            outlier_detection=_outlier_detection(),
+            typed_extension_protocol_options={
+                UPSTREAM_OPTIONS: Any.pack(_upstream(idle_timeout_s, grpc=grpc))
+            },
+            track_cluster_stats=TrackClusterStats(per_endpoint_stats=True),
+        )
     )
 
 

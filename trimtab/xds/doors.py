@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from functools import cache
 
-from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher, RouteMatch
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 
@@ -17,13 +17,12 @@ DEPLOYMENTS_PREFIX = "/endpoints"  # what MLflow's deployments client sends
 
 @dataclass(frozen=True)
 class Door:
-    """One way to an endpoint: a path prefix that is cut off, or headers that must match.
+    """One way to an endpoint: a path prefix that is cut off, or none.
 
     `invocations_only`: the other protocols' clients never come this way.
     """
 
     prefix: str = ""
-    headers: tuple[HeaderMatcher, ...] = ()
     invocations_only: bool = False
 
 
@@ -47,16 +46,11 @@ def path_doors(endpoint: EndpointName) -> tuple[Door, ...]:
     )
 
 
-def header_door(endpoint: EndpointName) -> Door:
-    """The door for callers who set `x-trimtab-endpoint`."""
-    names = "|".join(re.escape(name) for name in written_names(endpoint))
-    matcher = StringMatcher(safe_regex=RegexMatcher(regex=names))
-    return Door(headers=(HeaderMatcher(name=ENDPOINT_HEADER, string_match=matcher),))
+@cache
+def method_is(method: str) -> bytes:
+    """Of requests with this method: a part of RouteMatch."""
+    matcher = HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
+    return bytes(RouteMatch(headers=[matcher]))
 
 
-def method_is(method: str) -> HeaderMatcher:
-    """Of requests with this method."""
-    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
-
-
-HOST_DOOR = Door()
+HOST_DOOR = Door()  # of its own host, and of the header

@@ -1,9 +1,12 @@
 """Which request goes to which revision: the one route table. Pure.
 
-Three doors lead to an endpoint (see `doors`); behind each are the calls of its protocols (see
-`calls`). A known path with another method is 405; whatever else is behind a door, or behind none,
-is 404. Pods are no part of it: a revision that has none answers 503 by itself (see `replies`), so
-the table is still while pods come and go.
+Three doors lead to an endpoint (see `doors`), each by one look into a map (see `lookup`); behind each
+are the calls of its protocols (see `calls`). A known path with another method is 405; whatever else is
+behind a door, or behind none, is 404. Pods are no part of it: a revision that has none answers 503 by
+itself (see `replies`), so the table is still while pods come and go.
+
+There are dozens of routes per endpoint, and most of what each says all endpoints' say. So parts are encoded
+once and joined (see `wire`): a route made as a message of its own takes a hundred times as long.
 """
 
 from __future__ import annotations
@@ -12,12 +15,11 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import itemgetter
 
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
 from envoy_data_plane.envoy.config.route.v3 import (
-    DirectResponseAction,
     HeaderMatcher,
     RetryPolicy,
     RetryPolicyRetryBackOff,
@@ -38,11 +40,11 @@ from envoy_data_plane.google.protobuf import Any
 
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
-from trimtab.xds import replies, wire
+from trimtab.xds import lookup, replies, wire
 from trimtab.xds.bridge import is_bridged, over
-from trimtab.xds.by_model import BODY_CALLS, aim, asking_routes
+from trimtab.xds.by_model import BODY_CALLS, asking_route, named_in_body, path_of, to_own_path
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
-from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, header_door, hosts, method_is, path_doors
+from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
@@ -61,16 +63,18 @@ HOST_CHOICES_MAX = 10  # tries to find a pod that this request did not meet befo
 # Longer than the total timeout, so that the timeout's own answer is the one that callers see.
 IDLE_MARGIN_S = 10.0
 
-# Field numbers of envoy.config.route.v3.
+# Field numbers of envoy.config.route.v3, and of envoy.type.matcher.v3.RegexMatcher.
 TABLE_VIRTUAL_HOSTS = 2
-VIRTUAL_HOST_ROUTES = 3
+VIRTUAL_HOST_NAME, VIRTUAL_HOST_DOMAINS, VIRTUAL_HOST_ROUTES, VIRTUAL_HOST_MATCHER = 1, 2, 3, 21
+ROUTE_MATCH, ROUTE_ACTION, ROUTE_REPLY = 1, 2, 7
+MATCH_PATH, MATCH_REGEX, MATCH_SEPARATED_PREFIX = 2, 10, 14
+REGEX = 2
 
 
 class Rank(IntEnum):
     """Where a route stands in a table that Envoy looks through from the top.
 
-    On the host that is nobody's it holds all endpoints' routes: what is asked most comes first, that of all
-    endpoints before the next. Each takes what those above it left.
+    What is asked most comes first. Each takes what those above it left.
     """
 
     INVOKES = 0
@@ -92,13 +96,13 @@ class _Target:
 
 def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
-    targets = [_target(endpoint) for endpoint in world.endpoints]
-    hosted = [_endpoint_host(target, world.gateway.domain) for target in targets]
-    ranked = [_shared_routes(target) for target in targets]
-    shared = b"".join(routes[rank] for rank in Rank for routes in ranked)
-    return _table_head() + wire.repeated(
-        TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host() + shared + _last_routes()]
-    )
+    return _table(tuple(_target(endpoint) for endpoint in world.endpoints), world.gateway.domain)
+
+
+@lru_cache(maxsize=1)
+def _table(targets: tuple[_Target, ...], domain: str) -> bytes:
+    hosted = [_endpoint_host(target, domain) for target in targets]
+    return _table_head() + wire.repeated(TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host(targets)])
 
 
 def _target(endpoint: EndpointView) -> _Target:
@@ -128,73 +132,119 @@ def _table_head() -> bytes:
 @lru_cache(maxsize=8192)
 def _endpoint_host(target: _Target, domain: str) -> bytes:
     host = _virtual_host(str(target.name), hosts(target.name, domain))
-    host.routes = [route for _, route in sorted(_behind(HOST_DOOR, target), key=itemgetter(0))]
-    return bytes(host)
+    return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
 
 
-@lru_cache(maxsize=8192)
-def _shared_routes(target: _Target) -> tuple[bytes, ...]:
-    """An endpoint's routes on the hosts that are nobody's, by path and by header: of each rank, encoded."""
-    found = [ranked for door in path_doors(target.name) for ranked in _behind(door, target)]
-    found += [(Rank.PREDICTS, route) for route in _by_model(target)]
-    found += _behind(header_door(target.name), target)
-    return tuple(
-        wire.repeated(VIRTUAL_HOST_ROUTES, (bytes(route) for rank, route in found if rank is wanted))
-        for wanted in Rank
-    )
+def _shared_host(targets: tuple[_Target, ...]) -> bytes:
+    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
+    found = [_shared(target) for target in targets]
+    by_body = lookup.prefix(":path", b"".join(_by_body(targets)), otherwise=lookup.routes(_nobodys()))
+    by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=by_body)
+    by_door = lookup.prefix(":path", b"".join(shared.begins for shared in found), otherwise=by_header)
+    by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_door)
+    return _virtual_host("*", ["*"]) + wire.field(VIRTUAL_HOST_MATCHER, lookup.matcher(by_path))
 
 
-def _by_model(target: _Target) -> list[Route]:
-    """The routes of callers who name the endpoint in the body."""
-    spoken = dict(target.clusters)
-    if Protocol.OPENAI not in spoken:
-        return []
+def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
+    """Entries for the calls that name their endpoint in the body."""
+    asked = list(zip(*(routes for target in targets if (routes := _by_model(target))), strict=True))
+    aimed = asked or [()] * len(BODY_CALLS)
     return [
-        aim(_call_route(HOST_DOOR, Protocol.OPENAI, call, spoken[Protocol.OPENAI], target), call, target.name)
-        for call in BODY_CALLS
+        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), *_nobodys()]))
+        for call, routes in zip(BODY_CALLS, aimed, strict=True)
     ]
 
 
-def _shared_host() -> bytes:
-    return bytes(_virtual_host("*", ["*"]))
+@cache
+def _asking(call: Call) -> bytes:
+    return bytes(asking_route(call))
 
 
-def _virtual_host(name: str, domains: list[str]) -> VirtualHost:
-    return VirtualHost(
-        name=name, domains=domains, retry_policy=_retry_policy(), request_body_buffer_limit=REPLAY_BYTES_MAX
+@dataclass(frozen=True)
+class _Shared:
+    """An endpoint's part of that host: entries by whole path, by its beginning and by header."""
+
+    whole: bytes
+    begins: bytes
+    header: bytes
+
+
+@lru_cache(maxsize=8192)
+def _shared(target: _Target) -> _Shared:
+    whole, begins = [], []
+    for door in path_doors(target.name):
+        routes = _in_order(door, target)
+        rest = lookup.routes(routes[-1:])
+        whole.append(lookup.entry(door.prefix, rest))
+        begins.append(lookup.entry(f"{door.prefix}/", lookup.routes(routes)))
+        begins.append(lookup.entry(f"{door.prefix}?", rest))
+    named = lookup.routes(_in_order(HOST_DOOR, target))
+    header = b"".join(lookup.entry(name, named) for name in written_names(target.name))
+    return _Shared(b"".join(whole), b"".join(begins), header)
+
+
+def _in_order(door: Door, target: _Target) -> list[bytes]:
+    return [route for _, route in sorted(_behind(door, target), key=itemgetter(0))]
+
+
+@lru_cache(maxsize=8192)
+def _by_model(target: _Target) -> tuple[bytes, ...]:
+    """The routes of callers who name the endpoint in the body, one for each call; none if it has no such."""
+    weights = dict(target.clusters).get(Protocol.OPENAI)
+    if weights is None:
+        return ()
+    named = named_in_body(target.name)
+    return tuple(
+        _route(
+            wire.text(MATCH_PATH, path_of(call)) + method_is(call.method) + named,
+            action=_clusters(weights) + _timeouts(target.timeout_s, streams=call.streams) + to_own_path(),
+        )
+        for call in BODY_CALLS
     )
 
 
-def _last_routes() -> bytes:
-    """For what no endpoint's route took: say what was asked for, and where the names are."""
+def _virtual_host(name: str, domains: list[str]) -> bytes:
+    names = wire.repeated(VIRTUAL_HOST_DOMAINS, (domain.encode() for domain in domains))
+    return wire.text(VIRTUAL_HOST_NAME, name) + names + _host_settings()
+
+
+@cache
+def _host_settings() -> bytes:
+    return bytes(VirtualHost(retry_policy=_retry_policy(), request_body_buffer_limit=REPLAY_BYTES_MAX))
+
+
+@cache
+def _nobodys() -> tuple[bytes, ...]:
+    """For what no endpoint took: say what was asked for, and where the names are."""
     unknown_header = Route(
         match=RouteMatch(prefix="/", headers=[HeaderMatcher(name=ENDPOINT_HEADER, present_match=True)]),
         direct_response=replies.unknown_endpoint_header(),
     )
     anything = Route(match=RouteMatch(prefix="/"), direct_response=replies.unknown_path())
-    last = [*asking_routes(), unknown_header, anything]
-    return wire.repeated(VIRTUAL_HOST_ROUTES, (bytes(route) for route in last))
+    return bytes(unknown_header), bytes(anything)
 
 
-def _behind(door: Door, target: _Target) -> list[tuple[Rank, Route]]:
+def _behind(door: Door, target: _Target) -> list[tuple[Rank, bytes]]:
     """All routes behind one door of an endpoint, the last of which takes whatever is left."""
     if not target.clusters:
-        return [(Rank.REST, _rest(door, replies.nothing_serves(target.name)))]
-    found: list[tuple[Rank, Route]] = []
+        return [(Rank.REST, _rest(door, bytes(replies.nothing_serves(target.name))))]
+    found: list[tuple[Rank, bytes]] = []
     served: list[Call] = []
     unable: list[Call] = []
     for protocol, weights in target.clusters:
         for call in _calls(door, protocol):
             (served if _able(call, weights) else unable).append(call)
-        for call in merged(call for call in _calls(door, protocol) if _able(call, weights)):
-            route = _call_route(door, protocol, call, _able(call, weights), target)
+        for call in merged(tuple(call for call in _calls(door, protocol) if _able(call, weights))):
+            route = _call_route(door, protocol, call, _able(call, weights), target.timeout_s)
             found.append((_rank(protocol, call), route))
-    refused = replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
+    refused = bytes(
+        replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
+    )
     hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
     hidden = [] if door.invocations_only else hidden
     found += [(Rank.REFUSED, _exactly(door, path, refused)) for path in hidden]
-    found += [(Rank.REFUSED, _at_once(_exactly(door, call.path, refused))) for call in unable]
-    found += [(Rank.WRONG_METHOD, route) for route in _wrong_methods(door, served)]
+    found += [(Rank.REFUSED, _exactly(door, call.path, refused) + _at_once()) for call in unable]
+    found += [(Rank.WRONG_METHOD, route) for route in _wrong_methods(door, tuple(served))]
     return [*found, (Rank.REST, _rest(door, refused))]
 
 
@@ -216,69 +266,103 @@ def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
 
 
 def _call_route(
-    door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], target: _Target
-) -> Route:
-    match = _match(door, call)
-    match.headers = [*door.headers, method_is(call.method)]
-    grpc = protocol in GRPC_PROTOCOLS
-    action = _grpc_action(weights) if grpc else _action(weights)
-    _set_timeouts(action, call, target.timeout_s)
-    if door.prefix:
-        action.regex_rewrite = _cut(door.prefix)
-    if grpc:
-        match.grpc = RouteMatchGrpcRouteMatchOptions()
-    route = Route(match=match, route=action)
-    if grpc and not any(is_bridged(name) for name, _ in weights):
-        return _at_once(route)
-    return route
+    door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], timeout_s: float
+) -> bytes:
+    match = _path(door, call) + method_is(call.method)
+    action = _timeouts(timeout_s, streams=call.streams) + _cut(door.prefix.rpartition("/")[0])
+    if protocol not in GRPC_PROTOCOLS:
+        return _route(match, action=_clusters(weights) + action)
+    route = _route(match + _is_grpc(), action=_grpc_clusters(weights) + action)
+    return route if any(is_bridged(name) for name, _ in weights) else route + _at_once()
 
 
-def _wrong_methods(door: Door, calls: list[Call]) -> list[Route]:
+def _wrong_methods(door: Door, calls: tuple[Call, ...]) -> list[bytes]:
     """405 for the paths above, naming the methods that each of them has."""
+    return [_route(_path(door, path)) + _wrong_method(allowed) for path, allowed in _methods_of(calls)]
+
+
+@lru_cache(maxsize=1024)
+def _methods_of(calls: tuple[Call, ...]) -> tuple[tuple[Call, tuple[str, ...]], ...]:
     methods: dict[Call, list[str]] = {}
     for call in calls:
         methods.setdefault(Call("", call.path, call.pattern), []).append(call.method)
     paths: dict[tuple[str, ...], list[Call]] = {}
     for path, allowed in methods.items():
         paths.setdefault(tuple(allowed), []).append(path)
-    return [_wrong_method(door, path, allowed) for allowed, some in paths.items() for path in merged(some)]
+    return tuple((path, allowed) for allowed, some in paths.items() for path in merged(tuple(some)))
 
 
-def _wrong_method(door: Door, path: Call, allowed: tuple[str, ...]) -> Route:
-    match = _match(door, path)
-    match.headers = list(door.headers)
-    allow = HeaderValueOption(header=HeaderValue(key="allow", value=", ".join(allowed)))
-    reply = replies.wrong_method(list(allowed))
-    return Route(match=match, direct_response=reply, response_headers_to_add=[allow])
+def _exactly(door: Door, path: str, reply: bytes) -> bytes:
+    return _route(wire.text(MATCH_PATH, door.prefix + path), reply=reply)
 
 
-def _exactly(door: Door, path: str, reply: DirectResponseAction) -> Route:
-    match = RouteMatch(path=door.prefix + path, headers=list(door.headers))
-    return Route(match=match, direct_response=reply)
+def _rest(door: Door, reply: bytes) -> bytes:
+    anything = wire.text(MATCH_SEPARATED_PREFIX, door.prefix) if door.prefix else _any_path()
+    return _route(anything, reply=reply)
 
 
-def _at_once(route: Route) -> Route:
-    """Do not hold back a request until it is whole: as a stream it may have no end."""
-    route.typed_per_filter_config = {BUFFER_FILTER: _unbuffered()}
-    return route
-
-
-def _rest(door: Door, reply: DirectResponseAction) -> Route:
-    match = RouteMatch(path_separated_prefix=door.prefix) if door.prefix else RouteMatch(prefix="/")
-    match.headers = list(door.headers)
-    return Route(match=match, direct_response=reply)
-
-
-def _match(door: Door, call: Call) -> RouteMatch:
+def _path(door: Door, call: Call) -> bytes:
     if call.pattern:
-        return RouteMatch(safe_regex=RegexMatcher(regex=f"{re.escape(door.prefix)}({call.path})"))
-    return RouteMatch(path=door.prefix + call.path)
+        return wire.field(MATCH_REGEX, wire.text(REGEX, f"{re.escape(door.prefix)}({call.path})"))
+    return wire.text(MATCH_PATH, door.prefix + call.path)
 
 
-def _cut(prefix: str) -> RegexMatchAndSubstitute:
+def _route(match: bytes, *, action: bytes = b"", reply: bytes = b"") -> bytes:
+    """A Route of encoded parts."""
+    route = wire.field(ROUTE_MATCH, match)
+    route += wire.field(ROUTE_ACTION, action) if action else b""
+    return route + wire.field(ROUTE_REPLY, reply) if reply else route
+
+
+# What follows are parts of a Route, its match or its action that many routes share.
+
+
+@cache
+def _any_path() -> bytes:
+    return bytes(RouteMatch(prefix="/"))
+
+
+@cache
+def _is_grpc() -> bytes:
+    return bytes(RouteMatch(grpc=RouteMatchGrpcRouteMatchOptions()))
+
+
+@cache
+def _wrong_method(allowed: tuple[str, ...]) -> bytes:
+    allow = HeaderValueOption(header=HeaderValue(key="allow", value=", ".join(allowed)))
+    return bytes(Route(direct_response=replies.wrong_method(list(allowed)), response_headers_to_add=[allow]))
+
+
+@cache
+def _at_once() -> bytes:
+    """Do not hold back a request until it is whole: as a stream it may have no end."""
+    return bytes(Route(typed_per_filter_config={BUFFER_FILTER: _unbuffered()}))
+
+
+@cache
+def _cut(before: str) -> bytes:
     """Leave of the path what the model server knows: `/serving-endpoints/iris/v2/…` becomes `/v2/…`."""
-    pattern = "^" + re.escape(prefix.rpartition("/")[0]) + "/" + SEGMENT
-    return RegexMatchAndSubstitute(pattern=RegexMatcher(regex=pattern))
+    if not before:
+        return b""
+    pattern = RegexMatcher(regex="^" + re.escape(before) + "/" + SEGMENT)
+    return bytes(RouteAction(regex_rewrite=RegexMatchAndSubstitute(pattern=pattern)))
+
+
+@lru_cache(maxsize=1024)
+def _timeouts(timeout_s: float, *, streams: bool) -> bytes:
+    """The whole answer within the endpoint's timeout; a stream only may not be silent for so long."""
+    total_s, silence_s = (0.0, timeout_s) if streams else (timeout_s, timeout_s + IDLE_MARGIN_S)
+    return bytes(RouteAction(timeout=timedelta(seconds=total_s), idle_timeout=timedelta(seconds=silence_s)))
+
+
+@lru_cache(maxsize=1024)
+def _clusters(weights: tuple[tuple[str, int], ...]) -> bytes:
+    return bytes(_action(weights))
+
+
+@lru_cache(maxsize=1024)
+def _grpc_clusters(weights: tuple[tuple[str, int], ...]) -> bytes:
+    return bytes(_grpc_action(weights))
 
 
 def _action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
@@ -303,13 +387,6 @@ def _grpc_action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
 
 def _unbuffered() -> Any:
     return Any.pack(BufferPerRoute(disabled=True))
-
-
-def _set_timeouts(action: RouteAction, call: Call, timeout_s: float) -> None:
-    """The whole answer within the endpoint's timeout; a stream only may not be silent for so long."""
-    total_s, silence_s = (0.0, timeout_s) if call.streams else (timeout_s, timeout_s + IDLE_MARGIN_S)
-    action.timeout = timedelta(seconds=total_s)
-    action.idle_timeout = timedelta(seconds=silence_s)
 
 
 def _retry_policy() -> RetryPolicy:

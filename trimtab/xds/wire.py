@@ -1,7 +1,8 @@
 """The few bytes of protobuf that we write ourselves, so that large lists are joined, not encoded anew.
 
 A repeated field of a message is the concatenation of its entries, so entries that did not change
-are kept as bytes. https://protobuf.dev/programming-guides/encoding/
+are kept as bytes. So is a message the concatenation of messages that hold a part of its fields each.
+https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
