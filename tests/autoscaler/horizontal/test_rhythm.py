@@ -36,7 +36,7 @@ def batches(period_s: float, until_s: float, *, lasts_s: float = 30.0) -> list[t
 def test_three_surges_as_far_apart_are_a_rhythm() -> None:
     rhythm = find([At(600.0), At(1_200.0), At(1_800.0)], 1_810.0, 15.0, DEFAULT)
     assert rhythm == Rhythm(
-        2_400.0 - SLACK_S - 15.0, 2_400.0 + SLACK_S, 600.0, 50.0, frozenset({600.0, 1_200.0, 1_800.0})
+        2_400.0 - SLACK_S - 15.0, 2_400.0 + SLACK_S, 600.0, 50.0, (1_800.0, 1_200.0, 600.0)
     )
     assert rhythm.explains(600.0)
     assert rhythm.explains(2_395.0)

@@ -39,11 +39,11 @@ class Rhythm(NamedTuple):
     until_s: float
     period_s: float
     reached: float  # slots, the most of those before it
-    beats_s: frozenset[float] = frozenset()  # when those began; empty for a guess
+    beats_s: tuple[float, ...] = ()  # when those began; empty for a guess
 
     def moved(self, by_s: float) -> Rhythm:
         """The same on another clock of observed seconds."""
-        beats_s = frozenset([at_s + by_s for at_s in self.beats_s])
+        beats_s = tuple([at_s + by_s for at_s in self.beats_s])
         return self._replace(since_s=self.since_s + by_s, until_s=self.until_s + by_s, beats_s=beats_s)
 
     def is_due(self, at_s: float) -> bool:
@@ -70,7 +70,7 @@ def find(surges: Sequence[Beat], at_s: float, lead_s: float, tuning: Tuning) -> 
             if period_s < tuning.rhythm_least_s or unlike:
                 continue
             beats = _beats(steep, last, period_s, tuning)
-            began_s = frozenset([beat.first_s for beat in beats] if len(beats) >= tuning.rhythm_beats else ())
+            began_s = tuple([beat.first_s for beat in beats]) if len(beats) >= tuning.rhythm_beats else ()
             if last.first_s + period_s + tuning.rhythm_slack_s < at_s:
                 over.update(began_s)
             elif began_s:
