@@ -172,8 +172,11 @@ GRPC_CALL = "/inference.GRPCInferenceService/ModelInfer"
 def test_the_id_of_an_answer_is_in_the_log_whatever_was_asked(
     traced: Any, method: str, path: str, body: bytes | None, cause: str | None
 ) -> None:
+    from tests.runtime.conftest import until  # noqa: PLC0415
+
     pod, _ = traced
     given = pod.ask(method, path, body).headers["x-request-id"]
+    until(lambda: given in pod.log.read_text(), "its line, which is written behind the answer")
     (line,) = [json.loads(li) for li in pod.log.read_text().splitlines() if given in li]
     assert (line["request_id"], line["fault"]) == (given, "caller")
     assert line.get("cause", "").startswith(cause or ""), line

@@ -54,8 +54,20 @@ DATATYPES = {
     "int64": "INT64",
     "int32": "INT32",
     "uint8": "UINT8",
+    "bool": "BOOL",
+    "<U0": "BYTES",
 }
-OF_DTYPES = {"float64": "double", "float32": "float", "int64": "long", "int32": "integer", "uint8": "small"}
+OF_DTYPES = {
+    "float64": "double",
+    "float32": "float",
+    "int64": "long",
+    "int32": "integer",
+    "uint8": "small",
+    "bool": "boolean",
+    "<U0": "string",
+}
+NO_TENSOR = {"lists": "xs", "things": "thing", "anything": "x"}  # a column of each that cannot be one
+TENSORS = [name for name in NAMES if name not in ("named", *NO_TENSOR)]  # the answer of `named` is no array
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -110,7 +122,7 @@ def _nested(elements: list[Any], shape: tuple[int, ...]) -> Any:
     return [_nested(elements[at : at + step], shape[1:]) for at in range(0, len(elements), step)]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "named"])  # its answer is no array
+@pytest.mark.parametrize("name", TENSORS)
 def test_whatever_the_wire_the_answer_is_that_of_invocations(name: str) -> None:
     known = subjects()[name]
     subject = Subject.of(known.model, quick(name))
@@ -141,6 +153,16 @@ def test_whatever_the_wire_the_answer_is_that_of_invocations(name: str) -> None:
 
     alike()
     assert seen[None] >= 1, seen
+
+
+@pytest.mark.parametrize(("name", "column"), NO_TENSOR.items())
+def test_columns_that_are_no_tensors_are_refused_by_name(name: str, column: str) -> None:
+    known = subjects()[name]
+    answer = Subject.of(known.model, quick(name)).rest(*as_json({column: ("INT64", (1,), [1])}), slow=False)
+    assert (answer.status, answer.fault) == (501, Fault.CALLER)
+    told = json.loads(answer.encoded())["error"]
+    assert column in told
+    assert "/invocations" in told
 
 
 def _flat(value: Any) -> list[Any]:
