@@ -53,6 +53,7 @@ def test_the_control_plane_is_killed_at_any_instant_of_an_update(
     assert len(serving("history", "iris")["changes"]) == 1 + len(INSTANTS_S), "nothing was deployed twice"
 
 
+@pytest.mark.slow
 def test_the_control_plane_is_killed_while_scaling(serving: Any, models: dict[str, str], until: Any) -> None:
     load = serving.traffic("iris", LOAD).arrives()
     kept = serving.pids("iris")

@@ -71,6 +71,7 @@ def test_down_lets_requests_finish_waiting_ones_too(
     assert platform.ask("slow", 0.0) == 200
 
 
+@pytest.mark.slow
 def test_a_draining_pod_serves_what_waits_for_it(
     platform: Any, models: dict[str, str], until: Any, callers: ThreadPoolExecutor
 ) -> None:
