@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import warnings
 from collections import Counter
@@ -46,16 +45,9 @@ MLFLOWS_WAY = {"pyfunc type hint"}  # inputs of a type hint are not data
 JSON = "application/json"
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.
-pytestmark = [pytest.mark.flavours, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.flavours, pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 
 Said = tuple[int, str, bytes]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Both:

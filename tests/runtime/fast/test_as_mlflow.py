@@ -7,10 +7,8 @@ that it does not), in all four forms, with values that fit and values that do no
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -38,14 +36,7 @@ NAMES += ["one word", "flags", "dates", "bytes", "lists", "things", "anything"]
 NAMES += ["doubles", "whole numbers", "picture", "marks", "texts", "named"]
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 
 
 def theirs(subject: Subject, body: bytes, content_type: str) -> tuple[str, int, str]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -70,14 +68,7 @@ NO_TENSOR = {"lists": "xs", "things": "thing", "anything": "x"}  # a column of e
 TENSORS = [name for name in NAMES if name not in ("named", *NO_TENSOR)]  # the answer of `named` is no array
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 
 
 @st.composite

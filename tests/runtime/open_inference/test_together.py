@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,16 +29,9 @@ from trimtab.runtime.mlflow.open_inference.messages import Refused
 from trimtab.runtime.mlflow.open_inference.service import GrpcWire, RestWire
 from trimtab.runtime.mlflow.quick import Quick
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 WAIT_S = 30
 GROWS = [(1, 0.001), (16, 0.002)]
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Held:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import mlflow.pyfunc
@@ -20,14 +18,7 @@ from tests.runtime.open_inference.asking import Given, Subject, as_binary, as_js
 from trimtab.runtime.mlflow.answer import Fault
 from trimtab.runtime.mlflow.open_inference.messages import Refused
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 
 
 class Returns:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,17 +43,10 @@ from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.scoring import Scorer
 from trimtab.runtime.mlflow.service import Service
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.filterwarnings("ignore")]
 WAIT_S = 30
 CHAT = "/v1/chat/completions"
 HELLO = {"model": "bot", "messages": [{"role": "user", "content": "to be or not"}]}
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 class Whole(ChatModel):

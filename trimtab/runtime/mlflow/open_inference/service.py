@@ -80,14 +80,18 @@ def _told(spec: Spec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-class RestWire:
-    """One request over REST."""
+class _Wire:
+    """One request, and the model that it asks."""
 
     def __init__(self, model: Model, scope: Scope, body: bytes) -> None:
         self._model = model
         self._scope = scope
         self._body = body
         self._name = ""
+
+
+class RestWire(_Wire):
+    """One request over REST."""
 
     def read(self) -> Request:
         """Raises Refused."""
@@ -113,14 +117,8 @@ class RestWire:
         return Answer("", 200, rest.BINARY, raw=body, headers=((rest.LENGTH_HEADER, b"%d" % length),))
 
 
-class GrpcWire:
+class GrpcWire(_Wire):
     """One request over gRPC."""
-
-    def __init__(self, model: Model, scope: Scope, body: bytes) -> None:
-        self._model = model
-        self._scope = scope
-        self._body = body
-        self._name = ""
 
     def read(self) -> Request:
         """Raises Refused."""
