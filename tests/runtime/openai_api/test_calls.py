@@ -210,15 +210,21 @@ async def test_a_stream_ends_at_once_where_no_part_can_be_made_of_an_answer(
     assert (reply.status, reply.headers["x-trimtab-fault"]) == (500, "model")
 
 
-async def test_a_stream_that_comes_from_a_batch_into_a_full_pod_is_told_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def full_pod() -> tuple[Parted, Pod, asyncio.Task[Any]]:
+    """A model that answers once it is `open`, its pod of one thread, and the stream that holds that."""
     model = Parted()
     model.open.clear()
     pod = Pod(chat(model), threads=1)
     words = {"role": "user", "content": "wait"}
     running = asyncio.create_task(pod.ask({**HELLO, "messages": [words], "stream": True}))
     assert await asyncio.to_thread(model.begun.wait, WAIT_S)
+    return model, pod, running
+
+
+async def test_a_stream_that_comes_from_a_batch_into_a_full_pod_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, pod, running = await full_pod()
     monkeypatch.setattr(Dispatch, "submit", Dispatch.alone)  # as a batch does with what it cannot read
     assert (await pod.ask({**HELLO, "stream": True})).status == 503
     model.open.set()
@@ -311,12 +317,7 @@ async def test_a_model_that_says_nothing_for_too_long() -> None:
 
 
 async def test_no_room() -> None:
-    model = Parted()
-    model.open.clear()
-    pod = Pod(chat(model), threads=1)
-    words = {"role": "user", "content": "wait"}
-    running = asyncio.create_task(pod.ask({**HELLO, "messages": [words], "stream": True}))
-    assert await asyncio.to_thread(model.begun.wait, WAIT_S)
+    model, pod, running = await full_pod()
     for stream in (True, False):
         full = await pod.ask({**HELLO, "stream": stream})
         assert (full.status, full.headers["x-trimtab-fault"], full.headers["retry-after"]) == (
