@@ -21,7 +21,6 @@ from pathlib import Path
 import psutil
 
 MARK = "TRIMTAB_PROCESS"
-OOM_SCORE_ADJ_MAX = 1000
 EXEC_WITHIN_S = 1.0  # microseconds, but on a machine that is busy with others
 YOUNG_S = 10.0  # older than this, a process without an environment was started without one
 
