@@ -152,6 +152,14 @@ SPEC: dict[str, Json] = {
                 "is not for this runtime",
                 "say uv, or leave it out: its server's environment is its own",
             ),
+            rule(
+                "!has(self.trackingURI) || self.trackingURI == '' || (isURL(self.trackingURI)"
+                " && url(self.trackingURI).getScheme() in ['http', 'https']"
+                " && !self.trackingURI.contains('@'))",
+                ".trackingURI",
+                "is not the address of a server, or has a password in it",
+                "use for example http://mlflow.ml:5000, and secretRef for credentials",
+            ),
             _within("startTimeoutSeconds", 1, START_TIMEOUT_MAX_S, f"use 1 to {START_TIMEOUT_MAX_S:.0f}"),
         ],
     },
@@ -163,6 +171,9 @@ SPEC: dict[str, Json] = {
     "Model.env": {"maxProperties": 256, "additionalProperties": {"type": "string", "maxLength": 32_768}},
     "Model.env_manager": {"enum": sorted(ENV_MANAGERS), "default": ModelSpec.env_manager},
     "Model.start_timeout_s": _seconds(ModelSpec.start_timeout_s, START_TIMEOUT_MAX_S),
+    "Model.tracking_uri": _text(),
+    "SecretRef": {"required": ["name"], "description": None},
+    "SecretRef.name": _text(253) | {"minLength": 1},
     "Model.source": _LEFT_OUT,  # written by whoever resolves a model, never by hand
     "Resources": {
         "x-kubernetes-validations": [

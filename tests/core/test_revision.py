@@ -40,6 +40,8 @@ def test_what_needs_no_new_pod_keeps_the_hash(changed: dict[str, object]) -> Non
         {"start_timeout_s": 10.0},
         {"custom": Custom(command=("./serve",))},
         {"env_manager": "local"},
+        {"tracking_uri": "http://mlflow.ml:5000"},
+        {"secret": "mlflow"},
     ],
 )
 def test_what_runs_changes_the_hash(changed: dict[str, object]) -> None:
@@ -58,6 +60,8 @@ def test_every_field_of_a_model_was_weighed() -> None:
         "custom",
         "env_manager",
         "start_timeout_s",
+        "tracking_uri",
+        "secret",
     }
 
 

@@ -67,6 +67,8 @@ def test_defaults_are_stable(name: str, models: list[str]) -> None:
         ({"resources": Resources(cpu=inf)}, "models[0].resources.cpu"),
         ({"resources": Resources(memory_bytes=1)}, "models[0].resources.memory"),
         ({"resources": Resources(memory_bytes=-1)}, "models[0].resources.memory"),
+        ({"tracking_uri": "mlflow:5000"}, "models[0].tracking_uri"),
+        ({"tracking_uri": "http://me:secret@mlflow:5000"}, "models[0].tracking_uri"),
         ({"env_manager": "conda"}, "models[0].env_manager"),
         ({"env_manager": "local", "runtime": "triton"}, "models[0].env_manager"),
         ({"start_timeout_s": 0.0}, "models[0].start_timeout_s"),

@@ -100,6 +100,17 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "spec.models[0].envManager",
         "say uv, or leave it out",
     ),
+    "tracking server without http": (
+        model(trackingURI="mlflow:5000"),
+        "spec.models[0].trackingURI",
+        "use for example http://mlflow.ml:5000",
+    ),
+    "password in a tracking URI": (
+        model(trackingURI="http://me:secret@mlflow.ml:5000"),
+        "spec.models[0].trackingURI",
+        "secretRef for credentials",
+    ),
+    "secret without a name": (model(secretRef={}), "spec.models[0].secretRef.name", "Required value"),
     "env a list": (model(env=[{"name": "A", "value": "b"}]), "spec.models[0].env[0].name", "unknown field"),
     "env value a number": (model(env={"A": 1}), "spec.models[0].env.A", "must be of type string"),
     "env name with =": (model(env={"A=B": "c"}), "spec.models[0].env", "without `=`"),

@@ -32,7 +32,7 @@ from trimtab.control.spec_check import check_spec
 from trimtab.core.errors import InvalidInput, NotFound, Problem, TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import Source
-from trimtab.source import cache, download, resolve
+from trimtab.source import asked_of, cache, download, resolve
 from trimtab.v1 import control_pb2 as pb
 
 CUSTOM = "custom"
@@ -250,7 +250,8 @@ def serve_all(
 def _record(control: Control, asked: Asked, models: Path, stages: Stages) -> pb.Endpoint:
     took_s = {"resolve": 0.0, "download": 0.0}
     for model in asked.spec.models:
-        source, runtime = _copied(model, asked.runtime_said, models, stages, took_s)
+        with asked_of(model.tracking_uri):
+            source, runtime = _copied(model, asked.runtime_said, models, stages, took_s)
         model.source.CopyFrom(_to_proto(source))
         model.runtime = runtime
         if runtime != CUSTOM:

@@ -81,6 +81,10 @@ def _set_env_manager(spec: pb.Spec, value: str) -> None:
     spec.models[0].env_manager = value
 
 
+def _set_tracking_uri(spec: pb.Spec, value: str) -> None:
+    spec.models[0].tracking_uri = value
+
+
 def _set_cpu(spec: pb.Spec, value: str) -> None:
     spec.models[0].resources.cpu = value
 
@@ -116,6 +120,7 @@ _SETTERS: dict[str, Setter] = {
     "custom.protocols": _set_protocols,
     "custom.ready_path": _set_ready_path,
     "env_manager": _set_env_manager,
+    "tracking_uri": _set_tracking_uri,
     "resources.cpu": _set_cpu,
     "resources.memory": _set_memory,
     "concurrency.min": _set_low,

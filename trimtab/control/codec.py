@@ -79,6 +79,8 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         env_manager=model.env_manager,
         start_timeout_s=model.start_timeout_s,
         custom=_custom_to_proto(model.custom),
+        tracking_uri=model.tracking_uri,
+        secret_ref=v1.SecretRef(name=model.secret) if model.secret else None,
         source=v1.Source(
             resolved_uri=source.resolved_uri,
             version=source.version,
@@ -132,6 +134,8 @@ def _model(where: str, message: v1.Model) -> ModelSpec:
         custom=_custom(message.custom),
         env_manager=message.env_manager or ModelSpec.env_manager,
         start_timeout_s=message.start_timeout_s or ModelSpec.start_timeout_s,
+        tracking_uri=message.tracking_uri,
+        secret=message.secret_ref.name,
     )
 
 

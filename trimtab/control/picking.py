@@ -49,6 +49,9 @@ def missing_problems(spec: EndpointSpec) -> list[Problem]:
     """What the runtimes of a valid spec need and this machine does not have."""
     found = []
     for index, model in enumerate(spec.models):
+        if model.secret:
+            hint = "set its variables where `trimtab up` and `trimtab deploy` run, or deploy to Kubernetes"
+            found.append(Problem(f"models[{index}].secret_ref", "this machine has no Secrets", hint))
         problem = runtime_of(model).missing(model)
         if problem is not None:
             found.append(Problem(f"models[{index}].{problem.where}", problem.message, problem.hint))

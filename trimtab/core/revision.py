@@ -48,4 +48,8 @@ def revision_hash(model: ModelSpec) -> str:
         runs["custom"] = asdict(model.custom)
     if model.env_manager != ModelSpec.env_manager:  # the default came later: hashes stay what they were
         runs["env_manager"] = model.env_manager
+    if model.tracking_uri:  # pods on Kubernetes ask it
+        runs["tracking_uri"] = model.tracking_uri
+    if model.secret:
+        runs["secret"] = model.secret
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ ENV_MANAGERS = {"uv": "an environment of its own", "local": "trimtab's own"}
 IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 
 _PATH = re.compile(r"/[!-~]*")
+_SERVER = re.compile(r"https?://[A-Za-z0-9\[][!-~]*")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class ModelSpec:
     custom: Custom = Custom()
     env_manager: str = "uv"  # who makes the environment of its pods: see ENV_MANAGERS
     start_timeout_s: float = 300.0  # a 13 GB model from a cold disk; a hang is noticed all the same
+    tracking_uri: str = ""  # the MLflow server that knows the URI; empty: that of the environment
+    secret: str = ""  # a Secret of Kubernetes whose keys are variables of the pod
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
         found.append(
             Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
         )
+    found += _tracking_problems(f"{where}.tracking_uri", model.tracking_uri)
     found += _custom_problems(f"{where}.custom", model)
     found += _env_manager_problems(f"{where}.env_manager", model)
     found += _range_problems(f"{where}.concurrency", model.concurrency)
@@ -153,6 +157,18 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
             hint = "NAME: VALUE, the name without `=`, neither with a zero byte"
             found.append(Problem(f"{where}.env", f"{name!r} cannot be set in an environment", hint))
     return found
+
+
+def _tracking_problems(where: str, tracking_uri: str) -> list[Problem]:
+    if not tracking_uri:
+        return []
+    if "@" in tracking_uri:
+        hint = "give it as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD: by secret_ref on Kubernetes"
+        return [Problem(where, "has a user or a password in it, which many may read", hint)]
+    if not _SERVER.fullmatch(tracking_uri):
+        hint = "for example http://mlflow.ml:5000"
+        return [Problem(where, f"`{tracking_uri}` is not a server's address", hint)]
+    return []
 
 
 def _env_manager_problems(where: str, model: ModelSpec) -> list[Problem]:

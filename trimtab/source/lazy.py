@@ -44,6 +44,21 @@ def quiet_mlflow(retries_max: int, timeout_s: int | None = None) -> Iterator[Any
             os.environ.pop(name, None)
 
 
+@contextlib.contextmanager
+def asked_of(tracking_uri: str) -> Iterator[None]:
+    """Have `resolve` and `download` ask this server for the length of a `with`; empty: as it was."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    if tracking_uri:
+        os.environ["MLFLOW_TRACKING_URI"] = tracking_uri
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+        elif tracking_uri:
+            del os.environ["MLFLOW_TRACKING_URI"]
+
+
 def without_secrets(uri: str) -> str:
     """A server's URI as it may be shown and recorded: without user, password and query."""
     parts = urlsplit(uri)

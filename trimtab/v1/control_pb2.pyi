@@ -170,6 +170,8 @@ class Model(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     ENV_MANAGER_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    TRACKING_URI_FIELD_NUMBER: _builtins.int
+    SECRET_REF_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default: the endpoint's name"""
     uri: _builtins.str
@@ -180,6 +182,8 @@ class Model(_message.Message):
     """0: the default, 300"""
     env_manager: _builtins.str
     """uv (the default): an environment of its own; local: trimtab's own"""
+    tracking_uri: _builtins.str
+    """the MLflow server that knows `uri`; default: MLFLOW_TRACKING_URI"""
     @_builtins.property
     def resources(self) -> Global___Resources: ...
     @_builtins.property
@@ -196,6 +200,10 @@ class Model(_message.Message):
     def custom(self) -> Global___Custom:
         """only with the runtime `custom`"""
 
+    @_builtins.property
+    def secret_ref(self) -> Global___SecretRef:
+        """on Kubernetes: its keys are variables of the pod, MLFLOW_TRACKING_TOKEN for example"""
+
     def __init__(
         self,
         *,
@@ -209,14 +217,37 @@ class Model(_message.Message):
         source: Global___Source | None = ...,
         env_manager: _builtins.str = ...,
         custom: Global___Custom | None = ...,
+        tracking_uri: _builtins.str = ...,
+        secret_ref: Global___SecretRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "resources", b"resources", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "resources", b"resources", "secret_ref", b"secret_ref", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "env_manager", b"env_manager", "name", b"name", "resources", b"resources", "runtime", b"runtime", "source", b"source", "start_timeout_s", b"start_timeout_s", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "env_manager", b"env_manager", "name", b"name", "resources", b"resources", "runtime", b"runtime", "secret_ref", b"secret_ref", "source", b"source", "start_timeout_s", b"start_timeout_s", "tracking_uri", b"tracking_uri", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class SecretRef(_message.Message):
+    """A Secret of the endpoint's own namespace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretRef: _TypeAlias = SecretRef  # noqa: Y015
 
 @_typing.final
 class Custom(_message.Message):

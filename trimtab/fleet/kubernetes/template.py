@@ -8,6 +8,7 @@ from typing import Any
 
 from trimtab.core.errors import Failed
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec
 from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
 
 Json = dict[str, Any]
@@ -25,7 +26,9 @@ COST_OF_LEAVING = "-2147483648"
 CONTAINER = "model"
 PORT, GRPC_PORT, METRICS_PORT = 8080, 8081, 8082
 TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
-MODEL_FOLDER = Path("/model")
+MODEL_FOLDER = Path("/model")  # of an image that has its model in it
+HOME = "/model"  # of what a pod brings itself: its model, and the environment of it
+PREPARE = ("python", "-m", "trimtab.prepare")  # fills in `{python}` and `{model}`
 TERM_GRACE_S = 30  # for what a pod still has when it is told to end; `control` had it drained before
 
 
@@ -82,7 +85,7 @@ def _pod(revision: Revision, images: Images) -> Json:
             }
         ],
         "containers": [_container(revision, images)],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [{"name": name, "emptyDir": {}} for name in _volumes(revision.model)],
     }
 
 
@@ -91,7 +94,8 @@ def _container(revision: Revision, images: Images) -> Json:
     runtime = _runtime(revision)
     launch = Launch(
         model=model,
-        model_folder=MODEL_FOLDER,
+        model_folder=Path("{model}") if _brings(model) else MODEL_FOLDER,
+        python=Path("{python}"),
         host="0.0.0.0",  # noqa: S104 - a pod's own network; who reaches it is a NetworkPolicy's
         port=PORT,
         stages_path=Path(TMP, "stages"),
@@ -99,13 +103,16 @@ def _container(revision: Revision, images: Images) -> Json:
         metrics_port=METRICS_PORT if runtime.metrics_port else 0,
         called=(revision.key.endpoint.name, str(revision.key.endpoint)),
     )
-    environment = runtime.environment(launch) | dict(model.env)
     command = runtime.command(launch)
+    if _brings(model):
+        command = (*_prepare(model), *command)
+    environment = runtime.environment(launch) | _whereabouts(model) | dict(model.env)
     return {
         "name": CONTAINER,
         "image": _image(revision, images),
         **({"command": list(command)} if command else {}),
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
+        **({"envFrom": [{"secretRef": {"name": model.secret}}]} if model.secret else {}),
         "ports": [{"name": "http", "containerPort": PORT}],
         "resources": _resources(revision),
         "readinessProbe": {
@@ -119,8 +126,32 @@ def _container(revision: Revision, images: Images) -> Json:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": TMP}],
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _volumes(model).items()],
     }
+
+
+def _brings(model: ModelSpec) -> bool:
+    """Whether the pod brings its model: the others' images have theirs."""
+    return model.runtime in IN_THE_MODELS_ENVIRONMENT
+
+
+def _prepare(model: ModelSpec) -> tuple[str, ...]:
+    uri = model.source.resolved_uri or model.source.uri
+    return (*PREPARE, "--uri", uri, "--home", f"{HOME}/home", "--env-manager", model.env_manager, "--")
+
+
+def _whereabouts(model: ModelSpec) -> dict[str, str]:
+    """What the pod is told of the tracking server, and where it can write; of others nothing."""
+    if not _brings(model):
+        return {}
+    found = {"HOME": TMP, "MPLCONFIGDIR": f"{TMP}/matplotlib", "UV_CACHE_DIR": f"{HOME}/uv"}
+    server = model.tracking_uri or model.source.asked
+    return found | ({"MLFLOW_TRACKING_URI": server} if server.startswith(("http://", "https://")) else {})
+
+
+def _volumes(model: ModelSpec) -> dict[str, str]:
+    """The only places that a pod can write to, and where it finds them."""
+    return {"tmp": TMP} | ({"model": HOME} if _brings(model) else {})
 
 
 def _runtime(revision: Revision) -> Runtime:

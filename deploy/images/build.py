@@ -1,0 +1,140 @@
+"""Archives of our images, built by buildah: layers and archives are kept in the user's cache.
+
+buildah itself finds again what is unchanged, by the content of what a Dockerfile copies: so a change of our
+code costs the last layer, and no change costs a look.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.cluster.errors import ClusterError
+from deploy.cluster.machine import tell
+from deploy.cluster.place import cache
+from deploy.images import context
+
+HERE = Path(__file__).parent
+NAMES = ("control-plane", "envoy", "mlflow")
+SUITE = "bookworm"
+BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
+PROGRAMS = ("buildah", "debootstrap")
+TIMEOUT_S = 1_200.0  # of one step; the longest took 100 s on two busy cores
+CERTIFICATES = Path("/etc/ssl/certs")
+BUNDLE = CERTIFICATES / "ca-certificates.crt"
+PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # to a build, where they are set here
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image: what it is called, and the archive of it that containerd imports."""
+
+    name: str
+    archive: Path
+
+
+def missing() -> list[str]:
+    """Debian's packages whose programs are not here."""
+    return [program for program in PROGRAMS if not shutil.which(program)]
+
+
+def build(names: Sequence[str] = NAMES) -> list[Built]:
+    """Build what has changed, one builder at a time. Raises ClusterError."""
+    folder = cache() / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
+        base = _base(folder)
+        context.write(Path(copied))
+        return [_image(folder, name, base, copied) for name in names]
+
+
+def _base(folder: Path) -> str:
+    """A Debian with Python: the name of its image."""
+    digest = hashlib.sha256(" ".join((SUITE, *BASE_PACKAGES)).encode()).hexdigest()[:8]
+    name = f"localhost/trimtab-base:{digest}"
+    if _has(folder, name):
+        return name
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=folder, prefix="base-") as made:
+        include = f"--include={','.join(BASE_PACKAGES)}"
+        _run("debootstrap", "--variant=minbase", include, SUITE, f"{made}/root")
+        shutil.rmtree(f"{made}/root/var/cache/apt", ignore_errors=True)
+        container = _buildah(folder, "from", "scratch").strip()
+        _buildah(folder, "add", "--quiet", container, f"{made}/root", "/")
+        _buildah(folder, "commit", "--quiet", "--rm", container, name)
+    tell(f"the base image took {time.monotonic() - began_s:.0f} s")
+    return name
+
+
+def _image(folder: Path, name: str, base: str, copied: str) -> Built:
+    began_s = time.monotonic()
+    tag = f"localhost/trimtab-{name}:latest"
+    certificates = f"{CERTIFICATES}:{CERTIFICATES}:ro"
+    _buildah(
+        folder, "bud", "--quiet", "--layers", "--isolation=chroot", "--network=host", "--timestamp=0",
+        f"--volume={certificates}", f"--build-arg=BASE={base}", *_arguments(),
+        f"--file={HERE / name}.Dockerfile", f"--tag={tag}", copied,
+    )  # fmt: skip
+    digest = _buildah(folder, "images", "--quiet", "--no-trunc", tag).strip().removeprefix("sha256:")[:12]
+    called = f"localhost/trimtab-{name}:{digest}"
+    archive = folder / f"{name}-{digest}.tar"
+    if not archive.exists():
+        for old in folder.glob(f"{name}-*.tar"):
+            old.unlink()
+        part = archive.with_suffix(".part")
+        part.unlink(missing_ok=True)
+        _buildah(folder, "push", "--quiet", tag, f"docker-archive:{part}:{called}")
+        part.rename(archive)
+        _buildah(folder, "rmi", "--prune")
+        tell(f"the image {name} took {time.monotonic() - began_s:.0f} s, {archive.stat().st_size >> 20} MB")
+    return Built(called, archive)
+
+
+def _arguments() -> list[str]:
+    """What the builds must know of this machine."""
+    told = {name: os.environ[name] for name in PASSED if name in os.environ}
+    if BUNDLE.exists():
+        told |= {"PIP_CERT": str(BUNDLE), "SSL_CERT_FILE": str(BUNDLE)}
+    return [f"--build-arg={name}={value}" for name, value in told.items()]
+
+
+def _has(folder: Path, name: str) -> bool:
+    return (
+        subprocess.run([*_command(folder), "inspect", name], capture_output=True, check=False).returncode == 0
+    )
+
+
+def _buildah(folder: Path, *arguments: str) -> str:
+    return _run(*_command(folder), *arguments)
+
+
+def _command(folder: Path) -> tuple[str, ...]:
+    """With a store of our own: what else this machine builds is not ours to prune."""
+    return ("buildah", f"--root={folder}/store", f"--runroot=/run/trimtab-images-{os.geteuid()}")
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(["nice", *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        said = done.stderr.strip() or done.stdout.strip()
+        raise ClusterError(
+            f"`{command[0]} … {command[-1]}` failed: {said[-800:]}",
+            "see whether the package index is reached, then try again",
+        )
+    return done.stdout
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

