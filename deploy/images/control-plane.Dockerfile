@@ -1,4 +1,4 @@
-# The control plane, with all that trimtab needs. The context is written by deploy/images/context.py.
+# The control plane. The context is written by deploy/images/context.py.
 ARG BASE=docker.io/library/python:3.12-slim
 FROM ${BASE}
 # Of the machine that builds, where it needs them: certificates, and an index of its own.
@@ -7,11 +7,11 @@ ARG SSL_CERT_FILE
 ARG UV_DEFAULT_INDEX
 ENV PATH=/opt/trimtab/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLFLOW_DISABLE_TELEMETRY=true
-COPY uv.txt pyproject.toml requirements.lock /build/
-RUN python3 -m venv /opt/trimtab \
+COPY uv.txt control-plane.txt requirements.lock /build/
+RUN --mount=type=cache,target=/root/.cache/uv python3 -m venv /opt/trimtab \
     && pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /build/uv.txt \
-    && uv pip install --quiet --no-cache --compile-bytecode --python /opt/trimtab/bin/python \
-        --requirements /build/pyproject.toml --constraints /build/requirements.lock
+    && UV_LINK_MODE=copy uv pip install --quiet --compile-bytecode --python /opt/trimtab/bin/python \
+        --requirements /build/control-plane.txt --constraints /build/requirements.lock
 COPY trimtab-*.whl /build/
 RUN uv pip install --quiet --no-cache --compile-bytecode --no-deps --python /opt/trimtab/bin/python \
     /build/trimtab-*.whl

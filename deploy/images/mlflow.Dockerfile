@@ -9,9 +9,9 @@ ARG UV_DEFAULT_INDEX
 ARG PACKAGES=""
 ENV PATH=/opt/trimtab/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 MLFLOW_DISABLE_TELEMETRY=true
 COPY uv.txt mlflow.txt requirements.lock /build/
-RUN python3 -m venv /opt/trimtab \
+RUN --mount=type=cache,target=/root/.cache/uv python3 -m venv /opt/trimtab \
     && pip install --quiet --no-cache-dir --disable-pip-version-check --require-hashes -r /build/uv.txt \
-    && uv pip install --quiet --no-cache --compile-bytecode --python /opt/trimtab/bin/python \
+    && UV_LINK_MODE=copy uv pip install --quiet --compile-bytecode --python /opt/trimtab/bin/python \
         --requirements /build/mlflow.txt ${PACKAGES} --constraints /build/requirements.lock
 COPY trimtab-*.whl /build/
 RUN uv pip install --quiet --no-cache --compile-bytecode --no-deps --python /opt/trimtab/bin/python \

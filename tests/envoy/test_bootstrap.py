@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from trimtab.envoy.__main__ import main
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, Bootstrap, document, render
 from trimtab.envoy.process import find_binary
 
@@ -25,6 +26,23 @@ def test_envoy_takes_it(home: Path, changes: dict[str, float]) -> None:
     config.write_bytes(render(bootstrap))
     done = validate(config)
     assert done.returncode == 0, done.stderr
+
+
+def test_envoy_takes_that_of_a_pod_as_the_command_writes_it(home: Path) -> None:
+    arguments = ["--node", "pod-1", "--control", "control.trimtab.svc:18000", "--folder", str(home)]
+    assert main(arguments) == 0
+    config = home / "bootstrap.json"
+    done = validate(config)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(config.read_text())
+    assert found["node"]["id"] == "pod-1"
+    assert found["admin"]["address"]["pipe"]["path"] == str(home / "admin.sock")
+    (cluster,) = found["static_resources"]["clusters"]
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {
+        "address": "control.trimtab.svc",
+        "port_value": 18000,
+    }
 
 
 def test_envoy_refuses_a_wrong_one(home: Path) -> None:

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from deploy.cluster import lifecycle
+from deploy.cluster.place import here
 from deploy.crd.generate import definition
+from deploy.images import build
 from tests.kube.words import CRDS, NAMESPACES, is_served, until
 from trimtab.kube import Api
 
@@ -33,6 +36,24 @@ async def namespace(api: Api) -> AsyncIterator[str]:
     await api.create(NAMESPACES.path(), body)
     yield name
     await api.delete(NAMESPACES.path(name=name))
+
+
+@pytest.fixture(scope="session")
+def our_images() -> dict[str, str]:
+    """The names of `control-plane`, `envoy` and `mlflow`, built and on the node.
+
+    For a cluster that is not ours TRIMTAB_KUBE_IMAGES names them, in this order, with commas between.
+    """
+    if "TRIMTAB_KUBE_IMAGES" in os.environ:
+        return dict(zip(build.NAMES, os.environ["TRIMTAB_KUBE_IMAGES"].split(","), strict=True))
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("TRIMTAB_KUBE_IMAGES names no images: see `python -m deploy.images`")
+    if reason := build.why_not():
+        pytest.skip(reason)
+    built = build.build()
+    for image in built:
+        lifecycle.import_image(here(), image.archive)
+    return {name: image.name for name, image in zip(build.NAMES, built, strict=True)}
 
 
 @pytest.fixture

@@ -34,7 +34,10 @@ CLUSTER_STATISTICS = (
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What one Envoy is told when it starts. Both sockets must lie in a folder that only we can read."""
+    """What one Envoy is told when it starts. Both sockets must lie in a folder that only we can read.
+
+    With a `control_address`, a name and a port, the control plane is asked there, and not on its socket.
+    """
 
     node: str
     control_socket: Path  # ADS and the intake of statistics, on one gRPC server
@@ -45,11 +48,18 @@ class Bootstrap:
     heap_bytes_max: int = (
         2 << 30
     )  # bodies that wait are held here: about 130 of 16 MB, or any number of small ones
+    control_address: tuple[str, int] | None = None
 
     @classmethod
     def for_home(cls, home: Path, node: str = "local") -> Bootstrap:
         """The Envoy of a machine: sockets in the run folder of `home`."""
         return cls(node, socket_path(home, "xds.sock"), socket_path(home, "envoy-admin.sock"))
+
+    @classmethod
+    def for_pod(cls, node: str, folder: Path, control_address: tuple[str, int]) -> Bootstrap:
+        """The Envoy of a pod: its admin socket is in `folder`, its control plane elsewhere."""
+        admin = folder / "admin.sock"
+        return cls(node, folder / "xds.sock", admin, control_address=control_address)
 
 
 def render(bootstrap: Bootstrap) -> bytes:
@@ -63,7 +73,7 @@ def document(bootstrap: Bootstrap) -> Json:
         "node": {"id": bootstrap.node, "cluster": "trimtab"},
         "admin": {"address": _pipe(bootstrap.admin_socket)},
         "dynamic_resources": _dynamic_resources(),
-        "static_resources": {"clusters": [_control_plane(bootstrap.control_socket)]},
+        "static_resources": {"clusters": [_control_plane(bootstrap)]},
         "stats_config": _stats_config(),
         "stats_flush_interval": f"{bootstrap.flush_interval_s:g}s",
         "stats_sinks": [_statistics_sink(bootstrap)],
@@ -102,19 +112,25 @@ def _dynamic_resources() -> Json:
     }
 
 
-def _control_plane(socket: Path) -> Json:
+def _control_plane(bootstrap: Bootstrap) -> Json:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     http2 = {"connection_keepalive": {"interval": "10s", "timeout": "10s"}}  # notices a hung control plane
+    address: Json = {"pipe": {"path": str(bootstrap.control_socket)}}
+    kind: Json = {"type": "STATIC"}
+    if bootstrap.control_address is not None:
+        host, port = bootstrap.control_address
+        address = {"socket_address": {"address": host, "port_value": port}}
+        kind = {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
     return {
         "name": CONTROL_PLANE,
-        "type": "STATIC",
+        **kind,
         "connect_timeout": "1s",
         "typed_extension_protocol_options": {
             options: _typed(options, {"explicit_http_config": {"http2_protocol_options": http2}})
         },
         "load_assignment": {
             "cluster_name": CONTROL_PLANE,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(socket)}}}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
 

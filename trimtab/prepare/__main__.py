@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = bring(asked.uri, home / MODELS)
         python = asyncio.run(python_for(model, home, asked.env_manager))
     except TrimtabError as error:
-        _say(f"error: {error}", *([f"hint: {error.hint}"] if error.hint else []))
+        hint = f"; hint: {error.hint}" if error.hint else ""
+        _say(f"error: {error}{hint}")  # in one line: the last one is what a failed pod is told to have said
         return error.exit_status
     told = {"{python}": str(python), "{model}": str(model)}
     command = [told.get(word, word) for word in asked.command]

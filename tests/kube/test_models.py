@@ -1,0 +1,77 @@
+"""Models of a real tracking server in pods, served from our image of the runtime `mlflow`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from tests.kube import tracking
+from tests.kube.words import until
+from trimtab.core.clock import SystemClock
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import PodPhase
+from trimtab.core.revision import Revision, RevisionKey, revision_hash
+from trimtab.core.spec import ModelSpec, Resources, Source
+from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.kube import Api, Resource
+
+pytestmark = pytest.mark.kube
+
+PODS = Resource("v1", "pods")
+STARTED_WITHIN_S = 180.0  # MLflow's import, on a busy machine
+
+
+def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1) -> Revision:
+    model = ModelSpec(
+        name="iris",
+        source=Source(uri=uri, resolved_uri=uri, digest=f"uri:{uri}"),
+        resources=Resources(cpu=0.5, memory_bytes=1 << 30),
+        env_manager="local",  # from a pod of the tests' cluster no package index is reached
+        tracking_uri=tracking_uri,
+    )
+    return Revision(RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0)
+
+
+@pytest.mark.timeout(900)
+async def test_a_pod_brings_its_model_and_answers(
+    api: Api, namespace: str, our_images: dict[str, str]
+) -> None:
+    """With a read-only root, at the Pod Security level `restricted`; one that is not there is told."""
+    server = await tracking.start(api, namespace, our_images["mlflow"])
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+    await fleet.open()
+    try:
+        await fleet.start_pod(revision(namespace, "models:/iris/1", server))
+        await until(lambda: [p.phase for p in fleet.pods()] == [PodPhase.READY], STARTED_WITHIN_S)
+        (pod,) = fleet.pods()
+        proxy = PODS.path(namespace, f"{pod.id.partition('/')[2]}:8080", "proxy")
+        answer = await api.create(f"{proxy}/invocations", {"inputs": [[5.1, 3.5, 1.4, 0.2]]})
+        assert orjson.loads(answer) == {"predictions": [0]}
+        assert "trimtab_predict_running" in (await api.get(f"{proxy}/metrics")).decode()
+
+        missing = revision(namespace, "models:/iris/77", server, number=2)
+        await fleet.start_pod(missing)
+        await until(lambda: PodPhase.FAILED in {p.phase for p in fleet.pods()}, STARTED_WITHIN_S)
+        (failed,) = [p for p in fleet.pods() if p.phase is PodPhase.FAILED]
+        assert "version 77" in failed.cause
+        assert "its latest versions: 2, 1" in failed.cause
+    finally:
+        await fleet.close()
+
+
+@pytest.mark.timeout(600)
+async def test_a_tracking_server_that_is_away_is_named(
+    api: Api, namespace: str, our_images: dict[str, str]
+) -> None:
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+    await fleet.open()
+    try:
+        away = revision(namespace, "models:/iris/1", "http://nobody.invalid:5000")
+        await fleet.start_pod(replace(away))
+        await until(lambda: PodPhase.FAILED in {p.phase for p in fleet.pods()}, STARTED_WITHIN_S)
+        (failed,) = fleet.pods()
+        assert "nobody.invalid" in failed.cause
+    finally:
+        await fleet.close()

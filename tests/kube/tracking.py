@@ -1,0 +1,90 @@
+"""A real MLflow tracking server as a pod, with a model in its registry."""
+
+from __future__ import annotations
+
+import orjson
+
+from tests.kube.words import until
+from trimtab.kube import Api, Json, Resource
+
+PODS = Resource("v1", "pods")
+SERVICES = Resource("v1", "services")
+PORT = 5000
+READY_WITHIN_S = 240.0  # a migration of its database, on a busy machine
+
+# What a user's training script does; pip_requirements spare MLflow a look at what is imported.
+TRAIN = """
+import mlflow
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+
+features, kinds = load_iris(return_X_y=True)
+for strength in (1.0, 0.1):
+    model = LogisticRegression(C=strength, max_iter=1000).fit(features, kinds)
+    info = mlflow.sklearn.log_model(
+        model, name="model", registered_model_name="iris",
+        input_example=features[:1], pip_requirements=["mlflow", "scikit-learn"],
+    )
+"""
+
+
+def pod(name: str, image: str, command: list[str], **more: object) -> Json:
+    """A pod of the level `restricted` that may write to /tmp."""
+    container = {
+        "name": name,
+        "image": image,
+        "command": command,
+        "env": [{"name": "HOME", "value": "/tmp"}],
+        "resources": {"requests": {"cpu": "10m"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "restartPolicy": "Never",
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container | more],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }
+
+
+async def start(api: Api, namespace: str, image: str) -> str:
+    """Start one with two versions of the model `iris`; returns its address, as pods know it."""
+    command = [
+        "mlflow", "server", "--host", "0.0.0.0", "--port", str(PORT), "--workers", "1",
+        "--backend-store-uri", "sqlite:////tmp/mlflow.db", "--artifacts-destination", "/tmp/artifacts",
+        "--allowed-hosts", "*",
+    ]  # fmt: skip
+    probe = {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5}
+    await api.create(PODS.path(namespace), pod("mlflow", image, command, readinessProbe=probe))
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mlflow"}}
+    selected = {"selector": {"app": "mlflow"}, "ports": [{"port": PORT}]}
+    await api.create(SERVICES.path(namespace), service | {"spec": selected})
+    await until(lambda: _is(api, namespace, "mlflow", "Running"), READY_WITHIN_S)
+    await until(lambda: _is_ready(api, namespace, "mlflow"), READY_WITHIN_S)
+    address = f"http://mlflow.{namespace}:{PORT}"
+    told = [{"name": "HOME", "value": "/tmp"}, {"name": "MLFLOW_TRACKING_URI", "value": address}]
+    await api.create(PODS.path(namespace), pod("train", image, ["python", "-c", TRAIN], env=told))
+    await until(lambda: _is(api, namespace, "train", "Succeeded"), READY_WITHIN_S)
+    return address
+
+
+async def _is(api: Api, namespace: str, name: str, phase: str) -> bool:
+    status = orjson.loads(await api.get(PODS.path(namespace, name)))["status"]
+    if status["phase"] == "Failed":
+        raise AssertionError((await api.get(PODS.path(namespace, name, "log"))).decode())
+    return bool(status["phase"] == phase)
+
+
+async def _is_ready(api: Api, namespace: str, name: str) -> bool:
+    status = orjson.loads(await api.get(PODS.path(namespace, name)))["status"]
+    conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+    return conditions.get("Ready") == "True"

@@ -1,0 +1,45 @@
+"""python -m trimtab.envoy --node NAME --control HOST:PORT --folder FOLDER
+
+Writes FOLDER/bootstrap.json for an Envoy that runs elsewhere, in a pod for example; it will be administered
+by FOLDER/admin.sock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trimtab.core.errors import TrimtabError
+from trimtab.envoy.bootstrap import Bootstrap, render
+from trimtab.host.files import write_whole
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(
+        prog="trimtab.envoy", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--node", required=True, help="what this Envoy calls itself")
+    parser.add_argument("--control", required=True, type=_address, metavar="HOST:PORT")
+    parser.add_argument("--folder", required=True, type=Path, help="that both of them see")
+    asked = parser.parse_args(argv)
+    try:
+        content = render(Bootstrap.for_pod(asked.node, asked.folder, asked.control))
+        write_whole(asked.folder / "bootstrap.json", content)
+    except TrimtabError as error:
+        sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
+        return error.exit_status
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise argparse.ArgumentTypeError(f"`{text}` is not HOST:PORT")
+    return host, int(port)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
