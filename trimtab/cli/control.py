@@ -58,6 +58,7 @@ from trimtab.core.errors import InvalidInput
     metavar="FOLDER",
     help="With tls.crt, tls.key and ca.crt: only Envoys with a certificate of that authority are answered.",
 )
+@click.option("--xds-plaintext", is_flag=True, help="Without TLS; a NetworkPolicy keeps all but Envoys away.")
 @click.option(
     "--control",
     metavar="HOST:PORT",

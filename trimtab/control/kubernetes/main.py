@@ -122,7 +122,7 @@ def _build(
     def changed(name: EndpointName) -> None:
         plane.reconciler.spec_changed(name)
 
-    intake = Intake(endpoints, store, changed)
+    intake = Intake(endpoints, store, changed, os.environ.get("MLFLOW_TRACKING_URI", ""))
     changes = KubernetesChanges(api, endpoints, watched, intake)
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)

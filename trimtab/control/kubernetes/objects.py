@@ -53,8 +53,11 @@ def read_endpoint(body: Json) -> SeenEndpoint:
     )
 
 
-def spec_of(seen: SeenEndpoint) -> EndpointSpec:
-    """Raises InvalidInput for what cannot be read, though the API server took it."""
+def spec_of(seen: SeenEndpoint, tracking: str = "") -> EndpointSpec:
+    """With `tracking`, the MLflow server that is asked where a spec names none.
+
+    Raises InvalidInput for what cannot be read, though the API server took it.
+    """
     if not isinstance(seen.spec, dict):
         raise InvalidInput("is not a mapping", where="spec", hint="write `spec:` and its keys below it")
     try:
@@ -63,7 +66,7 @@ def spec_of(seen: SeenEndpoint) -> EndpointSpec:
         hint = "see docs/examples/iris.yaml; is the CustomResourceDefinition the one of this version?"
         raise InvalidInput(f"cannot be read: {error}", where="spec", hint=hint) from error
     spec = codec.spec_from_proto(seen.name, message)
-    return replace(spec, models=tuple(_with_source(model) for model in spec.models))
+    return replace(spec, models=tuple(_with_source(model, tracking) for model in spec.models))
 
 
 def spec_body(spec: EndpointSpec) -> Json:
@@ -104,10 +107,10 @@ def path_of(name: EndpointName, subresource: str = "") -> str:
     return ENDPOINTS.path(name.namespace, name.name, subresource)
 
 
-def _with_source(model: ModelSpec) -> ModelSpec:
+def _with_source(model: ModelSpec, tracking: str) -> ModelSpec:
     """A pod brings its model by the URI, which is all that is known of its files here."""
     uri = model.source.uri
-    return replace(model, source=Source(uri, resolved_uri=uri, digest=f"uri:{uri}"))
+    return replace(model, source=Source(uri, resolved_uri=uri, digest=f"uri:{uri}", asked=tracking))
 
 
 def _with_text(spec: Json) -> Json:

@@ -24,7 +24,8 @@ class KubernetesOptions:
     """Options of `trimtab control`.
 
     `listen` is where Envoys listen, `public` how callers reach them. `xds` is where we listen for Envoys,
-    `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it. `images` are by the name of a runtime;
+    `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it; `xds_plaintext` says that others are kept
+    away by a NetworkPolicy instead. `images` are by the name of a runtime;
     `namespace` is the one whose endpoints are served, empty for all.
     """
 
@@ -39,6 +40,7 @@ class KubernetesOptions:
     domain: str = "localhost"
     xds: str = ""
     xds_tls: Path | None = None
+    xds_plaintext: bool = False
     control: str = DEFAULT_CONTROL
     metrics_listen: str = "127.0.0.1:0"
     dcgm: str = ""
@@ -65,11 +67,11 @@ def checked_xds(options: KubernetesOptions) -> tuple[Address | None, grpc.Server
     address = parse_address(options.xds, "--xds", port_min=0)
     if options.xds_tls is not None:
         return address, _credentials(options.xds_tls)
-    if not address.loopback:
+    if not address.loopback and not options.xds_plaintext:
         raise Unauthorised(
-            f"whoever reaches {address} could be told where every pod is",
+            f"whoever reaches {address} would be told of every pod and of callers' keys",
             where="--xds",
-            hint="add --xds-tls FOLDER with tls.crt, tls.key and ca.crt, or listen on 127.0.0.1",
+            hint="add --xds-tls FOLDER, or --xds-plaintext if a NetworkPolicy keeps all but Envoys away",
         )
     return address, None
 

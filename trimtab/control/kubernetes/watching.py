@@ -23,11 +23,17 @@ class Intake:
     """Takes objects as they are now. `changed` is called with the endpoint whose spec is another since."""
 
     def __init__(
-        self, endpoints: Endpoints, store: KubernetesStore, changed: Callable[[EndpointName], None]
+        self,
+        endpoints: Endpoints,
+        store: KubernetesStore,
+        changed: Callable[[EndpointName], None],
+        tracking: str = "",
     ) -> None:
+        """`tracking`: see `objects.spec_of`."""
         self._endpoints = endpoints
         self._store = store
         self._changed = changed
+        self._tracking = tracking
         self._uids: dict[EndpointName, str] = {}
         self._asked: dict[EndpointName, tuple[str, Mapping[str, float]]] = {}
         self.problems: dict[EndpointName, TrimtabError] = {}  # of specs that could not be taken
@@ -75,7 +81,8 @@ class Intake:
             raise InvalidInput.of(problems)
         by, stages_s = self._asked.get(name, (seen.changed_by, {}))
         before = self._endpoints.get(name).generation if self._known(name) else 0
-        record = self._endpoints.apply(name, spec_of(seen), by=by, client_stages_s=dict(stages_s))
+        spec = spec_of(seen, self._tracking)
+        record = self._endpoints.apply(name, spec, by=by, client_stages_s=dict(stages_s))
         self.problems.pop(name, None)
         self._uids[name] = seen.uid
         self._store.observed[name] = seen.generation
