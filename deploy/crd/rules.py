@@ -308,6 +308,11 @@ STATUS_MORE: Json = {
         "x-kubernetes-list-map-keys": ["type"],
     },
     "pods": {"type": "string", "description": "Ready and wanted pods of the serving revision: `3/4`."},
+    "record": {
+        "type": "string",
+        "maxLength": 262_144,
+        "description": "What the control plane remembers of its revisions; not for people, nor to be edited.",
+    },
     "targetConcurrency": {
         "type": "integer",
         "format": "int32",

@@ -26,7 +26,8 @@ from trimtab.control.platform import Platform
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.scrape import Scraper
-from trimtab.control.store import Store
+from trimtab.control.servable import on_this_machine
+from trimtab.control.sqlite import SqliteStore
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
@@ -69,7 +70,7 @@ class Steps:
                 raise Killed
 
 
-class KillableStore(Store):
+class KillableStore(SqliteStore):
     """The real store, without waiting for the disk; each statement may be the last."""
 
     def __init__(self, home: Path, step: Steps) -> None:
@@ -336,7 +337,7 @@ class Plane:
         self.store = KillableStore(self.home, self.step)
         self.metrics = Metrics()
         self.observations = Observations()
-        self.endpoints = Endpoints(self.store, self.clock, has_model=lambda digest: True)
+        self.endpoints = Endpoints(self.store, self.clock, on_this_machine(lambda digest: True))
         self.scaling = Scaling(
             self.observations,
             self.store,

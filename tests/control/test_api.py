@@ -15,6 +15,7 @@ import pytest
 from trimtab.control import codec
 from trimtab.control import platform as platform_module
 from trimtab.control.api import GRACE_MAX_S, LIST_MAX, LOG_LINES_MAX, ControlApi
+from trimtab.control.changes import LocalChanges
 from trimtab.control.records import Outcome
 from trimtab.control.wire_errors import from_rpc
 from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, TrimtabError
@@ -31,7 +32,15 @@ Spec = Callable[..., Any]
 
 @pytest.fixture
 async def stub(plane: Any, platform: Any) -> AsyncIterator[Any]:
-    api = ControlApi(plane.endpoints, plane.store, plane.fleet, plane.reconciler, platform, plane.clock)
+    api = ControlApi(
+        plane.endpoints,
+        plane.store,
+        plane.fleet,
+        plane.reconciler,
+        platform,
+        plane.clock,
+        LocalChanges(plane.endpoints),
+    )
     server = grpc.aio.server()
     add_ControlServicer_to_server(api, server)
     address = f"unix:{platform._home.control_socket}"

@@ -13,7 +13,8 @@ from trimtab.control.decision_log import LOG_BYTES_MAX
 from trimtab.control.decisions import Logged
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.records import LearnedLimit
-from trimtab.control.store import LEARNED_MAX, UNUSED_KEPT_S, Store
+from trimtab.control.servable import on_this_machine
+from trimtab.control.sqlite import LEARNED_MAX, UNUSED_KEPT_S, SqliteStore
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
@@ -25,8 +26,8 @@ Spec = Callable[..., Any]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path)
     yield opened
     opened.close()
 
@@ -39,7 +40,7 @@ def limit(second: float, before: int, after: int) -> v1.Decision:
     return v1.Decision(at_s=second, axis=v1.AXIS_LIMIT, limit_before=before, limit=after)
 
 
-def sizes(store: Store) -> list[int]:
+def sizes(store: SqliteStore) -> list[int]:
     """As counted, after checking that the count is right."""
     kept = "SELECT SUM(size) FROM decisions GROUP BY namespace, name ORDER BY namespace, name"
     counted = "SELECT bytes FROM log_sizes ORDER BY namespace, name"
@@ -48,7 +49,7 @@ def sizes(store: Store) -> list[int]:
     return [size for (size,) in found]
 
 
-def test_newest_first_of_one_axis_and_only_changes_if_asked(store: Store) -> None:
+def test_newest_first_of_one_axis_and_only_changes_if_asked(store: SqliteStore) -> None:
     store.record([Logged(IRIS, decision(second, 1, 1 + second % 2)) for second in range(200)])
     store.record([Logged(IRIS, limit(50.5, 4, 8)), Logged(IRIS, limit(51.5, 8, 8))])
     assert [d.at_s for d in store.log.latest(IRIS, 2, 1e9)] == [199, 198]
@@ -59,7 +60,7 @@ def test_newest_first_of_one_axis_and_only_changes_if_asked(store: Store) -> Non
     assert [(d.at_s, d.limit_before) for d in told] == [(50.5, 4)]
 
 
-def test_a_log_is_bounded_in_bytes_of_both_axes_together(store: Store) -> None:
+def test_a_log_is_bounded_in_bytes_of_both_axes_together(store: SqliteStore) -> None:
     count = 3 * LOG_BYTES_MAX // len(BIG)
     for second in range(0, count, 10):
         store.record([Logged(IRIS, decision(second + each), BIG) for each in range(9)])
@@ -73,7 +74,7 @@ def test_a_log_is_bounded_in_bytes_of_both_axes_together(store: Store) -> None:
     assert len(sizes(store)) == 1
 
 
-def test_many_endpoints_share_the_room_of_some(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_endpoints_share_the_room_of_some(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decision_log, "LOGS_BYTES_MAX", 10 * len(BIG))
     names = [EndpointName("default", f"e{index}") for index in range(5)]
     for second in range(10):
@@ -83,7 +84,7 @@ def test_many_endpoints_share_the_room_of_some(store: Store, monkeypatch: pytest
 
 
 def test_one_larger_than_the_bound_is_not_kept_and_harms_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decision_log, "LOG_BYTES_MAX", 1_000)
     store.record([Logged(IRIS, decision(1.0), BIG)])
@@ -91,7 +92,7 @@ def test_one_larger_than_the_bound_is_not_kept_and_harms_nothing(
     assert [d.at_s for d in store.log.latest(IRIS, 10, 1e9)] == [2.0]
 
 
-def test_what_was_decided_and_learned_is_one_write(store: Store) -> None:
+def test_what_was_decided_and_learned_is_one_write(store: SqliteStore) -> None:
     statements: list[str] = []
     store._db.set_trace_callback(statements.append)
     learned = LearnedLimit("h", 8, "{}", 5.0)
@@ -102,7 +103,7 @@ def test_what_was_decided_and_learned_is_one_write(store: Store) -> None:
     assert store.learned("h") == learned
 
 
-def test_a_full_disk_leaves_the_count_right(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_count_right(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.record([Logged(IRIS, decision(1.0), BIG)])
     before, run = sizes(store), store.log._run
 
@@ -118,7 +119,7 @@ def test_a_full_disk_leaves_the_count_right(store: Store, monkeypatch: pytest.Mo
     assert sizes(store) == before
 
 
-def test_neither_trimming_nor_reading_sorts_or_looks_at_others(store: Store) -> None:
+def test_neither_trimming_nor_reading_sorts_or_looks_at_others(store: SqliteStore) -> None:
     """With thousands each, sorting cost most of a decision's time."""
     monkey = pytest.MonkeyPatch()
     monkey.setattr(decision_log, "LOG_BYTES_MAX", 40_000)
@@ -137,7 +138,7 @@ def test_neither_trimming_nor_reading_sorts_or_looks_at_others(store: Store) -> 
         assert not any("TEMP B-TREE" in str(step) or "SCAN" in str(step) for step in steps), steps
 
 
-def test_a_replay_begins_with_the_last_checkpoint_before_it(store: Store) -> None:
+def test_a_replay_begins_with_the_last_checkpoint_before_it(store: SqliteStore) -> None:
     for second in range(30):
         store.record([Logged(IRIS, decision(second), b"g", b"c" if second % 10 == 3 else b"")])
         store.record([Logged(IRIS, limit(second, 1, 2)), Logged(OTHER, decision(second), b"g", b"c")])
@@ -152,8 +153,8 @@ def test_a_replay_begins_with_the_last_checkpoint_before_it(store: Store) -> Non
     assert times(0.0, 5.0) == (0.0, 5.0), "what comes before the first checkpoint is told as not replayed"
 
 
-def test_what_was_learned_comes_with_each_revision_of_its_hash(store: Store, spec: Spec) -> None:
-    endpoints = Endpoints(store, ManualClock(), has_model=lambda digest: True)
+def test_what_was_learned_comes_with_each_revision_of_its_hash(store: SqliteStore, spec: Spec) -> None:
+    endpoints = Endpoints(store, ManualClock(), on_this_machine(lambda digest: True))
     for name in (IRIS, OTHER):
         endpoints.apply(name, spec(1), by="ann")
     revision_hash = endpoints.revisions(IRIS)[1].revision.hash
@@ -163,8 +164,8 @@ def test_what_was_learned_comes_with_each_revision_of_its_hash(store: Store, spe
     assert [r.learned_limit for r in store.revisions(OTHER)] == [8, 0]
 
 
-def test_what_nothing_refers_to_is_forgotten_after_a_while(store: Store, spec: Spec) -> None:
-    endpoints = Endpoints(store, ManualClock(), has_model=lambda digest: True)
+def test_what_nothing_refers_to_is_forgotten_after_a_while(store: SqliteStore, spec: Spec) -> None:
+    endpoints = Endpoints(store, ManualClock(), on_this_machine(lambda digest: True))
     endpoints.apply(IRIS, spec(1), by="ann")
     used = endpoints.revisions(IRIS)[1].revision.hash
     store.record([], [LearnedLimit(used, 8, "{}", 0.0), LearnedLimit("old", 8, "{}", 0.0)])
@@ -175,8 +176,8 @@ def test_what_nothing_refers_to_is_forgotten_after_a_while(store: Store, spec: S
     assert store.learned(used) is not None
 
 
-def test_what_was_learned_is_bounded(store: Store, spec: Spec) -> None:
-    endpoints = Endpoints(store, ManualClock(), has_model=lambda digest: True)
+def test_what_was_learned_is_bounded(store: SqliteStore, spec: Spec) -> None:
+    endpoints = Endpoints(store, ManualClock(), on_this_machine(lambda digest: True))
     endpoints.apply(IRIS, spec(1), by="ann")
     used = endpoints.revisions(IRIS)[1].revision.hash
     store.record([], [LearnedLimit(used, 8, "{}", 0.0)])

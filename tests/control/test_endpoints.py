@@ -12,7 +12,8 @@ import pytest
 from trimtab.control.endpoints import REVISIONS_KEPT, Endpoints
 from trimtab.control.migrations import STEPS
 from trimtab.control.records import Failure, Outcome
-from trimtab.control.store import Store
+from trimtab.control.servable import on_this_machine
+from trimtab.control.sqlite import SqliteStore
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, Exhausted, InvalidInput, NotFound
 from trimtab.core.names import EndpointName
@@ -29,8 +30,8 @@ def spec(version: int = 1, low: int = 1, high: int = 64, **other: object) -> End
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path)
     yield opened
     opened.close()
 
@@ -40,12 +41,12 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-def reopened(store: Store, clock: ManualClock) -> Endpoints:
-    return Endpoints(store, clock, has_model=lambda digest: digest != "sha256:9")
+def reopened(store: SqliteStore, clock: ManualClock) -> Endpoints:
+    return Endpoints(store, clock, on_this_machine(lambda digest: digest != "sha256:9"))
 
 
 @pytest.fixture
-def endpoints(store: Store, clock: ManualClock) -> Endpoints:
+def endpoints(store: SqliteStore, clock: ManualClock) -> Endpoints:
     return reopened(store, clock)
 
 
@@ -143,7 +144,7 @@ def test_create_update_and_generations_are_checked(endpoints: Endpoints) -> None
 
 
 def test_everything_is_there_again_after_a_restart(
-    endpoints: Endpoints, store: Store, clock: ManualClock
+    endpoints: Endpoints, store: SqliteStore, clock: ManualClock
 ) -> None:
     endpoints.apply(IRIS, spec(1), by="ann", client_stages_s={"download": 2.0, "resolve": 1.0})
     endpoints.end_rollout(endpoints.get(IRIS), Outcome.FAILED, Failure("cause", "hint", ("a", "b")))
@@ -154,7 +155,7 @@ def test_everything_is_there_again_after_a_restart(
     assert again.revisions(IRIS) == endpoints.revisions(IRIS)
 
 
-def test_a_removed_endpoint_leaves_nothing_behind(endpoints: Endpoints, store: Store) -> None:
+def test_a_removed_endpoint_leaves_nothing_behind(endpoints: Endpoints, store: SqliteStore) -> None:
     endpoints.apply(IRIS, spec(), by="ann")
     endpoints.remove(IRIS)
     assert (store.endpoints(), store.revisions(IRIS), store.changes(IRIS, 10)) == ([], [], [])
@@ -171,7 +172,7 @@ def test_a_removed_endpoint_leaves_nothing_behind(endpoints: Endpoints, store: S
     ],
 )
 def test_an_update_begins_with_the_limit_of_what_serves_if_it_has_no_less_of_anything(
-    store: Store,
+    store: SqliteStore,
     clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
     runtime: str,
@@ -179,7 +180,7 @@ def test_an_update_begins_with_the_limit_of_what_serves_if_it_has_no_less_of_any
     memory: int,
     first: int,
 ) -> None:
-    monkeypatch.setattr("trimtab.control.endpoints.missing_problems", lambda _: [])  # nothing starts here
+    monkeypatch.setattr("trimtab.control.servable.missing_problems", lambda _: [])  # nothing starts here
 
     def made(version: int, runtime: str, resources: Resources) -> EndpointSpec:
         asked = spec(version)
@@ -215,7 +216,7 @@ def test_old_revisions_are_forgotten_but_not_what_runs(endpoints: Endpoints) -> 
     assert "sha256:10" not in endpoints.digests()
 
 
-def test_a_write_that_fails_changes_nothing(endpoints: Endpoints, store: Store) -> None:
+def test_a_write_that_fails_changes_nothing(endpoints: Endpoints, store: SqliteStore) -> None:
     before = endpoints.apply(IRIS, spec(1), by="ann")
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}")
@@ -230,9 +231,9 @@ def test_a_write_that_fails_changes_nothing(endpoints: Endpoints, store: Store) 
 
 
 def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
-    Store(tmp_path).close()
+    SqliteStore(tmp_path).close()
     with sqlite3.connect(tmp_path / "trimtab.db") as db:
         db.execute(f"PRAGMA user_version = {len(STEPS) + 1}")
     db.close()
     with pytest.raises(Conflict, match="newer trimtab"):
-        Store(tmp_path)
+        SqliteStore(tmp_path)

@@ -16,7 +16,7 @@ import grpc
 import psutil
 import pytest
 
-from trimtab.control import main
+from trimtab.control import assembly, running
 from trimtab.control.home import Home
 from trimtab.control.main import serve
 from trimtab.control.options import ServeOptions, Started
@@ -135,14 +135,14 @@ async def test_a_start_that_fails_leaves_an_adopted_envoy_alone(
 async def test_a_part_that_breaks_ends_the_control_plane_and_nothing_else(
     options: ServeOptions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    original = main._measure
+    original = assembly._measure
     broken = asyncio.Event()
 
     async def breaks(platform: object) -> None:
         await broken.wait()
         raise LookupError("no such gauge")
 
-    monkeypatch.setattr(main, "_measure", breaks)
+    monkeypatch.setattr(assembly, "_measure", breaks)
     error = await failure(options, lambda started: broken.set())
     assert isinstance(error, Failed)
     assert "the metrics broke: LookupError('no such gauge'); Envoy and the pods serve on" in str(error)
@@ -152,7 +152,7 @@ async def test_a_part_that_breaks_ends_the_control_plane_and_nothing_else(
     )
     assert len(envoys(options)) == 1
     may_come_again(options)
-    monkeypatch.setattr(main, "_measure", original)
+    monkeypatch.setattr(assembly, "_measure", original)
     before = envoys(options)
     await handed_over(options)
     assert envoys(options) == before, "the next one adopts it"
@@ -181,13 +181,13 @@ async def test_a_socket_is_its_owners_from_its_first_instant(tmp_path: Path) -> 
     before = os.umask(0o000)
     try:
         server = grpc.aio.server()
-        main._bind(server, path)
+        running.bind_unix(server, path)
         assert stat.S_ISSOCK(path.stat().st_mode)
         assert path.stat().st_mode & 0o777 == 0o600
         assert os.umask(0o000) == 0o000, "the mask is the process's: it must not stay"
         await server.stop(grace=None)
         with pytest.raises(Failed, match="the socket cannot be made"):
-            main._bind(grpc.aio.server(), tmp_path / "absent" / "control.sock")
+            running.bind_unix(grpc.aio.server(), tmp_path / "absent" / "control.sock")
         assert os.umask(0o000) == 0o000
     finally:
         os.umask(before)

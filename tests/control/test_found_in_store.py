@@ -14,7 +14,8 @@ from trimtab.control.decisions import Logged
 from trimtab.control.endpoints import REVISIONS_KEPT, Endpoints
 from trimtab.control.migrations import STEPS
 from trimtab.control.records import Failure, Outcome
-from trimtab.control.store import Store
+from trimtab.control.servable import on_this_machine
+from trimtab.control.sqlite import SqliteStore
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
@@ -25,14 +26,14 @@ OTHER = EndpointName("default", "other")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(tmp_path)
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    opened = SqliteStore(tmp_path)
     yield opened
     opened.close()
 
 
-def opened(store: Store) -> Endpoints:
-    return Endpoints(store, ManualClock(), has_model=lambda digest: True)
+def opened(store: SqliteStore) -> Endpoints:
+    return Endpoints(store, ManualClock(), on_this_machine(lambda digest: True))
 
 
 def known(endpoints: Endpoints) -> list[Any]:
@@ -61,7 +62,7 @@ WRITES: dict[str, Callable[[Endpoints, EndpointName, Spec], object]] = {
 
 @pytest.mark.parametrize("what", WRITES)
 def test_a_disk_that_fills_at_any_statement_leaves_memory_and_disk_agreeing(
-    store: Store, monkeypatch: pytest.MonkeyPatch, spec: Spec, iris: EndpointName, what: str
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, spec: Spec, iris: EndpointName, what: str
 ) -> None:
     endpoints = opened(store)
     for version in range(REVISIONS_KEPT + 3):
@@ -98,7 +99,7 @@ def test_a_store_of_an_earlier_version_keeps_all_it_holds(tmp_path: Path, iris: 
     db.execute("INSERT INTO decisions (namespace, name, at_s, changed, decision) VALUES (?, ?, ?, ?, ?)", row)
     db.commit()
     db.close()
-    store = Store(tmp_path)
+    store = SqliteStore(tmp_path)
     try:
         assert [d.pods for d in store.log.latest(iris, 10, 1e9)] == [3]
         (old,) = store.log.to_replay(iris, 0.0, 1e9)

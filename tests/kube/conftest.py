@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from deploy.cluster import lifecycle
+from deploy.cluster import binaries, images, lifecycle
 from deploy.cluster.place import here
 from deploy.crd.generate import definition
 from deploy.images import build
 from tests.kube.words import CRDS, NAMESPACES, is_served, until
 from trimtab.kube import Api
+
+IMAGE = "localhost/answers:1"
 
 
 @pytest.fixture
@@ -70,3 +72,16 @@ async def crd(api: Api) -> None:
 
     await until(established)
     await until(lambda: is_served(api))
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image that is on the node: that of a small server, unless TRIMTAB_KUBE_IMAGE names one like it."""
+    if "TRIMTAB_KUBE_IMAGE" in os.environ:
+        return os.environ["TRIMTAB_KUBE_IMAGE"]
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("TRIMTAB_KUBE_IMAGE names no image: push one of deploy/cluster/go/small/answers")
+    archive = tmp_path_factory.mktemp("images") / "answers.tar"
+    images.write_image(binaries.folder() / "answers", IMAGE, archive)
+    lifecycle.import_image(here(), archive)
+    return IMAGE

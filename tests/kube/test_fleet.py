@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,8 +10,6 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from deploy.cluster import binaries, images, lifecycle
-from deploy.cluster.place import here
 from tests.kube.words import DEADLINE_S, until
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Failed
@@ -29,22 +26,8 @@ pytestmark = pytest.mark.kube
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
 QUOTAS = Resource("v1", "resourcequotas")
-IMAGE = "localhost/answers:1"
 
 Make = Callable[..., Revision]
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image that is on the node: that of a small server, unless TRIMTAB_KUBE_IMAGE names one like it."""
-    if "TRIMTAB_KUBE_IMAGE" in os.environ:
-        return os.environ["TRIMTAB_KUBE_IMAGE"]
-    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("TRIMTAB_KUBE_IMAGE names no image: push one of deploy/cluster/go/small/answers")
-    archive = tmp_path_factory.mktemp("images") / "answers.tar"
-    images.write_image(binaries.folder() / "answers", IMAGE, archive)
-    lifecycle.import_image(here(), archive)
-    return IMAGE
 
 
 @pytest.fixture

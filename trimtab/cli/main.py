@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from trimtab import __version__
-from trimtab.cli import deploy, doctor, live, serve, show, simulate, why
+from trimtab.cli import control, deploy, doctor, live, serve, show, simulate, why
 from trimtab.cli.output import leave_stdout, say
 from trimtab.core.errors import InvalidInput, TrimtabError
 
@@ -110,6 +110,7 @@ for command in (
     serve.prune,
     doctor.doctor,
     simulate.simulate,
+    control.control,
 ):
     cli.add_command(command)
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from trimtab.control import codec
+from trimtab.control.changes import Changes, Conditions
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.replay import checked, replay, replay_message
@@ -102,6 +103,7 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         reconciler: Reconciler,
         platform: PlatformView,
         clock: Clock,
+        changes: Changes,
     ) -> None:
         self._endpoints = endpoints
         self._store = store
@@ -109,25 +111,21 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         self._reconciler = reconciler
         self._platform = platform
         self._clock = clock
+        self._changes = changes
 
     @_answers
     async def CreateEndpoint(self, request: v1.CreateEndpointRequest, context: Context) -> v1.Endpoint:
-        return self._apply(request.ref, request.spec, request.by, must="create")
+        return await self._apply(request.ref, request.spec, Conditions(request.by, must="create"))
 
     @_answers
     async def UpdateEndpoint(self, request: v1.UpdateEndpointRequest, context: Context) -> v1.Endpoint:
-        return self._apply(
-            request.ref,
-            request.spec,
-            request.by,
-            must="update",
-            expected_generation=request.expected_generation,
-        )
+        asked = Conditions(request.by, "update", request.expected_generation)
+        return await self._apply(request.ref, request.spec, asked)
 
     @_answers
     async def ApplyEndpoint(self, request: v1.ApplyEndpointRequest, context: Context) -> v1.Endpoint:
-        stages = dict(request.client_stages_s)
-        return self._apply(request.ref, request.spec, request.by, client_stages_s=stages)
+        asked = Conditions(request.by, client_stages_s=dict(request.client_stages_s))
+        return await self._apply(request.ref, request.spec, asked)
 
     @_answers
     async def GetEndpoint(self, request: v1.GetEndpointRequest, context: Context) -> v1.Endpoint:
@@ -146,7 +144,7 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         self, request: v1.DeleteEndpointRequest, context: Context
     ) -> v1.DeleteEndpointResponse:
         name = codec.endpoint_name(request.ref)
-        self._endpoints.delete(name)
+        await self._changes.delete(name)
         log.info("%s: deletion asked for by %s", name, request.by or "somebody")
         self._reconciler.wake.set()
         return v1.DeleteEndpointResponse()
@@ -187,7 +185,7 @@ class ControlApi(control_pb2_grpc.ControlServicer):
     @_answers
     async def RollbackEndpoint(self, request: v1.RollbackEndpointRequest, context: Context) -> v1.Endpoint:
         name = codec.endpoint_name(request.ref)
-        self._endpoints.rollback(name, request.revision, request.by)
+        await self._changes.rollback(name, request.revision, request.by)
         self._reconciler.wake.set()
         return self._platform.endpoint(name)
 
@@ -243,26 +241,10 @@ class ControlApi(control_pb2_grpc.ControlServicer):
         self._platform.stop(request.grace_s or DEFAULT_GRACE_S)
         return v1.ShutdownResponse()
 
-    def _apply(
-        self,
-        ref: v1.EndpointRef,
-        spec: v1.Spec,
-        by: str,
-        *,
-        must: str = "",
-        expected_generation: int = 0,
-        client_stages_s: dict[str, float] | None = None,
-    ) -> v1.Endpoint:
+    async def _apply(self, ref: v1.EndpointRef, spec: v1.Spec, asked: Conditions) -> v1.Endpoint:
         name = codec.endpoint_name(ref)
-        record = self._endpoints.apply(
-            name,
-            codec.spec_from_proto(name, spec),
-            by=by,
-            must=must,
-            expected_generation=expected_generation,
-            client_stages_s=client_stages_s,
-        )
-        log.info("%s: generation %d by %s", name, record.generation, by or "somebody")
+        record = await self._changes.apply(name, codec.spec_from_proto(name, spec), asked)
+        log.info("%s: generation %d by %s", name, record.generation, asked.by or "somebody")
         self._reconciler.spec_changed(name)
         return self._platform.endpoint(name)
 

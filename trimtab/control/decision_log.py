@@ -27,15 +27,17 @@ class DecisionLog:
         self,
         run: Callable[..., None],
         query: Callable[..., list[tuple[Any, ...]]],
+        bytes_max: int | None = None,
     ) -> None:
-        """The store's own ways to write and to read."""
+        """The store's own ways to write and to read; `bytes_max` is for all endpoints."""
         self._run = run
         self._query = query
+        self._bytes_max = bytes_max
 
     def add(self, logged: Iterable[Logged]) -> None:
         """Within a transaction of the caller. An endpoint's oldest beyond its bytes go."""
         logs = int(self._query("SELECT COUNT(*) FROM log_sizes")[0][0])
-        most = min(LOG_BYTES_MAX, LOGS_BYTES_MAX // max(1, logs))
+        most = min(LOG_BYTES_MAX, (self._bytes_max or LOGS_BYTES_MAX) // max(1, logs))
         for entry in logged:
             self._add(entry, most)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 
-from trimtab.control.picking import missing_problems
 from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.store import Store
 from trimtab.control.words import describe_change
@@ -25,15 +24,17 @@ REVISIONS_KEPT = 10  # per endpoint: how far back a rollback reaches
 ENDPOINTS_MAX = 10_000
 CLIENT_STAGES = ("resolve", "download")
 
+CannotServe = Callable[[EndpointName, EndpointSpec], list[Problem]]
+"""What keeps a spec, valid or not, from being served where the pods are; see `servable.on_this_machine`."""
+
 
 class Endpoints:
     """All endpoints and their revisions. The store is written first: a failed write changes nothing."""
 
-    def __init__(self, store: Store, clock: Clock, has_model: Callable[[str], bool]) -> None:
-        """`has_model(digest)` tells whether the model's files are in the cache."""
+    def __init__(self, store: Store, clock: Clock, cannot_serve: CannotServe) -> None:
         self._store = store
         self._clock = clock
-        self._has_model = has_model
+        self._cannot_serve = cannot_serve
         self._records = {record.name: record for record in store.endpoints()}
         self._revisions = {
             name: {r.revision.key.number: r for r in store.revisions(name)} for name in self._records
@@ -62,7 +63,28 @@ class Endpoints:
     def revisions(self, name: EndpointName) -> dict[int, RevisionRecord]:
         return self._revisions.get(name, {})
 
+    def recorded(self, name: EndpointName) -> bool:
+        """Whether its revisions, and which of them serves, outlive us: see `Store.recorded`."""
+        return self._store.recorded(name)
+
     # what people ask for
+
+    def check(self, name: EndpointName, spec: EndpointSpec) -> None:
+        """Raises InvalidInput with every problem found."""
+        problems = [*spec_problems(spec, frozenset(RUNTIMES)), *self._cannot_serve(name, spec)]
+        if problems:
+            raise InvalidInput.of(tuple(problems))
+
+    def check_writable(self, name: EndpointName, *, must: str = "", expected_generation: int = 0) -> None:
+        """Whether a spec may be stated now: see `apply`. Raises NotFound or Conflict."""
+        old = self._records.get(name)
+        if must == "create" and old is not None:
+            raise Conflict(
+                f"`{name.short}` exists already", where="name", hint="update it, or choose another name"
+            )
+        if must == "update" and old is None:
+            self.get(name)
+        _check_writable(name, old, expected_generation, len(self._records))
 
     def apply(
         self,
@@ -79,15 +101,9 @@ class Endpoints:
         `must`: `create` or `update` if it may not, or must, exist already. Raises InvalidInput,
         NotFound, Conflict or Exhausted; then nothing was changed.
         """
-        self._check(name, spec)
+        self.check(name, spec)
+        self.check_writable(name, must=must, expected_generation=expected_generation)
         old = self._records.get(name)
-        if must == "create" and old is not None:
-            raise Conflict(
-                f"`{name.short}` exists already", where="name", hint="update it, or choose another name"
-            )
-        if must == "update" and old is None:
-            self.get(name)
-        _check_writable(name, old, expected_generation, len(self._records))
         told = client_stages_s or {}
         stages = tuple((stage, told[stage]) for stage in CLIENT_STAGES if stage in told)
         if old is not None and _asks_the_same(old.spec, spec) and old.outcome is not Outcome.FAILED:
@@ -102,6 +118,14 @@ class Endpoints:
         Raises NotFound, InvalidInput or Conflict.
         """
         old = self.get(name)
+        found, spec = self.rolled_back(name, number)
+        self.check(name, spec)
+        what = f"rolled back from revision {old.wanted_revision} to {found.revision.key.number}"
+        return self._change(name, old, spec, self._tried_anew(found), by, what, ())
+
+    def rolled_back(self, name: EndpointName, number: int) -> tuple[RevisionRecord, EndpointSpec]:
+        """The revision that `rollback` would want, and the spec that asks for it. Raises as it does."""
+        old = self.get(name)
         _check_writable(name, old, 0, 0)
         number = number or self._before(old)
         found = self.revisions(name).get(number)
@@ -113,10 +137,7 @@ class Endpoints:
             hint = f"see `trimtab history {name.short}`"
             raise InvalidInput(f"revision {number} is the wanted one already", where="revision", hint=hint)
         model = replace(found.revision.model, concurrency=old.spec.models[0].concurrency)
-        spec = replace(old.spec, models=(model, *old.spec.models[1:]))
-        self._check(name, spec)
-        what = f"rolled back from revision {old.wanted_revision} to {number}"
-        return self._change(name, old, spec, self._tried_anew(found), by, what, ())
+        return found, replace(old.spec, models=(model, *old.spec.models[1:]))
 
     def delete(self, name: EndpointName) -> None:
         """Marks it: routes go, pods drain, then its records go. Raises NotFound."""
@@ -233,20 +254,6 @@ class Endpoints:
                 return change.revision
         hint = f"see `trimtab history {record.name.short}`"
         raise NotFound("nothing served before the present revision", where="revision", hint=hint)
-
-    def _check(self, name: EndpointName, spec: EndpointSpec) -> None:
-        problems = list(spec_problems(spec, frozenset(RUNTIMES)))
-        problems += [] if problems else missing_problems(spec)
-        for index, model in enumerate(spec.models):
-            where, digest = f"models[{index}].source.digest", model.source.digest
-            if not digest:
-                hint = "use `trimtab deploy` or `trimtab apply`: they resolve and download the model"
-                problems.append(Problem(where, "the model was not resolved", hint))
-            elif not self._has_model(digest):
-                hint = f"deploy it again: `trimtab deploy {model.source.uri} --name {name.short}`"
-                problems.append(Problem(where, f"{digest[:19]}… is not in the cache of this home", hint))
-        if problems:
-            raise InvalidInput.of(tuple(problems))
 
 
 def _check_writable(

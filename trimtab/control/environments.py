@@ -49,13 +49,14 @@ class Environments(Protocol):
 
 
 class OwnEnvironment:
-    """Every pod starts in trimtab's own environment. Ships with the package: tests need one too."""
+    """Every pod starts in one environment: trimtab's own, or that of its image; told by `words`."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: str = OWN) -> None:
         self.changed = asyncio.Event()
+        self._place = Place(Path(sys.executable), words)
 
     def of(self, revision: Revision, *, look: bool = False) -> Place:  # noqa: ARG002
-        return Place(Path(sys.executable), OWN)
+        return self._place
 
     def known(self, revision: Revision) -> Place | None:
         return self.of(revision)

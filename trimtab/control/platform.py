@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Protocol
 
 import psutil
 
@@ -23,20 +24,20 @@ from trimtab.control.reconcile import LOG_TAIL_LINES, Reconciler
 from trimtab.control.records import EndpointRecord
 from trimtab.control.scrape import Scraper
 from trimtab.control.status import Seen, endpoint_message, state_of
+from trimtab.core import protocol
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, Failed
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 from trimtab.core.pod import Pod
-from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
 from trimtab.environment import Place
 from trimtab.envoy.intake import StatisticsIntake
-from trimtab.envoy.process import EnvoyProcess
+from trimtab.envoy.process import EnvoyStatus
 from trimtab.fleet.protocol import Fleet
 from trimtab.runtime.catalog import runtime_of
 from trimtab.source.cache import begin_prune
 from trimtab.v1 import control_pb2 as v1
-from trimtab.xds.server import AdsServer
+from trimtab.xds.server import AdsServer, NodeStatus
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,19 @@ STATISTICS_STALE_S = 10.0
 LOST_SHOWN_S = 600.0
 PRUNE_WAIT_S = 100.0  # less than a client waits; a spinning disk removes 10 GB of small files in a minute
 URL_TAILS = {
-    Protocol.INVOCATIONS: "invocations",
-    Protocol.OPENAI: "v1",
-    Protocol.OPEN_INFERENCE_REST: "v2",
+    protocol.Protocol.INVOCATIONS: "invocations",
+    protocol.Protocol.OPENAI: "v1",
+    protocol.Protocol.OPEN_INFERENCE_REST: "v2",
 }
+
+
+class OwnEnvoy(Protocol):
+    """An Envoy that this control plane starts."""
+
+    @property
+    def node(self) -> str: ...
+
+    def status(self) -> EnvoyStatus: ...
 
 
 class Platform:
@@ -65,7 +75,7 @@ class Platform:
         scraper: Scraper,
         ads: AdsServer,
         intake: StatisticsIntake,
-        envoy: EnvoyProcess,
+        envoy: OwnEnvoy | None,
         clock: Clock,
         metrics: Metrics,
         environments: Environments,
@@ -175,7 +185,7 @@ class Platform:
         gauges.show(gauges.queued, queued)
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
-        gauges.envoy_restarts.set(self._envoy.status().restarts)
+        gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
     def _all_seen(self) -> Iterator[Seen]:
@@ -241,22 +251,32 @@ class Platform:
         """Where the endpoint answers; of a protocol with several calls, what they all begin with."""
         name, spoken = record.name, runtime_of(record.spec.models[0]).protocols
         told = name.name if name.namespace == DEFAULT_NAMESPACE else str(name)
-        tail = next(tail for protocol, tail in URL_TAILS.items() if protocol in spoken)
+        tail = next(tail for each, tail in URL_TAILS.items() if each in spoken)
         return f"http://{self._started.listen}/serving-endpoints/{told}/{tail}"
 
     def _envoys(self) -> list[v1.Envoy]:
-        status = self._envoy.status()
+        """Ours, whether or not it is connected; every other one that was."""
         nodes = {node.node: node for node in self._ads.nodes()}
-        node = nodes.get(self._envoy.node)
-        envoy = v1.Envoy(
-            node=self._envoy.node,
+        if self._envoy is not None:
+            return [self._own_envoy(self._envoy, nodes.get(self._envoy.node))]
+        return [self._told(v1.Envoy(running=node.connected), name, node) for name, node in nodes.items()]
+
+    def _own_envoy(self, envoy: OwnEnvoy, node: NodeStatus | None) -> v1.Envoy:
+        status = envoy.status()
+        message = v1.Envoy(
             process_id=status.pid or 0,
             running=status.running,
-            connected=node.connected if node else False,
             version=status.version,
             restarts=status.restarts,
-            statistics_age_s=self._intake.age_s(self._envoy.node),
         )
+        return self._told(message, envoy.node, node)
+
+    def _told(self, envoy: v1.Envoy, name: str, node: NodeStatus | None) -> v1.Envoy:
+        """With what its stream and its statistics tell."""
+        envoy.node, envoy.connected = name, node.connected if node else False
+        age_s = self._intake.age_s(name)
+        if age_s is not None:
+            envoy.statistics_age_s = age_s
         for told in node.types if node else ():
             envoy.subscriptions.add(
                 type=told.short,
@@ -265,7 +285,7 @@ class Platform:
                 nack=told.nack,
                 nack_at_s=told.nack_at_s,
             )
-        return [envoy]
+        return envoy
 
     def _nacks(self) -> Iterator[str]:
         for node in self._ads.nodes():
@@ -280,6 +300,12 @@ class Platform:
         free = shutil.disk_usage(self._home.path).free
         if free < DISK_LOW_BYTES:
             yield f"the disk of {self._home.path} has {free >> 20} MiB left; free some space"
-        age_s = self._intake.age_s(self._envoy.node)
-        if age_s is not None and age_s > STATISTICS_STALE_S:
-            yield f"Envoy's statistics are {age_s:.0f} s old: scaling holds what there is"
+        for age_s in self._statistics_ages_s():
+            if age_s > STATISTICS_STALE_S:
+                yield f"Envoy's statistics are {age_s:.0f} s old: scaling holds what there is"
+
+    def _statistics_ages_s(self) -> list[float]:
+        """Of our Envoy, or of all that are connected."""
+        connected = [node.node for node in self._ads.nodes() if node.connected]
+        nodes = [self._envoy.node] if self._envoy is not None else connected
+        return [age_s for node in nodes if (age_s := self._intake.age_s(node)) is not None]

@@ -178,6 +178,8 @@ class Reconciler:
         live.retry_at_s = steps.retry_at_s
         live.capped_by = self._capped_by(record, facts)
         record = self._record_progress(record, facts, steps, live)
+        if not self._endpoints.recorded(name):
+            return  # another control plane could not go on from here; whoever records it wakes us
         await self._start(name, facts, steps, live)
         await self._leaving.advance(live.drains, pods, steps.leaves, record.spec.request_timeout_s)
         if record.deleting and not pods and self._publisher.routes_settled(record):

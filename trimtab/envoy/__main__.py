@@ -1,4 +1,4 @@
-"""python -m trimtab.envoy --node NAME --control HOST:PORT --folder FOLDER
+"""python -m trimtab.envoy --node NAME --control HOST:PORT --folder FOLDER [--tls FOLDER]
 
 Writes FOLDER/bootstrap.json for an Envoy that runs elsewhere, in a pod for example; it will be administered
 by FOLDER/admin.sock.
@@ -24,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--node", required=True, help="what this Envoy calls itself")
     parser.add_argument("--control", required=True, type=_address, metavar="HOST:PORT")
     parser.add_argument("--folder", required=True, type=Path, help="that both of them see")
+    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="with tls.crt, tls.key and ca.crt")
     asked = parser.parse_args(argv)
     try:
-        content = render(Bootstrap.for_pod(asked.node, asked.folder, asked.control))
+        content = render(Bootstrap.for_pod(asked.node, asked.folder, asked.control, asked.tls))
         write_whole(asked.folder / "bootstrap.json", content)
     except TrimtabError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")

@@ -36,7 +36,8 @@ CLUSTER_STATISTICS = (
 class Bootstrap:
     """What one Envoy is told when it starts. Both sockets must lie in a folder that only we can read.
 
-    With a `control_address`, a name and a port, the control plane is asked there, and not on its socket.
+    With a `control_address`, a name and a port, the control plane is asked there, and not on its socket; then
+    `tls` is a folder of `tls.crt`, `tls.key` and the `ca.crt` that has signed for that name.
     """
 
     node: str
@@ -49,6 +50,7 @@ class Bootstrap:
         2 << 30
     )  # bodies that wait are held here: about 130 of 16 MB, or any number of small ones
     control_address: tuple[str, int] | None = None
+    tls: Path | None = None
 
     @classmethod
     def for_home(cls, home: Path, node: str = "local") -> Bootstrap:
@@ -56,10 +58,12 @@ class Bootstrap:
         return cls(node, socket_path(home, "xds.sock"), socket_path(home, "envoy-admin.sock"))
 
     @classmethod
-    def for_pod(cls, node: str, folder: Path, control_address: tuple[str, int]) -> Bootstrap:
+    def for_pod(
+        cls, node: str, folder: Path, control_address: tuple[str, int], tls: Path | None = None
+    ) -> Bootstrap:
         """The Envoy of a pod: its admin socket is in `folder`, its control plane elsewhere."""
         admin = folder / "admin.sock"
-        return cls(node, folder / "xds.sock", admin, control_address=control_address)
+        return cls(node, folder / "xds.sock", admin, control_address=control_address, tls=tls)
 
 
 def render(bootstrap: Bootstrap) -> bytes:
@@ -121,6 +125,8 @@ def _control_plane(bootstrap: Bootstrap) -> Json:
         host, port = bootstrap.control_address
         address = {"socket_address": {"address": host, "port_value": port}}
         kind = {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
+        if bootstrap.tls is not None:
+            kind["transport_socket"] = _tls(bootstrap.tls, host)
     return {
         "name": CONTROL_PLANE,
         **kind,
@@ -133,6 +139,28 @@ def _control_plane(bootstrap: Bootstrap) -> Json:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     }
+
+
+def _tls(folder: Path, name: str) -> Json:
+    """Both show a certificate of the same authority, and the other side's is for `name`."""
+    context = {
+        "sni": name,
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_certificates": [
+                {
+                    "certificate_chain": {"filename": str(folder / "tls.crt")},
+                    "private_key": {"filename": str(folder / "tls.key")},
+                }
+            ],
+            "validation_context": {
+                "trusted_ca": {"filename": str(folder / "ca.crt")},
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
+            },
+        },
+    }
+    tls = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    return {"name": "envoy.transport_sockets.tls", "typed_config": _typed(tls, context)}
 
 
 def _stats_config() -> Json:

@@ -92,9 +92,13 @@ class Api:
         """What is there. Raises NotFound, Unauthorised, Unreachable or Failed."""
         return await self._call("GET", path, query, accept=accept)
 
-    async def apply(self, path: str, body: Json) -> bytes:
-        """Server-side apply: our fields become as `body` has them, whoever set them before."""
-        query = {"fieldManager": self.owner, "force": "true"}
+    async def apply(self, path: str, body: Json, owner: str = "", *, force: bool = True) -> bytes:
+        """Server-side apply: our fields become as `body` has them, whoever set them before.
+
+        `owner` is the field manager, ours by default. Without `force` what another one has set otherwise
+        raises Conflict.
+        """
+        query = {"fieldManager": owner or self.owner, "force": "true" if force else "false"}
         return await self._call("PATCH", path, query, body, _APPLY)
 
     async def create(self, path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import orjson
@@ -28,7 +28,16 @@ from trimtab.fleet.kubernetes.seen import (
     read_deployment,
     read_pod,
 )
-from trimtab.fleet.kubernetes.template import COST, COST_OF_LEAVING, ENDPOINT, GATE, Images, Json, name_of
+from trimtab.fleet.kubernetes.template import (
+    COST,
+    COST_OF_LEAVING,
+    ENDPOINT,
+    GATE,
+    HASH,
+    Images,
+    Json,
+    name_of,
+)
 from trimtab.fleet.protocol import Room
 from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
 
@@ -53,14 +62,23 @@ class KubernetesFleet:
     """Pods of Deployments. See `fleet.protocol.Fleet`.
 
     `images` are by the name of a runtime. With a `namespace` only what is in there is seen; otherwise the
-    pods of all. `changed` tells of pods and phases.
+    pods of all. `owner` gives a reference to what a Deployment has to go with. `changed` tells of pods and
+    phases.
     """
 
-    def __init__(self, api: Api, clock: Clock, images: Images, namespace: str = "") -> None:
+    def __init__(
+        self,
+        api: Api,
+        clock: Clock,
+        images: Images,
+        namespace: str = "",
+        owner: Callable[[EndpointName], Json | None] = lambda _: None,
+    ) -> None:
         self.changed = asyncio.Event()
         self._api = api
         self._clock = clock
         self._images = images
+        self._owner = owner
         self._logs = Logs(api)
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -260,9 +278,12 @@ class KubernetesFleet:
     # what is written
 
     async def _create(self, revision: Revision) -> None:
-        """Make the Deployment, once. Raises Failed if one of that name is not ours."""
+        """Make the Deployment, once. Raises Failed if one of that name is not ours, or of another life."""
         key = revision.key
         body = template.deployment(revision, self._images, replicas=1)
+        owner = self._owner(key.endpoint)
+        if owner is not None:
+            body["metadata"]["ownerReferences"] = [owner]
         namespace = key.endpoint.namespace
         try:
             await self._api.create(DEPLOYMENTS.path(namespace), body)
@@ -272,6 +293,10 @@ class KubernetesFleet:
                 where, hint = f"{namespace}/{name_of(key)}", "rename it, or the endpoint"
                 told = "there is a Deployment of that name which is not ours"
                 raise Failed(told, where=where, hint=hint) from error
+            if (found["metadata"].get("annotations") or {}).get(HASH) != revision.hash:
+                await self._api.delete(DEPLOYMENTS.path(*_place(key)), {"propagationPolicy": "Background"})
+                told, hint = "there is a Deployment of another revision; it is removed first", "wait"
+                raise Unreachable(told, where=f"{namespace}/{name_of(key)}", hint=hint) from error
         self._made[_place(key)] = key
 
     async def _settle(self, key: RevisionKey) -> None:

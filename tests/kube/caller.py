@@ -1,0 +1,37 @@
+"""Calls a URL, so many at once, until SIGTERM; then tells as JSON what was answered, and by which pods."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections import Counter
+
+import aiohttp
+
+
+async def call(url: str, at_once: int) -> dict[str, Counter[str]]:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    statuses: Counter[str] = Counter()
+    pods: Counter[str] = Counter()
+
+    async def one(session: aiohttp.ClientSession) -> None:
+        while not ended.is_set():
+            try:
+                async with session.post(url, data="{}") as answer:
+                    text = await answer.text()
+                    statuses[str(answer.status)] += 1
+                    pods[text.strip()] += 1
+            except aiohttp.ClientError as error:
+                statuses[type(error).__name__] += 1
+            await asyncio.sleep(0.01)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(one(session) for _ in range(at_once)))
+    return {"statuses": statuses, "pods": pods}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run(call(sys.argv[1], int(sys.argv[2])))))

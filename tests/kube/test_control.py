@@ -1,0 +1,117 @@
+"""The whole of it on a real Kubernetes: ServingEndpoints in, pods and traffic through a real Envoy out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from deploy.cluster.place import here
+from tests.kube.plane import Plane
+from tests.kube.words import ENDPOINTS, endpoint, until
+from trimtab.core.errors import NotFound
+from trimtab.kube import Api, Json, Resource
+
+pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
+
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+PODS = Resource("v1", "pods")
+
+
+@pytest.fixture
+def plane(namespace: str, tmp_path: Path) -> Iterator[Plane]:
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("pods of that cluster may not be reached from here")
+    made = Plane(tmp_path / "home", namespace)
+    made.home.mkdir()
+    made.start()
+    made.start_envoy()
+    yield made
+    made.end()
+
+
+def spec(image: str, low: int = 1, high: int = 8, **env: str) -> Json:
+    return {
+        "models": [
+            {
+                "uri": "own",
+                "custom": {"image": image},
+                "resources": {"cpu": "10m", "memory": "32Mi"},
+                "concurrency": {"min": low, "max": high},
+                "env": env,
+            }
+        ]
+    }
+
+
+async def applied(api: Api, namespace: str, name: str, spec: Json) -> None:
+    """As `kubectl apply --server-side` does."""
+    await api.apply(ENDPOINTS.path(namespace, name), endpoint(namespace, name, spec), "kubectl")
+
+
+async def found(api: Api, path: str) -> Json:
+    read: Json = orjson.loads(await api.get(path))
+    return read
+
+
+async def condition(api: Api, namespace: str, name: str, kind: str) -> Json:
+    status = (await found(api, ENDPOINTS.path(namespace, name))).get("status", {})
+    return next((each for each in status.get("conditions", ()) if each["type"] == kind), {"status": ""})
+
+
+async def becomes(api: Api, namespace: str, name: str, kind: str, status: str = "True") -> Json:
+    async def is_so() -> bool:
+        return (await condition(api, namespace, name, kind))["status"] == status
+
+    await until(is_so)
+    return await condition(api, namespace, name, kind)
+
+
+async def names(api: Api, resource: Resource, namespace: str) -> list[str]:
+    items = (await found(api, resource.path(namespace)))["items"]
+    return sorted(each["metadata"]["name"] for each in items)
+
+
+async def test_from_apply_to_traffic_to_nothing(api: Api, plane: Plane, namespace: str, image: str) -> None:
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Ready")
+    seen = await found(api, ENDPOINTS.path(namespace, "iris"))
+    assert seen["status"]["observedGeneration"] == seen["metadata"]["generation"]
+    assert seen["status"]["pods"] == "1/1"
+    deployment = await found(api, DEPLOYMENTS.path(namespace, "iris-r1"))
+    assert [each["uid"] for each in deployment["metadata"]["ownerReferences"]] == [seen["metadata"]["uid"]]
+
+    with plane.calling("iris", 4) as told:
+        await applied(api, namespace, "iris", spec(image, 3, 8))
+
+        async def has_three() -> bool:
+            return len(await names(api, PODS, namespace)) >= 3
+
+        await until(has_three)
+        plane.kill()
+        plane.start()
+        await applied(api, namespace, "iris", spec(image, 3, 8, GREETING="hello"))
+
+        async def is_updated() -> bool:
+            status = (await found(api, ENDPOINTS.path(namespace, "iris")))["status"]
+            return status["servingRevision"] == 2 and status["state"] == "READY"
+
+        await until(is_updated)
+    assert set(told["statuses"]) == {"200"}, told
+    assert sum(told["statuses"].values()) > 100, told
+    assert any(pod.startswith("iris-r2-") for pod in told["pods"]), told
+
+    await api.delete(ENDPOINTS.path(namespace, "iris"))
+
+    async def is_gone() -> bool:
+        try:
+            await api.get(ENDPOINTS.path(namespace, "iris"))
+        except NotFound:
+            return not await names(api, PODS, namespace)
+        return False
+
+    await until(is_gone)
+    assert await names(api, DEPLOYMENTS, namespace) == []

@@ -1,0 +1,107 @@
+"""control: the control plane of a Kubernetes cluster, as its pod runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trimtab.cli.log import log_to_stderr
+from trimtab.cli.options import home_option
+from trimtab.cli.output import say
+from trimtab.control.kubernetes.options import DEFAULT_CONTROL, DEFAULT_LISTEN, KubernetesOptions
+from trimtab.control.options import Started
+from trimtab.core.errors import InvalidInput
+
+
+@click.command()
+@home_option
+@click.option(
+    "--kubeconfig",
+    metavar="FILE",
+    envvar="KUBECONFIG",
+    help="Which cluster.  [env: KUBECONFIG; default: the one we are a pod of]",
+)
+@click.option("--context", metavar="NAME", help="Which context of it.")
+@click.option(
+    "-n",
+    "--namespace",
+    metavar="NAMESPACE",
+    default="",
+    help="Serve the endpoints of this one.  [default: of all]",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default=DEFAULT_LISTEN,
+    show_default=True,
+    help="Where Envoys listen for callers.",
+)
+@click.option(
+    "--public", metavar="HOST:PORT", default="", help="How callers reach them.  [default: as --listen]"
+)
+@click.option(
+    "--api-keys",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Callers' keys, one `CLIENT KEY` a line.",
+)
+@click.option("--without-keys", is_flag=True, help="Let whoever reaches an Envoy call.")
+@click.option(
+    "--xds", metavar="HOST:PORT", default="", help="Where Envoys reach us, beside the socket in our home."
+)
+@click.option(
+    "--xds-tls",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="With tls.crt, tls.key and ca.crt: only Envoys with a certificate of that authority are answered.",
+)
+@click.option("--xds-plaintext", is_flag=True, help="Without TLS; a NetworkPolicy keeps all but Envoys away.")
+@click.option(
+    "--control",
+    metavar="HOST:PORT",
+    default=DEFAULT_CONTROL,
+    show_default=True,
+    help="Where the control API listens, beside the socket in our home; loopback only.",
+)
+@click.option(
+    "--metrics-listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where our /metrics is.",
+)
+@click.option(
+    "--dcgm", metavar="URL[,URL…]", default="", help="DCGM exporters that watch the GPUs of these pods."
+)
+@click.option(
+    "--image",
+    "images",
+    metavar="RUNTIME=IMAGE",
+    multiple=True,
+    help="What pods of a runtime run; may be given several times.",
+)
+def control(images: tuple[str, ...], **said: Any) -> None:
+    """Run the control plane of a Kubernetes cluster: ServingEndpoints in, pods and Envoys' configuration out.
+
+    It starts no Envoy, and ending it touches neither pods nor Envoys.
+    """
+    from trimtab.control.kubernetes.main import serve  # noqa: PLC0415 -- no other command needs all of that
+
+    options = KubernetesOptions(images=dict(map(_image, images)), **said)
+    log_to_stderr()
+    asyncio.run(serve(options, _tell))
+
+
+def _image(text: str) -> tuple[str, str]:
+    runtime, _, image = text.partition("=")
+    if not runtime or not image:
+        hint = "write RUNTIME=IMAGE, for example mlflow=registry/trimtab-runtime:1"
+        raise InvalidInput(f"`{text}` names no image", where="--image", hint=hint)
+    return runtime, image
+
+
+def _tell(started: Started) -> None:
+    say(f"trimtab serves ServingEndpoints; its metrics are at http://{started.metrics_listen}/metrics")

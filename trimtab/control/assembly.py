@@ -1,0 +1,148 @@
+"""Puts the parts of a control plane together, whatever store, fleet and Envoys it has."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+import grpc
+
+from trimtab.control.api import ControlApi
+from trimtab.control.changes import Changes
+from trimtab.control.endpoints import Endpoints
+from trimtab.control.environments import Environments
+from trimtab.control.home import Home
+from trimtab.control.metrics import Metrics
+from trimtab.control.observations import Observations
+from trimtab.control.options import Started
+from trimtab.control.platform import OwnEnvoy, Platform
+from trimtab.control.reconcile import Reconciler
+from trimtab.control.running import new_server, relay
+from trimtab.control.scaling import Scaling
+from trimtab.control.scrape import Scraper
+from trimtab.control.store import Store
+from trimtab.core.clock import Clock
+from trimtab.envoy.intake import StatisticsIntake
+from trimtab.envoy.statistics import Signals
+from trimtab.fleet.protocol import Fleet
+from trimtab.v1 import control_pb2_grpc
+from trimtab.xds.server import AdsServer
+from trimtab.xds.world import Gateway
+
+log = logging.getLogger(__name__)
+
+METRICS_EACH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a control plane is told when it starts. `dcgm`: addresses of exporters' pages."""
+
+    home: Home
+    started: Started
+    gateway: Gateway
+    metrics: Metrics
+    dcgm: tuple[str, ...] = ()
+    down_window_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """The parts that every control plane has."""
+
+    fleet: Fleet
+    ads: AdsServer
+    intake: StatisticsIntake
+    environments: Environments
+    reconciler: Reconciler
+    platform: Platform
+    scraper: Scraper
+    api: ControlApi
+
+    def work(self) -> dict[str, Coroutine[None, None, None]]:
+        """What has to run for as long as it lives, by what it is."""
+        wake = self.reconciler.wake
+        return {
+            "the reconcile loop": self.reconciler.run(),
+            "the news of pods": relay(self.fleet.changed, wake),
+            "the news of Envoy": relay(self.ads.changed, wake),
+            "the news of environments": relay(self.environments.changed, wake),
+            "the pods' own counts": self.scraper.run(),
+            "the metrics": _measure(self.platform),
+        }
+
+    def control_server(self) -> grpc.aio.Server:
+        """For people; bound to nothing yet."""
+        server = new_server()
+        control_pb2_grpc.add_ControlServicer_to_server(self.api, server)
+        return server
+
+    def envoy_server(self) -> grpc.aio.Server:
+        """For Envoys: ADS, and the intake of their statistics; bound to nothing yet."""
+        server = new_server()
+        self.ads.add_to(server)
+        self.intake.add_to(server)
+        return server
+
+
+def assemble(
+    around: Around,
+    store: Store,
+    endpoints: Endpoints,
+    fleet: Fleet,
+    environments: Environments,
+    clock: Clock,
+    changes: Changes,
+    envoy: OwnEnvoy | None,
+) -> ControlPlane:
+    """`envoy` is the one that we start, if any; others come by themselves."""
+    metrics, observations, ads = around.metrics, Observations(), AdsServer(clock)
+    scraper = Scraper(fleet, clock, dcgm=around.dcgm)
+    scaling = Scaling(
+        observations,
+        store,
+        clock,
+        metrics,
+        down_window_s=around.down_window_s,
+        pod_signals=scraper.pod_signals,
+    )
+    reconciler = Reconciler(
+        endpoints, fleet, ads, observations, scaling, around.gateway, clock, metrics, environments
+    )
+
+    def on_signals(signals: Signals) -> None:
+        observations.add(signals.revisions, signals.pods, signals.latencies)
+        scraper.latencies.add(signals.stages)
+        metrics.signals.inc(len(signals.revisions))
+        reconciler.saw_requests()
+
+    intake = StatisticsIntake(clock, on_signals)
+    platform = Platform(
+        around.home,
+        around.started,
+        endpoints,
+        fleet,
+        reconciler,
+        observations,
+        scraper,
+        ads,
+        intake,
+        envoy,
+        clock,
+        metrics,
+        environments,
+        api_keys=bool(around.gateway.api_keys),
+    )
+    api = ControlApi(endpoints, store, fleet, reconciler, platform, clock, changes)
+    return ControlPlane(fleet, ads, intake, environments, reconciler, platform, scraper, api)
+
+
+async def _measure(platform: Platform) -> None:
+    while True:
+        try:
+            platform.update_metrics()
+        except Exception:
+            log.exception("metrics could not be updated")
+        await asyncio.sleep(METRICS_EACH_S)

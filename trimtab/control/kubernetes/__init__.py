@@ -1,0 +1,1 @@
+"""The control plane on Kubernetes: ServingEndpoints are its endpoints, the API server its store."""

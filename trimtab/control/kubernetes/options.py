@@ -1,0 +1,125 @@
+"""What a control plane on Kubernetes is started with, and the check of it before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from trimtab.control.endpoints import CannotServe
+from trimtab.control.options import Address, parse_address, read_api_keys
+from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
+from trimtab.core.names import EndpointName
+from trimtab.core.spec import EndpointSpec
+from trimtab.xds.world import ApiKey
+
+DEFAULT_LISTEN = "0.0.0.0:8080"  # in Envoy's pods
+DEFAULT_CONTROL = "127.0.0.1:8081"  # in ours: reached by a port-forward, which the API server allows or not
+
+
+@dataclass(frozen=True)
+class KubernetesOptions:
+    """Options of `trimtab control`.
+
+    `listen` is where Envoys listen, `public` how callers reach them. `xds` is where we listen for Envoys,
+    `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it; `xds_plaintext` says that others are kept
+    away by a NetworkPolicy instead. `images` are by the name of a runtime;
+    `namespace` is the one whose endpoints are served, empty for all.
+    """
+
+    home: Path
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str = ""
+    listen: str = DEFAULT_LISTEN
+    public: str = ""
+    api_keys: Path | None = None
+    without_keys: bool = False
+    domain: str = "localhost"
+    xds: str = ""
+    xds_tls: Path | None = None
+    xds_plaintext: bool = False
+    control: str = DEFAULT_CONTROL
+    metrics_listen: str = "127.0.0.1:0"
+    dcgm: str = ""
+    images: Mapping[str, str] = field(default_factory=dict)
+
+
+def checked_gateway(options: KubernetesOptions) -> tuple[Address, tuple[ApiKey, ...]]:
+    """Where Envoys listen, and callers' keys. Raises InvalidInput, NotFound or Unauthorised."""
+    address = parse_address(options.listen, "--listen")
+    keys = read_api_keys(options.api_keys) if options.api_keys else ()
+    if not address.loopback and not keys and not options.without_keys:
+        raise Unauthorised(
+            f"{address} can be reached from all over the cluster, and no caller would need a key",
+            where="--listen",
+            hint="add --api-keys FILE (one `CLIENT KEY` per line), or --without-keys",
+        )
+    return address, keys
+
+
+def checked_xds(options: KubernetesOptions) -> tuple[Address | None, grpc.ServerCredentials | None]:
+    """Where to listen for Envoys beside our socket. Raises InvalidInput, NotFound or Unauthorised."""
+    if not options.xds:
+        return None, None
+    address = parse_address(options.xds, "--xds", port_min=0)
+    if options.xds_tls is not None:
+        return address, _credentials(options.xds_tls)
+    if not address.loopback and not options.xds_plaintext:
+        raise Unauthorised(
+            f"whoever reaches {address} would be told of every pod and of callers' keys",
+            where="--xds",
+            hint="add --xds-tls FOLDER, or --xds-plaintext if a NetworkPolicy keeps all but Envoys away",
+        )
+    return address, None
+
+
+def checked_control(options: KubernetesOptions) -> Address:
+    """Where the control API listens beside the socket in our home. Raises InvalidInput or Unauthorised."""
+    address = parse_address(options.control, "--control", port_min=0)
+    if not address.loopback:
+        hint = "listen on 127.0.0.1: `trimtab --kube-context` reaches it by a port-forward"
+        raise Unauthorised(
+            "the control API runs code, and listens on loopback only", where="--control", hint=hint
+        )
+    return address
+
+
+def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
+    """What keeps a spec from being served in pods of these images."""
+
+    def problems(name: EndpointName, spec: EndpointSpec) -> list[Problem]:  # noqa: ARG001
+        found = []
+        for index, model in enumerate(spec.models):
+            where = f"models[{index}]"
+            if model.runtime == "custom" and not model.custom.image:
+                hint = "give custom.image: a pod has no folder of yours to run a command in"
+                found.append(Problem(f"{where}.custom", "has no image", hint))
+            elif model.runtime != "custom" and model.runtime not in images:
+                known = ", ".join(sorted({*images, "custom"}))
+                hint = f"this control plane has: {known}; bring an image of your own by custom.image"
+                found.append(Problem(f"{where}.runtime", f"there is no image for `{model.runtime}`", hint))
+        return found
+
+    return problems
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    """Only Envoys with a certificate of the same authority are answered."""
+    read = {}
+    for name in ("tls.key", "tls.crt", "ca.crt"):
+        try:
+            read[name] = (folder / name).read_bytes()
+        except OSError as error:
+            raise NotFound(
+                f"cannot be read: {error.strerror}",
+                where=str(folder / name),
+                hint="a Secret of the type kubernetes.io/tls with a ca.crt, mounted as a folder",
+            ) from error
+    if b"BEGIN" not in read["tls.key"]:
+        raise InvalidInput("is not in PEM", where=str(folder / "tls.key"), hint="as cert-manager writes it")
+    return grpc.ssl_server_credentials(
+        [(read["tls.key"], read["tls.crt"])], read["ca.crt"], require_client_auth=True
+    )

@@ -1,0 +1,99 @@
+"""From ServingEndpoint objects to endpoints: what was applied, edited or deleted, by whomever.
+
+Each object is compared with what was taken of it last, by its generation: it does not matter how often, or
+after what, one is looked at. A spec that cannot be taken is told in that object's status, and stays its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from trimtab.control.endpoints import Endpoints
+from trimtab.control.kubernetes.objects import SeenEndpoint, spec_of
+from trimtab.control.kubernetes.store import KubernetesStore
+from trimtab.core.errors import InvalidInput, NotFound, TrimtabError
+from trimtab.core.names import EndpointName, name_problems
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes objects as they are now. `changed` is called with the endpoint whose spec is another since."""
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        store: KubernetesStore,
+        changed: Callable[[EndpointName], None],
+        tracking: str = "",
+    ) -> None:
+        """`tracking`: see `objects.spec_of`."""
+        self._endpoints = endpoints
+        self._store = store
+        self._changed = changed
+        self._tracking = tracking
+        self._uids: dict[EndpointName, str] = {}
+        self._asked: dict[EndpointName, tuple[str, Mapping[str, float]]] = {}
+        self.problems: dict[EndpointName, TrimtabError] = {}  # of specs that could not be taken
+
+    def adopt(self, seen: SeenEndpoint) -> None:
+        """This object is the one that what is in the store was written to."""
+        self._uids[seen.name] = seen.uid
+
+    @contextmanager
+    def asked(self, name: EndpointName, by: str, stages_s: Mapping[str, float]) -> Iterator[None]:
+        """A change that comes meanwhile is by this person."""
+        self._asked[name] = by, stages_s
+        try:
+            yield
+        finally:
+            self._asked.pop(name, None)
+
+    def take(self, seen: SeenEndpoint) -> None:
+        """What is wanted of an object that is there."""
+        name, known = seen.name, self._known(seen.name)
+        if seen.deleting or (known and self._uids.get(name) != seen.uid):
+            self.gone(name)  # what another object of this name wants comes when this one has drained
+            return
+        if known and self._store.observed.get(name) == seen.generation:
+            self.problems.pop(name, None)
+            return
+        try:
+            self._apply(seen)
+        except TrimtabError as error:
+            if str(self.problems.get(name)) != str(error):
+                log.warning("%s: generation %d was not taken: %s", name, seen.generation, error)
+            self.problems[name] = error
+
+    def gone(self, name: EndpointName) -> None:
+        """There is no object any more that wants it."""
+        self.problems.pop(name, None)
+        if self._known(name):
+            self._endpoints.delete(name)
+            self._changed(name)
+
+    def _apply(self, seen: SeenEndpoint) -> None:
+        name = seen.name
+        problems = name_problems(name)
+        if problems:
+            raise InvalidInput.of(problems)
+        by, stages_s = self._asked.get(name, (seen.changed_by, {}))
+        before = self._endpoints.get(name).generation if self._known(name) else 0
+        spec = spec_of(seen, self._tracking)
+        record = self._endpoints.apply(name, spec, by=by, client_stages_s=dict(stages_s))
+        self.problems.pop(name, None)
+        self._uids[name] = seen.uid
+        self._store.observed[name] = seen.generation
+        self._store.dirty(name)
+        if record.generation != before:
+            log.info("%s: generation %d by %s", name, record.generation, by or "somebody")
+            self._changed(name)
+
+    def _known(self, name: EndpointName) -> bool:
+        try:
+            self._endpoints.get(name)
+        except NotFound:
+            return False
+        return True

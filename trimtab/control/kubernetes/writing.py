@@ -1,0 +1,176 @@
+"""Writes each endpoint's status to the API server, with what we remember of it in the same write.
+
+Every write carries the resource version of the object that it was decided on: who decides on what is no
+longer so gets a conflict, and looks again. What is only a figure is written seldom: see `LOAD_EACH_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import orjson
+
+from trimtab.control.kubernetes.memory import packed
+from trimtab.control.kubernetes.objects import (
+    FINALIZER,
+    SeenEndpoint,
+    identity,
+    path_of,
+    read_endpoint,
+)
+from trimtab.control.kubernetes.status import essence, status_of
+from trimtab.control.kubernetes.store import KubernetesStore
+from trimtab.core.clock import Clock
+from trimtab.core.errors import NotFound, TrimtabError
+from trimtab.core.names import EndpointName
+from trimtab.kube import Api, Json, Key, Work
+from trimtab.v1 import control_pb2 as v1
+
+log = logging.getLogger(__name__)
+
+WORKERS = 8  # endpoints that are written at a time
+ROUND_S = 5.0  # in which each endpoint's status is compared with what was written last
+SLICES = 25  # into which that round is cut
+LOAD_EACH_S = 30.0  # of one endpoint: how often figures alone are worth a write
+LOADS_PER_S = 2.0  # of all endpoints
+LOAD_DIFFERS = 0.2  # by which part a figure has to be another one
+
+View = Callable[[EndpointName], v1.Endpoint]
+Problems = Mapping[EndpointName, TrimtabError]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What was written last of one object, and the version that it has since."""
+
+    uid: str
+    version: int
+    at_s: float
+    held: bool = False  # it has our finalizer
+    status: Json = field(default_factory=dict)  # empty: not yet
+
+
+class Writer:
+    """Keeps the API server's objects as the store has them. `seen` are the objects as they are watched."""
+
+    def __init__(
+        self,
+        api: Api,
+        clock: Clock,
+        store: KubernetesStore,
+        seen: Callable[[], Mapping[Key, SeenEndpoint]],
+        view: View,
+        problems: Problems,
+    ) -> None:
+        self._api = api
+        self._clock = clock
+        self._store = store
+        self._seen = seen
+        self._view = view
+        self._problems = problems
+        self._told: dict[EndpointName, _Told] = {}
+        self._loads_left = LOADS_PER_S
+        self._work: Work[EndpointName] = Work(self._settle, WORKERS)
+        self.written = asyncio.Event()  # set after each write
+        self.writes = 0
+
+    def dirty(self, name: EndpointName) -> None:
+        """Something of it is to be written."""
+        self._work.add(name)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._work.run())
+            group.create_task(self._compare())
+
+    async def _compare(self) -> None:
+        """What changes without being put, such as how many pods are ready, is found by looking."""
+        while True:
+            names = sorted(seen.name for seen in self._seen().values())
+            for part in range(SLICES):
+                self._loads_left = min(LOADS_PER_S, self._loads_left + LOADS_PER_S * ROUND_S / SLICES)
+                for name in names[part::SLICES]:
+                    self._look(name)
+                await asyncio.sleep(ROUND_S / SLICES)
+            for name in self._told.keys() - set(names):
+                del self._told[name]
+
+    def _look(self, name: EndpointName) -> None:
+        seen, told = self._seen().get((name.namespace, name.name)), self._told.get(name)
+        if seen is None:
+            return
+        if told is None or not told.status or told.uid != seen.uid:
+            self._work.add(name)
+            return
+        status = self._status(seen, "")
+        if essence(status) != essence(told.status):
+            self._work.add(name)
+            return
+        rested = self._clock.now_s() - told.at_s >= LOAD_EACH_S
+        if rested and self._loads_left >= 1 and _differs(status.get("load", {}), told.status.get("load", {})):
+            self._loads_left -= 1
+            self._work.add(name)
+
+    async def _settle(self, name: EndpointName) -> None:
+        """Write what the API server has otherwise. Raises Conflict if it has changed meanwhile."""
+        seen = self._seen().get((name.namespace, name.name))
+        if seen is None:
+            return
+        memory = self._store.memory(name)
+        if seen.deleting and memory is None:
+            if seen.finalized:
+                await self._put(seen, {"metadata": {}})
+            return
+        told = self._last(seen)
+        if not seen.deleting and not told.held:
+            told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
+        status = self._status(seen, packed(memory) if memory is not None else "")
+        if status != told.status:
+            await self._put(seen, {"status": status})
+        if memory is not None:
+            self._store.written(memory)
+        self.written.set()
+
+    def _last(self, seen: SeenEndpoint) -> _Told:
+        """What is known of what was written, by us or as the watch tells."""
+        told = self._told.get(seen.name)
+        if told is None or told.uid != seen.uid:
+            return _Told(seen.uid, seen.version, self._clock.now_s(), seen.finalized)
+        return replace(told, version=max(told.version, seen.version), held=told.held or seen.finalized)
+
+    async def _put(self, seen: SeenEndpoint, body: Json) -> _Told:
+        """Write one part of the very object, as it was when this was decided."""
+        told, whole = self._last(seen), identity(seen.name)
+        precondition = {"uid": seen.uid, "resourceVersion": str(told.version)}
+        whole["metadata"] |= precondition | body.get("metadata", {})
+        path = path_of(seen.name, "status" if "status" in body else "")
+        answer = read_endpoint(orjson.loads(await self._api.apply(path, {**body, **whole})))
+        self.writes += 1
+        status = body.get("status", told.status)
+        told = _Told(seen.uid, answer.version, self._clock.now_s(), answer.finalized, status)
+        self._told[seen.name] = told
+        return told
+
+    def _status(self, seen: SeenEndpoint, record: str) -> Json:
+        problem = self._problems.get(seen.name)
+        try:
+            endpoint = self._view(seen.name)
+        except NotFound:
+            endpoint = None
+        observed = seen.generation if problem is not None else self._store.observed.get(seen.name, 0)
+        now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        before = self._last(seen).status.get("conditions") or seen.conditions
+        return status_of(endpoint, problem, observed, record, before, now)
+
+
+def _differs(load: Json, before: Json) -> bool:
+    """Whether a figure is another one by more than a bit."""
+    return any(
+        abs(load.get(name, 0.0) - before.get(name, 0.0)) > max(1.0, LOAD_DIFFERS * before.get(name, 0.0))
+        for name in ("inFlight", "queued", "requestsPerSecond")
+    )
