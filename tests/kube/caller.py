@@ -1,4 +1,7 @@
-"""Calls a URL, so many at once, until SIGTERM; then tells as JSON what was answered, and by which pods."""
+"""Calls a URL, so many at once, until SIGTERM; then tells as JSON what was answered, and by which pods.
+
+python caller.py URL AT_ONCE [BODY]
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from collections import Counter
 
 import aiohttp
 
+JSON = {"Content-Type": "application/json"}
 
-async def call(url: str, at_once: int) -> dict[str, Counter[str]]:
+
+async def call(url: str, at_once: int, body: str) -> dict[str, Counter[str]]:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     statuses: Counter[str] = Counter()
@@ -20,7 +25,7 @@ async def call(url: str, at_once: int) -> dict[str, Counter[str]]:
     async def one(session: aiohttp.ClientSession) -> None:
         while not ended.is_set():
             try:
-                async with session.post(url, data="{}") as answer:
+                async with session.post(url, data=body, headers=JSON) as answer:
                     text = await answer.text()
                     statuses[str(answer.status)] += 1
                     pods[text.strip()] += 1
@@ -34,4 +39,4 @@ async def call(url: str, at_once: int) -> dict[str, Counter[str]]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(call(sys.argv[1], int(sys.argv[2])))))
+    sys.stdout.write(json.dumps(asyncio.run(call(sys.argv[1], int(sys.argv[2]), (*sys.argv[3:], "{}")[0]))))

@@ -43,6 +43,13 @@ from trimtab.core.errors import InvalidInput
     "--public", metavar="HOST:PORT", default="", help="How callers reach them.  [default: as --listen]"
 )
 @click.option(
+    "--domain",
+    metavar="NAME",
+    default="localhost",
+    show_default=True,
+    help="Endpoints answer to NAME.NAMESPACE.DOMAIN too.",
+)
+@click.option(
     "--api-keys",
     type=click.Path(path_type=Path),
     metavar="FILE",

@@ -1,0 +1,189 @@
+"""The chart on a real Kubernetes: helm, our images, a real tracking server, calls through Envoy's pods."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+
+from deploy.cluster import binaries
+from deploy.cluster.place import here
+from tests.kube import tracking
+from tests.kube.plane import CALLER, on_node
+from tests.kube.words import ENDPOINTS, endpoint, until
+from trimtab.kube import Api, Json, Resource
+
+pytestmark = pytest.mark.kube
+
+CHART = Path(__file__).parents[2] / "deploy" / "chart"
+PODS = Resource("v1", "pods")
+SERVICES = Resource("v1", "services")
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+WITHIN_S = 240.0  # images are there; Python and MLflow start, on a busy machine
+FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+def helm(*arguments: str) -> str:
+    command = [str(binaries.build_helm()), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A release of the chart in a namespace of its own, which serves the endpoints in there."""
+
+    api: Api
+    namespace: str
+    images: dict[str, str]
+
+    def values(self, **more: str) -> list[str]:
+        said = {
+            "images.controlPlane": self.images["control-plane"],
+            "images.envoy": self.images["envoy"],
+            "images.runtimes.mlflow": self.images["mlflow"],
+            "pullPolicy": "Never",
+            "namespace": self.namespace,
+            "crd.install": "false",  # it is the cluster's, and other tests have it too
+            "envoy.allowAnonymous": "true",
+            "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "5",
+            "controlPlane.resources.requests.cpu": "10m",
+            "envoy.resources.requests.cpu": "10m",
+            "envoy.drainSeconds": "20",
+        }
+        return [
+            f"--set-string={k}={v}" if k.endswith("_S") else f"--set={k}={v}"
+            for k, v in (said | more).items()
+        ]
+
+    def helm(self, verb: str, *arguments: str) -> str:
+        return helm(
+            verb, "t", *arguments, f"--namespace={self.namespace}", "--kubeconfig", os.environ["KUBECONFIG"]
+        )
+
+    async def ready(self, component: str) -> bool:
+        body = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace, f"t-{component}")))
+        status = body.get("status", {})
+        wanted = body["spec"]["replicas"]
+        return bool(
+            status.get("observedGeneration") == body["metadata"]["generation"]
+            and status.get("readyReplicas")
+            == status.get("updatedReplicas")
+            == status.get("replicas")
+            == wanted
+        )
+
+    async def condition(self, name: str, kind: str = "Ready") -> str:
+        status = orjson.loads(await self.api.get(ENDPOINTS.path(self.namespace, name))).get("status") or {}
+        found = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+        return str(found.get(kind, ""))
+
+    async def gateway(self) -> str:
+        spec = orjson.loads(await self.api.get(SERVICES.path(self.namespace, "t-envoy")))["spec"]
+        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    async def pods(self, selector: str) -> list[Json]:
+        listed = orjson.loads(await self.api.get(PODS.path(self.namespace), {"labelSelector": selector}))
+        return list(listed["items"])
+
+
+@pytest.fixture
+async def installed(
+    api: Api, namespace: str, crd: None, our_images: dict[str, str]
+) -> AsyncIterator[Installed]:
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("calls come from the network of a cluster of our own")
+    release = Installed(api, namespace, our_images)
+    release.helm("install", str(CHART), *release.values())
+    yield release
+    release.helm("uninstall")
+
+
+@pytest.mark.timeout(1200)
+async def test_from_helm_install_to_predictions_and_away(installed: Installed) -> None:
+    """Apply to first prediction, ten times the traffic and back, a new version, and nothing is left."""
+    release, namespace = installed, installed.namespace
+    await until(lambda: release.ready("control"), WITHIN_S)
+    await until(lambda: release.ready("envoy"), WITHIN_S)
+    assert len(await release.pods("app.kubernetes.io/component=envoy")) == 2
+    server = await tracking.start(release.api, namespace, release.images["mlflow"])
+
+    wanted = {
+        "uri": "models:/iris/1",
+        "trackingURI": server,
+        "envManager": "local",  # no package index is reached from a pod here
+        "resources": {"cpu": "250m", "memory": "1Gi"},
+        "concurrency": {"min": 1, "max": 3},
+    }
+    path = ENDPOINTS.path(namespace, "iris")
+    await release.api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", {"models": [wanted]}))
+    await until(lambda: _is(release, "True"), WITHIN_S)
+    url = f"{await release.gateway()}/serving-endpoints/iris.{namespace}/invocations"
+    assert call(url) == {"predictions": [0]}
+    with calling(url, 1) as light:
+        with calling(url, 10) as heavy:
+            await until(lambda: _has_ready(release, 3), WITHIN_S)
+        await until(lambda: _has_ready(release, 1), WITHIN_S)
+        await release.api.merge(path, {"spec": {"models": [wanted | {"uri": "models:/iris/2"}]}})
+        await until(lambda: _has_revision(release, "2"), WITHIN_S)
+    assert heavy.keys() == light.keys() == {"200"}, (heavy, light)
+    assert heavy["200"] > 100
+    assert light["200"] > 100
+
+    await release.api.delete(path)
+    await until(lambda: _has_ready(release, 0), WITHIN_S)
+    assert _names(await release.api.get(DEPLOYMENTS.path(namespace))) == ["t-control", "t-envoy"]
+
+
+async def _has_ready(release: Installed, count: int) -> bool:
+    """So many pods of the endpoint are there, and all of them are ready."""
+    pods = await release.pods("serving.trimtab.dev/endpoint=iris")
+    conditions = [{c["type"]: c["status"] for c in pod["status"].get("conditions") or ()} for pod in pods]
+    return [each.get("Ready") for each in conditions] == ["True"] * count
+
+
+async def _has_revision(release: Installed, number: str) -> bool:
+    """Every pod of the endpoint is of this one, and ready."""
+    pods = await release.pods("serving.trimtab.dev/endpoint=iris")
+    revisions = {pod["metadata"]["labels"]["serving.trimtab.dev/revision"] for pod in pods}
+    return revisions == {number} and await _has_ready(release, len(pods))
+
+
+def _names(listed: bytes) -> list[str]:
+    return sorted(each["metadata"]["name"] for each in orjson.loads(listed)["items"])
+
+
+@contextmanager
+def calling(url: str, at_once: int) -> Iterator[dict[str, int]]:
+    """Call for as long as the block runs; afterwards what is yielded tells how often each status came."""
+    statuses: dict[str, int] = {}
+    command = on_node(sys.executable, CALLER, url, str(at_once), FLOWER)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as caller:
+        try:
+            yield statuses
+        finally:
+            caller.terminate()
+            told, _ = caller.communicate(timeout=90)
+        statuses |= json.loads(told)["statuses"]
+
+
+async def _is(release: Installed, status: str) -> bool:
+    return await release.condition("iris") == status
+
+
+def call(url: str) -> Json:
+    command = on_node("curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "60")
+    command += ["--header", "Content-Type: application/json", "--data", FLOWER, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: Json = json.loads(done.stdout)
+    return found

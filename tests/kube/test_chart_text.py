@@ -1,0 +1,120 @@
+"""What helm makes of the chart, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.cluster import binaries
+from deploy.crd.generate import definition
+
+pytestmark = pytest.mark.kube
+
+CHART = Path(__file__).parents[2] / "deploy" / "chart"
+GIVEN = {
+    "images.controlPlane": "registry/control:1",
+    "images.envoy": "registry/envoy:1",
+    "images.runtimes.mlflow": "registry/mlflow:1",
+    "envoy.allowAnonymous": "true",
+}
+
+
+def helm(verb: str, **values: str | None) -> subprocess.CompletedProcess[str]:
+    said = GIVEN | {name.replace("__", "."): value for name, value in values.items()}
+    sets = [f"--set={name}={value}" for name, value in said.items() if value is not None]
+    where = ["t", str(CHART), "--namespace=ns"] if verb == "template" else [str(CHART)]
+    command = [str(binaries.build_helm()), verb, *where, *sets]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def rendered(**values: str | None) -> list[Any]:
+    done = helm("template", **values)
+    assert done.returncode == 0, done.stderr
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
+
+
+def of_kind(objects: list[Any], kind: str, name: str) -> Any:
+    (found,) = (each for each in objects if (each["kind"], each["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def test_helm_finds_nothing_wrong() -> None:
+    done = helm("lint")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"images__envoy": None}, "/images/envoy"),
+        ({"envoy__allowAnonymous": None}, "name a Secret, or set envoy.allowAnonymous=true"),
+        ({"envoy__replicas": "0"}, "/envoy/replicas"),
+        ({"envoy__service__type": "Ingress"}, "/envoy/service/type"),
+        ({"tracking__uri": "http://me:secret@mlflow"}, "/tracking/uri"),
+        ({"replicas": "2"}, "'replicas' not allowed"),
+    ],
+)
+def test_wrong_values_are_refused_by_their_name(values: dict[str, str | None], said: str) -> None:
+    done = helm("template", **values)
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_the_definition_is_the_generated_one_and_outlives_the_release() -> None:
+    found = of_kind(rendered(), "CustomResourceDefinition", definition()["metadata"]["name"])
+    assert found["spec"] == definition()["spec"]
+    assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    kinds = {each["kind"] for each in rendered(crd__install="false")}
+    assert "CustomResourceDefinition" not in kinds
+
+
+def test_keys_are_read_from_their_secret() -> None:
+    objects = rendered(envoy__allowAnonymous=None, envoy__apiKeysSecret="keys")
+    pod = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]
+    assert "--api-keys=/etc/trimtab/api-keys/keys" in pod["containers"][0]["args"]
+    assert {"name": "api-keys", "secret": {"secretName": "keys"}} in pod["volumes"]
+    assert "--without-keys" not in pod["containers"][0]["args"]
+
+
+def test_one_namespace_is_all_that_is_touched_where_one_is_named() -> None:
+    kinds = {each["kind"] for each in rendered(namespace="models")}
+    assert "ClusterRoleBinding" not in kinds
+    binding = of_kind(rendered(namespace="models"), "RoleBinding", "ns-t-control")
+    assert binding["metadata"]["namespace"] == "models"
+
+
+def test_the_control_plane_may_neither_read_secrets_nor_anything_at_all() -> None:
+    rules = of_kind(rendered(), "ClusterRole", "ns-t-control")["rules"]
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not [each for each in allowed if "*" in each]
+    assert not [resource for resource, _ in allowed if resource.startswith(("secrets", "pods/exec", "roles"))]
+
+
+def test_every_value_is_described() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    described = dict(_described(schema, schema))
+    assert [name for name, text in described.items() if not text] == []
+    values = dict(_leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+    assert {name for name in values if name not in described} == set()
+
+
+def _described(schema: Any, whole: Any, above: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in schema.get("properties", {}).items():
+        reference = field.get("$ref", "").rpartition("/")[2]
+        found = whole["definitions"][reference] if reference else field
+        yield f"{above}{name}", found.get("description", "")
+        yield from _described(found, whole, f"{above}{name}.")
+
+
+def _leaves(values: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value and name != "resources":
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
