@@ -104,6 +104,7 @@ kube-down: setup  ## remove every trace of it
 
 .PHONY: test-kube
 test-kube: setup  ## tests on a real Kubernetes: that of KUBECONFIG, or one of our own
+	@if [ -z "$${KUBECONFIG:-}" ]; then $(PY) -m deploy.cluster prepare && $(PY) -m deploy.images build >/dev/null; fi
 	@$(PY) -m deploy.cluster with $(PY) -m pytest -m kube $(ARGS)
 
 .PHONY: lint
@@ -114,7 +115,7 @@ lint: setup  ## ruff: rules and format
 .PHONY: types
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
-	@$(BIN)/mypy --explicit-package-bases bench demo proto deploy/cluster deploy/crd
+	@$(BIN)/mypy --explicit-package-bases bench demo proto deploy/cluster deploy/crd deploy/images
 
 .PHONY: contracts
 contracts: setup  ## who may import whom

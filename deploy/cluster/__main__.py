@@ -41,6 +41,7 @@ def main() -> int:
             lifecycle.down(place)
         elif asked.what == "prepare":
             lifecycle.prepare(fake_nodes=True)
+            binaries.build_helm()
         elif asked.what == "with":
             return _with(place, asked.command)
         else:
@@ -68,7 +69,7 @@ def _with(place: Place, command: list[str]) -> int:
 
 def _why_not() -> int:
     """Of all that `with` prepares."""
-    needs_go = bool(binaries.lacking(binaries.needed(fake_nodes=True)))
+    needs_go = bool(binaries.lacking(binaries.needed(fake_nodes=True))) or not binaries.helm().exists()
     reason = machine.why_not(needs_go=needs_go)
     if reason:
         sys.stdout.write(f"{reason}\n")

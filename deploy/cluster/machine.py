@@ -24,6 +24,8 @@ PROGRAMS = {
     "unshare": "util-linux",
     "mount": "mount",
     "openssl": "openssl",
+    "buildah": "buildah",  # these two make our images: see deploy/images
+    "debootstrap": "debootstrap",
 }
 
 

@@ -1,6 +1,6 @@
 """Build our images into the user's cache.
 
-python -m deploy.images build           prints, for each, its name and its archive
+python -m deploy.images build           prints, for each, its name and its archive; says why where none can be
 python -m deploy.images context FOLDER  writes what the Dockerfiles copy, for a builder of your own
 """
 
@@ -23,12 +23,16 @@ def main() -> int:
     commands.add_parser("context").add_argument("folder", type=Path)
     asked = parser.parse_args()
     try:
-        if asked.what == "build":
+        if asked.what == "build" and (reason := build.why_not()):
+            sys.stderr.write(f"skipped: {reason}\n")
+        elif asked.what == "build":
             for built in build.build():
                 sys.stdout.write(f"{built.name} {built.archive}\n")
         else:
             asked.folder.mkdir(parents=True)
             context.write(asked.folder)
+    except build.NoBase as error:
+        sys.stderr.write(f"skipped: {error}; {error.hint}\n")
     except ClusterError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 1

@@ -34,6 +34,10 @@ BUNDLE = CERTIFICATES / "ca-certificates.crt"
 PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # to a build, where they are set here
 
 
+class NoBase(ClusterError):
+    """The base image cannot be had on this machine: no fault of ours."""
+
+
 @dataclass(frozen=True)
 class Built:
     """An image: what it is called, and the archive of it that containerd imports."""
@@ -51,7 +55,7 @@ def why_not() -> str:
 
 
 def build(names: Sequence[str] = NAMES) -> list[Built]:
-    """Build what has changed, one builder at a time. Raises ClusterError."""
+    """Build what has changed, one builder at a time. Raises NoBase or ClusterError."""
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
@@ -70,7 +74,10 @@ def _base(folder: Path) -> str:
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(dir=folder, prefix="base-") as made:
         include = f"--include={','.join(BASE_PACKAGES)}"
-        _run("debootstrap", "--variant=minbase", include, SUITE, f"{made}/root")
+        try:
+            _run("debootstrap", "--variant=minbase", include, SUITE, f"{made}/root")
+        except ClusterError as error:
+            raise NoBase(str(error), "see whether Debian's archive is reached, then try again") from error
         shutil.rmtree(f"{made}/root/var/cache/apt", ignore_errors=True)
         container = _buildah(folder, "from", "scratch").strip()
         _buildah(folder, "add", "--quiet", container, f"{made}/root", "/")

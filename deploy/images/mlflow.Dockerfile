@@ -16,5 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/uv python3 -m venv /opt/trimtab \
 COPY trimtab-*.whl /build/
 RUN uv pip install --quiet --no-cache --compile-bytecode --no-deps --python /opt/trimtab/bin/python \
     /build/trimtab-*.whl
+# Libraries ask who they are, and some fail if nobody knows.
+RUN echo 'trimtab:x:65532:65532::/tmp:/usr/sbin/nologin' >> /etc/passwd
 USER 65532:65532
 ENTRYPOINT ["python", "-m", "trimtab.prepare"]

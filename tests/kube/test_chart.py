@@ -56,8 +56,6 @@ class Installed:
             "crd.install": "false",  # it is the cluster's, and other tests have it too
             "envoy.allowAnonymous": "true",
             "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "5",
-            "controlPlane.resources.requests.cpu": "10m",
-            "envoy.resources.requests.cpu": "10m",
             "envoy.drainSeconds": "20",
         }
         return [

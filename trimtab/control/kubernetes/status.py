@@ -78,7 +78,9 @@ def _plain(status: v1.Status) -> Json:
 def _conditions(endpoint: v1.Endpoint, problem: TrimtabError | None) -> list[Json]:
     status = endpoint.status
     revision = _serving(status)
-    serves = revision is not None and _ready(revision) > 0 and status.state != v1.FAILED
+    # While it is DEPLOYING not every Envoy knows it yet: who waits for Ready would call, and get a 503.
+    routed = status.state not in (v1.DEPLOYING, v1.FAILED)
+    serves = routed and revision is not None and _ready(revision) > 0
     reason, said = _REASONS.get(status.state, "InvalidSpec"), status.message
     wrong = _wrong(status, problem)
     return [
