@@ -58,10 +58,8 @@ class Installed:
             "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "5",
             "envoy.drainSeconds": "20",
         }
-        return [
-            f"--set-string={k}={v}" if k.endswith("_S") else f"--set={k}={v}"
-            for k, v in (said | more).items()
-        ]
+        said |= {name.replace("__", "."): value for name, value in more.items()}
+        return [f"--set{'-string' if name.endswith('_S') else ''}={name}={said[name]}" for name in said]
 
     def helm(self, verb: str, *arguments: str) -> str:
         return helm(
@@ -108,7 +106,9 @@ async def installed(
 
 @pytest.mark.timeout(1200)
 async def test_from_helm_install_to_predictions_and_away(installed: Installed) -> None:
-    """Apply to first prediction, ten times the traffic and back, a new version, and nothing is left."""
+    """Apply to first prediction, ten times the traffic and back, a new version, Envoys replaced by an upgrade
+    and again by a rollback: no call fails. Then nothing is left.
+    """
     release, namespace = installed, installed.namespace
     await until(lambda: release.ready("control"), WITHIN_S)
     await until(lambda: release.ready("envoy"), WITHIN_S)
@@ -137,9 +137,30 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed) -
     assert heavy["200"] > 100
     assert light["200"] > 100
 
+    with calling(url, 2) as through:
+        for arguments in (
+            ["upgrade", str(CHART), *release.values(envoy__drainSeconds="21")],
+            ["rollback", "1"],
+        ):
+            before = await _envoys(release)
+            release.helm(*arguments)
+            await until(lambda before=before: _replaced(release, before), WITHIN_S)  # type: ignore[misc]
+    assert through.keys() == {"200"}, through
+    assert through["200"] > 100
+
     await release.api.delete(path)
     await until(lambda: _has_ready(release, 0), WITHIN_S)
     assert _names(await release.api.get(DEPLOYMENTS.path(namespace))) == ["t-control", "t-envoy"]
+
+
+async def _envoys(release: Installed) -> set[str]:
+    pods = await release.pods("app.kubernetes.io/component=envoy")
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+async def _replaced(release: Installed, before: set[str]) -> bool:
+    """None of the Envoys before is there, and as many others are ready."""
+    return not before & await _envoys(release) and await release.ready("envoy")
 
 
 async def _has_ready(release: Installed, count: int) -> bool:

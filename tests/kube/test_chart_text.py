@@ -83,8 +83,11 @@ def test_keys_are_read_from_their_secret() -> None:
 
 
 def test_one_namespace_is_all_that_is_touched_where_one_is_named() -> None:
+    """But for what pods use on their nodes, if that is asked for."""
     kinds = {each["kind"] for each in rendered(namespace="models")}
     assert "ClusterRoleBinding" not in kinds
+    asked = rendered(namespace="models", controlPlane__nodeMetrics="true")
+    assert of_kind(asked, "ClusterRoleBinding", "ns-t-control-nodes")
     binding = of_kind(rendered(namespace="models"), "RoleBinding", "ns-t-control")
     assert binding["metadata"]["namespace"] == "models"
 
