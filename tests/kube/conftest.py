@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import orjson
 import pytest
@@ -13,8 +16,9 @@ from deploy.cluster import binaries, images, lifecycle
 from deploy.cluster.place import here
 from deploy.crd.generate import definition
 from deploy.images import build
+from tests.kube import tracking
 from tests.kube.words import CRDS, NAMESPACES, is_served, until
-from trimtab.kube import Api
+from trimtab.kube import Api, Json
 
 IMAGE = "localhost/answers:1"
 
@@ -33,9 +37,7 @@ async def api() -> AsyncIterator[Api]:
 async def namespace(api: Api) -> AsyncIterator[str]:
     """A new one, at the Pod Security level `restricted`; deleted afterwards, and not waited for."""
     name = f"test-{uuid.uuid4().hex[:8]}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-    await api.create(NAMESPACES.path(), body)
+    await api.create(NAMESPACES.path(), namespace_of(name))
     yield name
     await api.delete(NAMESPACES.path(name=name))
 
@@ -59,6 +61,39 @@ def our_images() -> dict[str, str]:
     for image in built:
         lifecycle.import_image(here(), image.archive)
     return {name: image.name for name, image in zip(build.NAMES, built, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
+    """The address of an MLflow server in a namespace of its own, with two versions of the model `iris`."""
+    name = f"mlflow-{uuid.uuid4().hex[:8]}"
+
+    async def begin() -> str:
+        async with closing(await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])) as api:
+            await api.create(NAMESPACES.path(), namespace_of(name))
+            return await tracking.start(api, name, our_images["mlflow"])
+
+    async def end() -> None:
+        async with closing(await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])) as api:
+            await api.delete(NAMESPACES.path(name=name))
+
+    with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
+        yield beside.submit(asyncio.run, begin()).result()
+        beside.submit(asyncio.run, end()).result()
+
+
+@asynccontextmanager
+async def closing(api: Api) -> AsyncIterator[Api]:
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+def namespace_of(name: str) -> Json:
+    """One at the Pod Security level `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 @pytest.fixture

