@@ -27,6 +27,27 @@ PODS = Resource("v1", "pods")
 SERVICES = Resource("v1", "services")
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 WITHIN_S = 400.0  # images are there; Python and MLflow start, on a busy machine
+REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews")
+# A verb, a group, a resource; and a namespace, if it is not the one that is served.
+MUST = [
+    ("create", "apps", "deployments", ""),
+    ("watch", "serving.trimtab.dev", "servingendpoints", ""),
+    ("patch", "serving.trimtab.dev", "servingendpoints/status", ""),
+    ("patch", "", "pods/status", ""),
+    ("get", "", "pods/log", ""),
+]
+MAY_NOT = [
+    ("get", "", "secrets", ""),
+    ("list", "", "secrets", ""),
+    ("create", "", "pods", ""),
+    ("create", "", "pods/exec", ""),
+    ("create", "", "serviceaccounts/token", ""),
+    ("create", "rbac.authorization.k8s.io", "rolebindings", ""),
+    ("get", "", "nodes/proxy", ""),
+    ("create", "apps", "deployments", "default"),
+    ("list", "serving.trimtab.dev", "servingendpoints", "default"),
+    ("delete", "", "pods", "kube-system"),
+]
 FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
 
 
@@ -111,22 +132,25 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
     release, namespace = installed, installed.namespace
     await until(lambda: release.ready("control"), WITHIN_S)
     await until(lambda: release.ready("envoy"), WITHIN_S)
-    assert len(await release.pods("app.kubernetes.io/component=envoy")) == 2
+    assert len(await _envoys(release)) == 2
+    assert await _refused(release) == MAY_NOT
     wanted = {
         "uri": "models:/iris/1",
         "trackingURI": tracking_server,
         "envManager": "local",  # no package index is reached from a pod here
         "resources": {"cpu": "500m", "memory": "1Gi"},
-        "concurrency": {"min": 1, "max": 3},
+        "concurrency": {"min": 1, "max": 12},
     }
     path = ENDPOINTS.path(namespace, "iris")
-    await release.api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", {"models": [wanted]}))
+    await release.api.create(
+        ENDPOINTS.path(namespace), endpoint(namespace, "iris", {"models": [wanted], "maxPods": 3})
+    )
     await until(lambda: _is(release, "True"), WITHIN_S)
     url = f"{await release.gateway()}/serving-endpoints/iris.{namespace}/invocations"
     assert call(url) == {"predictions": [0]}
     with calling(url, 1) as light:
         with calling(url, 10) as heavy:
-            await until(lambda: _has_ready(release, 3), WITHIN_S)
+            await until(lambda: _has_ready(release, 2, 3), WITHIN_S)  # as a pod turns out to bear more, fewer
         await until(lambda: _has_ready(release, 1), WITHIN_S)
         await release.api.merge(path, {"spec": {"models": [wanted | {"uri": "models:/iris/2"}]}})
         await until(lambda: _has_revision(release, "2"), WITHIN_S)
@@ -150,6 +174,28 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
     assert _names(await release.api.get(DEPLOYMENTS.path(namespace))) == ["t-control", "t-envoy"]
 
 
+async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
+    """What of MUST and MAY_NOT the API server would refuse the control plane."""
+    refused = []
+    for asked in (*MUST, *MAY_NOT):
+        verb, group, resource, namespace = asked
+        kind, _, subresource = resource.partition("/")
+        spec = {
+            "user": f"system:serviceaccount:{release.namespace}:t-control",
+            "resourceAttributes": {
+                "verb": verb,
+                "group": group,
+                "resource": kind,
+                "subresource": subresource,
+                "namespace": namespace or release.namespace,
+            },
+        }
+        answer = await release.api.create(REVIEWS.path(), {"kind": "SubjectAccessReview", "spec": spec})
+        if not orjson.loads(answer)["status"]["allowed"]:
+            refused.append(asked)
+    return refused
+
+
 async def _envoys(release: Installed) -> set[str]:
     pods = await release.pods("app.kubernetes.io/component=envoy")
     return {pod["metadata"]["name"] for pod in pods}
@@ -160,11 +206,11 @@ async def _replaced(release: Installed, before: set[str]) -> bool:
     return not before & await _envoys(release) and await release.ready("envoy")
 
 
-async def _has_ready(release: Installed, count: int) -> bool:
+async def _has_ready(release: Installed, *counts: int) -> bool:
     """So many pods of the endpoint are there, and all of them are ready."""
     pods = await release.pods("serving.trimtab.dev/endpoint=iris")
     conditions = [{c["type"]: c["status"] for c in pod["status"].get("conditions") or ()} for pod in pods]
-    return [each.get("Ready") for each in conditions] == ["True"] * count
+    return len(pods) in counts and all(each.get("Ready") == "True" for each in conditions)
 
 
 async def _has_revision(release: Installed, number: str) -> bool:

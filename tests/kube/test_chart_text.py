@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,19 @@ def test_the_definition_is_the_generated_one_and_outlives_the_release() -> None:
     assert found["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     kinds = {each["kind"] for each in rendered(crd__install="false")}
     assert "CustomResourceDefinition" not in kinds
+
+
+def test_certificates_go_together() -> None:
+    """Both are of one authority, and the control plane's is for the name that Envoys ask for."""
+    objects = rendered()
+    control, envoy = (of_kind(objects, "Secret", f"t-{name}-xds")["data"] for name in ("control", "envoy"))
+    assert control["ca.crt"] == envoy["ca.crt"]
+    command = ["openssl", "x509", "-noout", "-checkhost", "t-control.ns.svc"]
+    done = subprocess.run(command, input=b64decode(control["tls.crt"]), capture_output=True, check=True)
+    assert b"does match" in done.stdout
+    bootstrap = of_kind(objects, "Deployment", "t-envoy")["spec"]["template"]["spec"]["initContainers"][0]
+    assert "--control=t-control.ns.svc:18000" in bootstrap["args"]
+    assert "Secret" not in {each["kind"] for each in rendered(certificates__make="false")}
 
 
 def test_keys_are_read_from_their_secret() -> None:
