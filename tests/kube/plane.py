@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from deploy.cluster import lifecycle
 from deploy.cluster.place import here
@@ -39,6 +38,7 @@ class Plane:
     home: Path
     namespace: str
     port: int = field(default_factory=lambda: free_port("127.0.0.1"))
+    control_port: int = field(default_factory=lambda: free_port("127.0.0.1"))
     process: subprocess.Popen[bytes] | None = None
     envoy: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +53,7 @@ class Plane:
         """And wait until it answers."""
         command = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", str(self.home)]
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
-        command += ["--control", "127.0.0.1:0"]
+        command += ["--control", f"127.0.0.1:{self.control_port}"]
         environment = os.environ | {
             "KUBECONFIG": str(here().folder / "admin.kubeconfig"),
             "TRIMTAB_DOWN_WINDOW_S": "3",
@@ -91,12 +91,11 @@ class Plane:
                 process.kill()
                 process.wait()
 
-    def cli(self, *words: str) -> Any:
-        """What a command of the CLI says with --json."""
-        command = [sys.executable, "-P", "-m", "trimtab.cli", *words, "--home", str(self.home), "--json"]
-        done = subprocess.run(command, check=False, capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout)
+    def cli(self, *words: str, cluster: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """A command, of our home or of a `cluster` by these options."""
+        home = () if cluster else ("--home", str(self.home))
+        command = [sys.executable, "-P", "-m", "trimtab.cli", *cluster, *words, *home]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     @contextlib.contextmanager
     def calling(self, name: str, at_once: int) -> Iterator[Json]:

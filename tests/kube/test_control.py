@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import re
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from deploy.cluster.place import here
 from tests.kube.plane import Plane
-from tests.kube.words import ENDPOINTS, endpoint, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
 from trimtab.core.errors import NotFound
+from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
@@ -115,3 +122,75 @@ async def test_from_apply_to_traffic_to_nothing(api: Api, plane: Plane, namespac
 
     await until(is_gone)
     assert await names(api, DEPLOYMENTS, namespace) == []
+
+
+def context_name() -> str:
+    return str(yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"])
+
+
+@pytest.fixture
+async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, ...]]:
+    """Options of the CLI for a control plane in a pod: in one that shares the node's network."""
+    name = f"door-{uuid.uuid4().hex[:8]}"
+    await api.create(NAMESPACES.path(), {"metadata": {"name": name}})
+    container = {
+        "name": "door",
+        "image": image,
+        "env": [{"name": "PORT", "value": str(free_port("127.0.0.1"))}],
+        "ports": [{"name": "control", "containerPort": plane.control_port}],
+    }
+    body = {
+        "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
+        "spec": {"hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+    await api.create(PODS.path(name), body)
+
+    async def is_ready() -> bool:
+        conditions = (await found(api, PODS.path(name, "door")))["status"].get("conditions", ())
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    await until(is_ready)
+    yield ("--kube-context", context_name(), "--kube-namespace", name)
+    await api.delete(NAMESPACES.path(name=name))
+
+
+async def test_the_command_line_reaches_a_cluster(
+    api: Api, plane: Plane, namespace: str, image: str, door: tuple[str, ...]
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return plane.cli(*words, "-n", namespace, cluster=door)
+
+    settings = ("--set", "resources.cpu=10m", "--set", "resources.memory=32Mi")
+    deployed = run("deploy", "own", "--name", "iris", "--image", image, *settings)
+    assert deployed.returncode == 0, deployed.stderr
+    assert "is READY, generation 1, revision 1" in deployed.stderr
+    asked = await found(api, ENDPOINTS.path(namespace, "iris"))
+    assert asked["spec"]["models"][0]["custom"]["image"] == image
+
+    beside = plane.cli("status", "iris", "-n", namespace).stdout
+    ages = re.compile(r"\d+ s +")
+    assert ages.sub("", run("status", "iris").stdout) == ages.sub("", beside)
+    assert "revision 1" in beside
+    (change,) = json.loads(run("history", "iris", "--json").stdout)["changes"]
+    assert change["by"].endswith(socket.gethostname())
+    assert "listening on" in run("logs", "iris").stdout
+    assert run("why", "iris").returncode == 0
+
+    await applied(api, namespace, "iris", spec(image, 2, 9))  # by kubectl, which owns the spec from now on
+    refused = run("deploy", "own", "--name", "iris", "--image", image, "--concurrency", "1..4")
+    assert refused.returncode == 5
+    assert "kubectl" in refused.stderr
+    assert "hint: change it where it is declared" in refused.stderr
+
+    deleted = run("delete", "iris")
+    assert deleted.returncode == 0, deleted.stderr
+    assert await names(api, DEPLOYMENTS, namespace) == []
+
+
+async def test_a_cluster_without_a_control_plane_is_told(plane: Plane, namespace: str) -> None:
+    told = plane.cli("status", cluster=("--kube-context", context_name(), "--kube-namespace", namespace))
+    assert told.returncode == 4
+    assert "no control plane is ready there" in told.stderr
+    told = plane.cli("status", cluster=("--kube-context", "nowhere"))
+    assert told.returncode == 2
+    assert "hint: see `kubectl config get-contexts`" in told.stderr
