@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
+EVENTS = Resource("events.k8s.io/v1", "events")
 
 
 @pytest.fixture
@@ -112,16 +114,88 @@ async def test_from_apply_to_traffic_to_nothing(api: Api, plane: Plane, namespac
     assert any(pod.startswith("iris-r2-") for pod in told["pods"]), told
 
     await api.delete(ENDPOINTS.path(namespace, "iris"))
+    await until(lambda: is_gone(api, namespace, "iris"))
 
-    async def is_gone() -> bool:
-        try:
-            await api.get(ENDPOINTS.path(namespace, "iris"))
-        except NotFound:
-            return not await names(api, PODS, namespace)
-        return False
 
-    await until(is_gone)
-    assert await names(api, DEPLOYMENTS, namespace) == []
+async def is_gone(api: Api, namespace: str, name: str) -> bool:
+    """The object, its Deployments and its pods."""
+    try:
+        await api.get(ENDPOINTS.path(namespace, name))
+    except NotFound:
+        left = [*await names(api, DEPLOYMENTS, namespace), *await names(api, PODS, namespace)]
+        return not [each for each in left if each.startswith(f"{name}-")]
+    return False
+
+
+async def test_a_spec_that_cannot_be_served_is_told_and_disturbs_nobody(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    without_image = {"models": [{"uri": "models:/iris/3"}]}  # and this control plane has none for mlflow
+    await applied(api, namespace, "bad", without_image)
+    told = await becomes(api, namespace, "bad", "Degraded")
+    assert told["reason"] == "InvalidSpec"
+    assert "models[0].runtime: there is no image for `mlflow`" in told["message"]
+    assert "bring an image of your own by custom.image" in told["message"]
+    assert (await condition(api, namespace, "bad", "Ready"))["status"] == "False"
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Ready")
+
+    await applied(api, namespace, "iris", without_image)  # an update: what serves, serves on
+    told = await becomes(api, namespace, "iris", "Degraded")
+    assert told["observedGeneration"] == 2
+    assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
+    assert await names(api, DEPLOYMENTS, namespace) == ["iris-r1"]
+
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Degraded", "False")
+    wanted = {("bad", "InvalidSpec"), ("iris", "Serving"), ("iris", "InvalidSpec")}
+
+    async def is_told() -> bool:
+        events = (await found(api, EVENTS.path(namespace)))["items"]
+        return wanted <= {(each["regarding"]["name"], each["reason"]) for each in events}
+
+    await until(is_told)
+    version = (await found(api, ENDPOINTS.path(namespace, "iris")))["metadata"]["resourceVersion"]
+    await asyncio.sleep(8.0)  # more than a round of looks: at rest nothing is written
+    assert (await found(api, ENDPOINTS.path(namespace, "iris")))["metadata"]["resourceVersion"] == version
+    await api.delete(ENDPOINTS.path(namespace, "bad"))  # what never served goes as well
+    await until(lambda: is_gone(api, namespace, "bad"))
+
+
+async def freed(api: Api, namespace: str, name: str) -> None:
+    """As somebody does who has lost patience: our finalizer goes, and the object with it."""
+    body = endpoint(namespace, name, {})
+    del body["spec"]
+    await api.apply(ENDPOINTS.path(namespace, name), body, "trimtab")
+
+
+async def test_objects_go_and_come_while_nobody_looks(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    for name in ("away", "forced", "again"):
+        await applied(api, namespace, name, spec(image))
+    for name in ("away", "forced", "again"):
+        await becomes(api, namespace, name, "Ready")
+    plane.kill()
+    for name in ("away", "forced", "again"):
+        await api.delete(ENDPOINTS.path(namespace, name))
+    seen = await found(api, ENDPOINTS.path(namespace, "away"))
+    assert "deletionTimestamp" in seen["metadata"], "it waits for us to drain it"
+    for name in ("forced", "again"):
+        await freed(api, namespace, name)
+    await applied(api, namespace, "again", spec(image, NEW="life"))  # with the old one's pods there
+    plane.start()
+    await until(lambda: is_gone(api, namespace, "away"))
+    await until(lambda: is_gone(api, namespace, "forced"))
+    await becomes(api, namespace, "again", "Ready")
+
+    async def serves_anew() -> bool:
+        deployment = await found(api, DEPLOYMENTS.path(namespace, "again-r1"))
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        ready = deployment["status"].get("readyReplicas") == 1
+        return ready and {"name": "NEW", "value": "life"} in container["env"]
+
+    await until(serves_anew)
 
 
 def context_name() -> str:

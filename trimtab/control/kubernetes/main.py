@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
 from trimtab.control.kubernetes.changes import KubernetesChanges
+from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
     checked_control,
@@ -63,6 +65,7 @@ class _Parts:
     watched: Watched
     intake: Intake
     writer: Writer
+    events: Events
     plane: ControlPlane
 
 
@@ -126,15 +129,18 @@ def _build(
     changes = KubernetesChanges(api, endpoints, watched, intake)
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
+    events = Events(api, clock, socket.gethostname(), watched.seen)
+    store.decided = events.decided
     view = plane.platform.endpoint
-    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems)
-    return _Parts(store, endpoints, watched, intake, writer, plane)
+    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
+    return _Parts(store, endpoints, watched, intake, writer, events, plane)
 
 
 async def _work(parts: _Parts, around: Around, ended: asyncio.Event, on_ready: OnReady | None) -> None:
     plane = parts.plane
     work = plane.work() | {
         "the writing of status": parts.writer.run(),
+        "the telling of events": parts.events.run(),
         "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
         "the watch of endpoints": parts.watched.ended(),
         "tidying": _tidy(parts.endpoints, plane.fleet),
