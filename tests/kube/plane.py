@@ -41,6 +41,7 @@ class Plane:
     control_port: int = field(default_factory=lambda: free_port("127.0.0.1"))
     process: subprocess.Popen[bytes] | None = None
     envoy: subprocess.Popen[bytes] | None = None
+    lease: str = ""
 
     @property
     def log(self) -> Path:
@@ -49,21 +50,33 @@ class Plane:
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/serving-endpoints/{name}.{self.namespace}/invocations"
 
+    @property
+    def announced(self) -> Path:
+        return self.home / "run" / "control.json"
+
     def start(self) -> None:
-        """And wait until it answers."""
+        """And wait until it serves."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
         command = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", str(self.home)]
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--control", f"127.0.0.1:{self.control_port}"]
+        command += ["--lease", self.lease] if self.lease else []
         environment = os.environ | {
             "KUBECONFIG": str(here().folder / "admin.kubeconfig"),
             "TRIMTAB_DOWN_WINDOW_S": "3",
         }
-        announced = self.home / "run" / "control.json"
-        announced.unlink(missing_ok=True)
+        self.announced.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(on_node(*command), stdout=log, stderr=log, env=environment)
+
+    def wait(self) -> None:
+        """Until it serves."""
+        assert self.process is not None
         deadline_s = time.monotonic() + START_WITHIN_S
-        while not announced.exists():
+        while not self.announced.exists():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline_s, self.log.read_text()
             time.sleep(0.05)
@@ -85,6 +98,7 @@ class Plane:
     def end(self) -> None:
         for process in (self.process, self.envoy):
             if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(30)

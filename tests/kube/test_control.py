@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import uuid
@@ -196,6 +197,55 @@ async def test_objects_go_and_come_while_nobody_looks(
         return ready and {"name": "NEW", "value": "life"} in container["env"]
 
     await until(serves_anew)
+
+
+async def only_has(api: Api, namespace: str, deployment: str) -> bool:
+    return await names(api, DEPLOYMENTS, namespace) == [deployment]
+
+
+async def test_of_two_only_the_holder_of_the_lease_writes(
+    api: Api, namespace: str, image: str, tmp_path: Path, plane: Plane
+) -> None:
+    plane.kill()
+    other = Plane(tmp_path / "other" / "home", namespace)
+    other.home.mkdir(parents=True)
+    plane.lease = other.lease = f"{namespace}/control-plane"
+    plane.start()
+    try:
+        other.begin()
+        await applied(api, namespace, "iris", spec(image))
+        await becomes(api, namespace, "iris", "Ready")
+        assert not other.announced.exists(), "it waits"
+
+        first = plane.process
+        assert first is not None
+        first.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(other.wait)
+        other.start_envoy()
+        await applied(api, namespace, "iris", spec(image, 2, 9, NEXT="1"))
+
+        async def serves_anew() -> bool:
+            status = (await found(api, ENDPOINTS.path(namespace, "iris")))["status"]
+            return status["servingRevision"] == 2 and status["state"] == "READY"
+
+        await until(serves_anew)
+        await until(lambda: only_has(api, namespace, "iris-r2"))
+        before = await found(api, ENDPOINTS.path(namespace, "iris"))
+        first.send_signal(signal.SIGCONT)
+        status = await asyncio.to_thread(first.wait, 60)
+        assert status == 1, "it ends by itself"
+        assert "another may lead" in plane.log.read_text()
+        after = await found(api, ENDPOINTS.path(namespace, "iris"))
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+        assert after["status"]["servingRevision"] == 2
+        assert await only_has(api, namespace, "iris-r2")
+
+        plane.begin()
+        other.end()  # gives the lease back: nobody waits for its end
+        await asyncio.to_thread(plane.wait)
+        assert await only_has(api, namespace, "iris-r2")
+    finally:
+        other.end()
 
 
 def context_name() -> str:
