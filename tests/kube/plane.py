@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from deploy.cluster import lifecycle
 from deploy.cluster.place import here
@@ -39,8 +38,10 @@ class Plane:
     home: Path
     namespace: str
     port: int = field(default_factory=lambda: free_port("127.0.0.1"))
+    control_port: int = field(default_factory=lambda: free_port("127.0.0.1"))
     process: subprocess.Popen[bytes] | None = None
     envoy: subprocess.Popen[bytes] | None = None
+    lease: str = ""
 
     @property
     def log(self) -> Path:
@@ -49,21 +50,33 @@ class Plane:
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/serving-endpoints/{name}.{self.namespace}/invocations"
 
+    @property
+    def announced(self) -> Path:
+        return self.home / "run" / "control.json"
+
     def start(self) -> None:
-        """And wait until it answers."""
+        """And wait until it serves."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
         command = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", str(self.home)]
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
-        command += ["--control", "127.0.0.1:0"]
+        command += ["--control", f"127.0.0.1:{self.control_port}"]
+        command += ["--lease", self.lease] if self.lease else []
         environment = os.environ | {
             "KUBECONFIG": str(here().folder / "admin.kubeconfig"),
             "TRIMTAB_DOWN_WINDOW_S": "3",
         }
-        announced = self.home / "run" / "control.json"
-        announced.unlink(missing_ok=True)
+        self.announced.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(on_node(*command), stdout=log, stderr=log, env=environment)
+
+    def wait(self) -> None:
+        """Until it serves."""
+        assert self.process is not None
         deadline_s = time.monotonic() + START_WITHIN_S
-        while not announced.exists():
+        while not self.announced.exists():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline_s, self.log.read_text()
             time.sleep(0.05)
@@ -85,18 +98,18 @@ class Plane:
     def end(self) -> None:
         for process in (self.process, self.envoy):
             if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(30)
                 process.kill()
                 process.wait()
 
-    def cli(self, *words: str) -> Any:
-        """What a command of the CLI says with --json."""
-        command = [sys.executable, "-P", "-m", "trimtab.cli", *words, "--home", str(self.home), "--json"]
-        done = subprocess.run(command, check=False, capture_output=True, timeout=120)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout)
+    def cli(self, *words: str, cluster: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """A command, of our home or of a `cluster` by these options."""
+        home = () if cluster else ("--home", str(self.home))
+        command = [sys.executable, "-P", "-m", "trimtab.cli", *cluster, *words, *home]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     @contextlib.contextmanager
     def calling(self, name: str, at_once: int) -> Iterator[Json]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
-from collections.abc import Iterator
+import re
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
 from deploy.cluster.place import here
 from tests.kube.plane import Plane
-from tests.kube.words import ENDPOINTS, endpoint, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
 from trimtab.core.errors import NotFound
+from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
+EVENTS = Resource("events.k8s.io/v1", "events")
 
 
 @pytest.fixture
@@ -105,13 +115,206 @@ async def test_from_apply_to_traffic_to_nothing(api: Api, plane: Plane, namespac
     assert any(pod.startswith("iris-r2-") for pod in told["pods"]), told
 
     await api.delete(ENDPOINTS.path(namespace, "iris"))
+    await until(lambda: is_gone(api, namespace, "iris"))
 
-    async def is_gone() -> bool:
-        try:
-            await api.get(ENDPOINTS.path(namespace, "iris"))
-        except NotFound:
-            return not await names(api, PODS, namespace)
-        return False
 
-    await until(is_gone)
+async def is_gone(api: Api, namespace: str, name: str) -> bool:
+    """The object, its Deployments and its pods."""
+    try:
+        await api.get(ENDPOINTS.path(namespace, name))
+    except NotFound:
+        left = [*await names(api, DEPLOYMENTS, namespace), *await names(api, PODS, namespace)]
+        return not [each for each in left if each.startswith(f"{name}-")]
+    return False
+
+
+async def test_a_spec_that_cannot_be_served_is_told_and_disturbs_nobody(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    without_image = {"models": [{"uri": "models:/iris/3"}]}  # and this control plane has none for mlflow
+    await applied(api, namespace, "bad", without_image)
+    told = await becomes(api, namespace, "bad", "Degraded")
+    assert told["reason"] == "InvalidSpec"
+    assert "models[0].runtime: there is no image for `mlflow`" in told["message"]
+    assert "bring an image of your own by custom.image" in told["message"]
+    assert (await condition(api, namespace, "bad", "Ready"))["status"] == "False"
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Ready")
+
+    await applied(api, namespace, "iris", without_image)  # an update: what serves, serves on
+    told = await becomes(api, namespace, "iris", "Degraded")
+    assert told["observedGeneration"] == 2
+    assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
+    assert await names(api, DEPLOYMENTS, namespace) == ["iris-r1"]
+
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Degraded", "False")
+    wanted = {("bad", "InvalidSpec"), ("iris", "Serving"), ("iris", "InvalidSpec")}
+
+    async def is_told() -> bool:
+        events = (await found(api, EVENTS.path(namespace)))["items"]
+        return wanted <= {(each["regarding"]["name"], each["reason"]) for each in events}
+
+    await until(is_told)
+    version = (await found(api, ENDPOINTS.path(namespace, "iris")))["metadata"]["resourceVersion"]
+    await asyncio.sleep(8.0)  # more than a round of looks: at rest nothing is written
+    assert (await found(api, ENDPOINTS.path(namespace, "iris")))["metadata"]["resourceVersion"] == version
+    await api.delete(ENDPOINTS.path(namespace, "bad"))  # what never served goes as well
+    await until(lambda: is_gone(api, namespace, "bad"))
+
+
+async def freed(api: Api, namespace: str, name: str) -> None:
+    """As somebody does who has lost patience: our finalizer goes, and the object with it."""
+    body = endpoint(namespace, name, {})
+    del body["spec"]
+    await api.apply(ENDPOINTS.path(namespace, name), body, "trimtab")
+
+
+async def test_objects_go_and_come_while_nobody_looks(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    for name in ("away", "forced", "again"):
+        await applied(api, namespace, name, spec(image))
+    for name in ("away", "forced", "again"):
+        await becomes(api, namespace, name, "Ready")
+    plane.kill()
+    for name in ("away", "forced", "again"):
+        await api.delete(ENDPOINTS.path(namespace, name))
+    seen = await found(api, ENDPOINTS.path(namespace, "away"))
+    assert "deletionTimestamp" in seen["metadata"], "it waits for us to drain it"
+    for name in ("forced", "again"):
+        await freed(api, namespace, name)
+    await applied(api, namespace, "again", spec(image, NEW="life"))  # with the old one's pods there
+    plane.start()
+    await until(lambda: is_gone(api, namespace, "away"))
+    await until(lambda: is_gone(api, namespace, "forced"))
+    await becomes(api, namespace, "again", "Ready")
+
+    async def serves_anew() -> bool:
+        deployment = await found(api, DEPLOYMENTS.path(namespace, "again-r1"))
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        ready = deployment["status"].get("readyReplicas") == 1
+        return ready and {"name": "NEW", "value": "life"} in container["env"]
+
+    await until(serves_anew)
+
+
+async def only_has(api: Api, namespace: str, deployment: str) -> bool:
+    return await names(api, DEPLOYMENTS, namespace) == [deployment]
+
+
+async def test_of_two_only_the_holder_of_the_lease_writes(
+    api: Api, namespace: str, image: str, tmp_path: Path, plane: Plane
+) -> None:
+    plane.kill()
+    other = Plane(tmp_path / "other" / "home", namespace)
+    other.home.mkdir(parents=True)
+    plane.lease = other.lease = f"{namespace}/control-plane"
+    plane.start()
+    try:
+        other.begin()
+        await applied(api, namespace, "iris", spec(image))
+        await becomes(api, namespace, "iris", "Ready")
+        assert not other.announced.exists(), "it waits"
+
+        first = plane.process
+        assert first is not None
+        first.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(other.wait)
+        other.start_envoy()
+        await applied(api, namespace, "iris", spec(image, 2, 9, NEXT="1"))
+
+        async def serves_anew() -> bool:
+            status = (await found(api, ENDPOINTS.path(namespace, "iris")))["status"]
+            return status["servingRevision"] == 2 and status["state"] == "READY"
+
+        await until(serves_anew)
+        await until(lambda: only_has(api, namespace, "iris-r2"))
+        before = await found(api, ENDPOINTS.path(namespace, "iris"))
+        first.send_signal(signal.SIGCONT)
+        status = await asyncio.to_thread(first.wait, 60)
+        assert status == 1, "it ends by itself"
+        assert "another may lead" in plane.log.read_text()
+        after = await found(api, ENDPOINTS.path(namespace, "iris"))
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+        assert after["status"]["servingRevision"] == 2
+        assert await only_has(api, namespace, "iris-r2")
+
+        plane.begin()
+        other.end()  # gives the lease back: nobody waits for its end
+        await asyncio.to_thread(plane.wait)
+        assert await only_has(api, namespace, "iris-r2")
+    finally:
+        other.end()
+
+
+def context_name() -> str:
+    return str(yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"])
+
+
+@pytest.fixture
+async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, ...]]:
+    """Options of the CLI for a control plane in a pod: in one that shares the node's network."""
+    name = f"door-{uuid.uuid4().hex[:8]}"
+    await api.create(NAMESPACES.path(), {"metadata": {"name": name}})
+    container = {
+        "name": "door",
+        "image": image,
+        "env": [{"name": "PORT", "value": str(free_port("127.0.0.1"))}],
+        "ports": [{"name": "control", "containerPort": plane.control_port}],
+    }
+    body = {
+        "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
+        "spec": {"hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+    await api.create(PODS.path(name), body)
+
+    async def is_ready() -> bool:
+        conditions = (await found(api, PODS.path(name, "door")))["status"].get("conditions", ())
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    await until(is_ready)
+    yield ("--kube-context", context_name(), "--kube-namespace", name)
+    await api.delete(NAMESPACES.path(name=name))
+
+
+async def test_the_command_line_reaches_a_cluster(
+    api: Api, plane: Plane, namespace: str, image: str, door: tuple[str, ...]
+) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return plane.cli(*words, "-n", namespace, cluster=door)
+
+    settings = ("--set", "resources.cpu=10m", "--set", "resources.memory=32Mi")
+    deployed = run("deploy", "own", "--name", "iris", "--image", image, *settings)
+    assert deployed.returncode == 0, deployed.stderr
+    assert "is READY, generation 1, revision 1" in deployed.stderr
+    asked = await found(api, ENDPOINTS.path(namespace, "iris"))
+    assert asked["spec"]["models"][0]["custom"]["image"] == image
+
+    beside = plane.cli("status", "iris", "-n", namespace).stdout
+    ages = re.compile(r"\d+ s +")
+    assert ages.sub("", run("status", "iris").stdout) == ages.sub("", beside)
+    assert "revision 1" in beside
+    (change,) = json.loads(run("history", "iris", "--json").stdout)["changes"]
+    assert change["by"].endswith(socket.gethostname())
+    assert "listening on" in run("logs", "iris").stdout
+    assert run("why", "iris").returncode == 0
+
+    await applied(api, namespace, "iris", spec(image, 2, 9))  # by kubectl, which owns the spec from now on
+    refused = run("deploy", "own", "--name", "iris", "--image", image, "--concurrency", "1..4")
+    assert refused.returncode == 5
+    assert "kubectl" in refused.stderr
+    assert "hint: change it where it is declared" in refused.stderr
+
+    deleted = run("delete", "iris")
+    assert deleted.returncode == 0, deleted.stderr
     assert await names(api, DEPLOYMENTS, namespace) == []
+
+
+async def test_a_cluster_without_a_control_plane_is_told(plane: Plane, namespace: str) -> None:
+    told = plane.cli("status", cluster=("--kube-context", context_name(), "--kube-namespace", namespace))
+    assert told.returncode == 4
+    assert "no control plane is ready there" in told.stderr
+    told = plane.cli("status", cluster=("--kube-context", "nowhere"))
+    assert told.returncode == 2
+    assert "hint: see `kubectl config get-contexts`" in told.stderr

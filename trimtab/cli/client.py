@@ -7,8 +7,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import click
 import grpc
 
+from trimtab.cli.cluster import Cluster, forwarded
 from trimtab.control.wire_errors import DETAILS_KEY, from_rpc
 from trimtab.core.errors import NotFound, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
@@ -22,11 +24,17 @@ MESSAGE_BYTES_MAX = 64 << 20  # thousands of endpoints with their pods; gRPC's o
 
 
 class Control:
-    """A connection to the control plane of one home."""
+    """A connection to the control plane of one home, or of a cluster: then its models are not copied here."""
 
-    def __init__(self, home: Path, channel: grpc.Channel) -> None:
+    def __init__(self, home: Path, channel: grpc.Channel, cluster: Cluster | None = None) -> None:
         self._home = home
+        self._cluster = cluster
         self._stub = ControlStub(channel)
+
+    @property
+    def copies_models(self) -> bool:
+        """Whether models are resolved and copied at our side; on Kubernetes pods bring them."""
+        return self._cluster is None
 
     def call(self, method: str, request: Any, deadline_s: float = DEADLINE_S) -> Any:
         """One call, by its method's name. Raises the TrimtabError that the server meant, or Unreachable."""
@@ -58,7 +66,7 @@ class Control:
         metadata = call.trailing_metadata() or ()
         code, details = call.code(), call.details() or ""
         if code is grpc.StatusCode.UNAVAILABLE and not any(key == DETAILS_KEY for key, _ in metadata):
-            return not_running(self._home)
+            return not_running(self._home) if self._cluster is None else _not_reached(self._cluster)
         return from_rpc(code, details, cast(Any, metadata))
 
 
@@ -68,15 +76,29 @@ def not_running(home: Path) -> Unreachable:
     return Unreachable("the control plane is not running", where=str(home), hint=hint)
 
 
+def _not_reached(cluster: Cluster) -> Unreachable:
+    hint = "try again; may you create pods/portforward there? kubectl auth can-i create pods/portforward"
+    return Unreachable("the control plane does not answer", where=str(cluster), hint=hint)
+
+
 @contextlib.contextmanager
 def connected(home: Path) -> Iterator[Control]:
-    """A connection for the length of a `with`. Raises Unreachable at once if nothing can listen there."""
-    path = socket_path(home, SOCKET_NAME)
-    if not path.exists():
-        raise not_running(home)
-    limits = ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)
-    with grpc.insecure_channel(f"unix:{path}", options=[limits]) as channel:
-        yield Control(home, channel)
+    """A connection for the length of a `with`: to the cluster of `--kube-context`, or to the home's.
+
+    Raises Unreachable at once if nothing can listen there, and for a cluster what `cluster.forwarded` does.
+    """
+    context = click.get_current_context(silent=True)
+    cluster = context.find_object(Cluster) if context is not None else None
+    with contextlib.ExitStack() as stack:
+        if cluster is not None:
+            path = stack.enter_context(forwarded(cluster))
+        else:
+            path = socket_path(home, SOCKET_NAME)
+            if not path.exists():
+                raise not_running(home)
+        limits = ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)
+        channel = stack.enter_context(grpc.insecure_channel(f"unix:{path}", options=[limits]))
+        yield Control(home, channel, cluster)
 
 
 def ref_of(name: EndpointName) -> pb.EndpointRef:

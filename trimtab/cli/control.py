@@ -84,6 +84,12 @@ from trimtab.core.errors import InvalidInput
     "--dcgm", metavar="URL[,URL…]", default="", help="DCGM exporters that watch the GPUs of these pods."
 )
 @click.option(
+    "--lease",
+    metavar="NAMESPACE/NAME",
+    default="",
+    help="Of several control planes only the one that holds this Lease serves; the others wait.",
+)
+@click.option(
     "--image",
     "images",
     metavar="RUNTIME=IMAGE",

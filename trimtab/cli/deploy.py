@@ -234,7 +234,7 @@ def serve_all(
     """Copy the models, record every endpoint, then wait for each."""
     models = home / "models"
     with Stages() as stages:
-        with cache.in_use(models):
+        with cache.in_use(models) if control.copies_models else contextlib.nullcontext():
             recorded = [_record(control, one, models, stages) for one in asked]
         if not wait:
             return recorded
@@ -248,8 +248,8 @@ def serve_all(
 
 
 def _record(control: Control, asked: Asked, models: Path, stages: Stages) -> pb.Endpoint:
-    took_s = {"resolve": 0.0, "download": 0.0}
-    for model in asked.spec.models:
+    took_s = {"resolve": 0.0, "download": 0.0} if control.copies_models else {}
+    for model in asked.spec.models if control.copies_models else ():
         with asked_of(model.tracking_uri):
             source, runtime = _copied(model, asked.runtime_said, models, stages, took_s)
         model.source.CopyFrom(_to_proto(source))

@@ -10,9 +10,11 @@ import click
 
 from trimtab import __version__
 from trimtab.cli import control, deploy, doctor, live, serve, show, simulate, why
+from trimtab.cli.cluster import DEFAULT_NAMESPACE, Cluster
 from trimtab.cli.output import leave_stdout, say
 from trimtab.core.errors import InvalidInput, TrimtabError
 
+OF_A_CLUSTER = ("deploy", "apply", "status", "why", "top", "logs", "history", "rollback", "delete")
 INTERRUPTED = 130
 UNEXPECTED = 1
 
@@ -91,8 +93,24 @@ def _confess(error: Exception) -> None:
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="trimtab")
-def cli() -> None:
+@click.option("--kube-context", metavar="NAME", help="Ask the control plane of this cluster, not of a home.")
+@click.option(
+    "--kube-namespace",
+    metavar="NAMESPACE",
+    default=DEFAULT_NAMESPACE,
+    show_default=True,
+    help="Where that control plane runs.",
+)
+@click.pass_context
+def cli(context: click.Context, kube_context: str | None, kube_namespace: str) -> None:
     """Serve models behind Envoy: bring a model and a concurrency range, trimtab tunes the rest."""
+    if kube_context is not None:
+        context.obj = Cluster(kube_context, kube_namespace)
+        if context.invoked_subcommand not in OF_A_CLUSTER:
+            hint = f"it is for a machine of your own; of a cluster: {', '.join(OF_A_CLUSTER)}"
+            raise InvalidInput(
+                f"does not go with `{context.invoked_subcommand}`", where="--kube-context", hint=hint
+            )
 
 
 for command in (

@@ -14,7 +14,7 @@ from typing import Protocol
 import grpc
 
 from trimtab.control.leaving import TERM_GRACE_S
-from trimtab.core.errors import Failed
+from trimtab.core.errors import Failed, TrimtabError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ async def named(what: str, work: Coroutine[None, None, None]) -> None:
     """Do `work`; say which it was if it breaks."""
     try:
         await work
+    except TrimtabError as error:
+        log.error("%s: %s", what, error)
+        raise
     except Exception as error:
         log.exception("%s broke", what)
         raise Failed(

@@ -7,7 +7,7 @@ in a pod) and keeps the connections; its typed objects, which cost half a millis
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,12 +59,14 @@ class Resource:
 class Api:
     """One API server. Make it with `connect`, inside the running loop; `close` it there too.
 
-    `owner` is the field manager of all that is written: what others have set stays theirs.
+    `owner` is the field manager of all that is written: what others have set stays theirs. `guard` is called
+    before each write, and raises if we may not write any more.
     """
 
     def __init__(self, inner: client.ApiClient, owner: str) -> None:
         self._inner = inner
         self.owner = owner
+        self.guard: Callable[[], None] = lambda: None
 
     @classmethod
     async def connect(cls, owner: str, kubeconfig: str | None = None, context: str | None = None) -> Api:
@@ -142,6 +144,8 @@ class Api:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> bytes:
+        if method != "GET":
+            self.guard()
         timeout = aiohttp.ClientTimeout(total=CALL_TIMEOUT_S)
         with _explained(path):
             headers = {"Accept": accept, "Content-Type": content_type}

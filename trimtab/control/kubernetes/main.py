@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+import socket
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 import grpc
@@ -20,6 +22,7 @@ from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
 from trimtab.control.kubernetes.changes import KubernetesChanges
+from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
     checked_control,
@@ -43,7 +46,7 @@ from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.fleet.kubernetes import KubernetesFleet
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
-from trimtab.kube import Api
+from trimtab.kube import Api, Lease
 from trimtab.xds.world import Gateway
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,7 @@ ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
 
 OnReady = Callable[[Started], None]
+Keep = Callable[[], Coroutine[None, None, None]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class _Parts:
     watched: Watched
     intake: Intake
     writer: Writer
+    events: Events
     plane: ControlPlane
 
 
@@ -85,17 +90,39 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         dcgm = checked_dcgm(LocalOptions(home=options.home, dcgm=options.dcgm))
         around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
         try:
-            api = await Api.connect(OWNER, options.kubeconfig, options.context)
-            try:
-                await _run(api, around, options, on_ready)
-            finally:
-                await api.close()
+            async with _leading(options) as (api, keep):
+                await _run(api, around, options, keep, on_ready)
         finally:
             metrics_server.shutdown()
             metrics_server.server_close()
 
 
-async def _run(api: Api, around: Around, options: KubernetesOptions, on_ready: OnReady | None) -> None:
+@contextlib.asynccontextmanager
+async def _leading(options: KubernetesOptions) -> AsyncIterator[tuple[Api, Keep]]:
+    """A connection that we may write by, once we may; and what has to run so that we still may."""
+    async with contextlib.AsyncExitStack() as ending:
+        api = await Api.connect(OWNER, options.kubeconfig, options.context)
+        ending.push_async_callback(api.close)
+        if not options.lease:
+            yield api, _nothing
+            return
+        own = await Api.connect(OWNER, options.kubeconfig, options.context)
+        ending.push_async_callback(own.close)
+        holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+        lease = Lease.parse(own, SystemClock(), options.lease, holder)
+        await lease.acquire()
+        ending.push_async_callback(lease.give_back)
+        api.guard = lease.check
+        yield api, lease.keep
+
+
+async def _nothing() -> None:
+    """There is only this one."""
+
+
+async def _run(
+    api: Api, around: Around, options: KubernetesOptions, keep: Keep, on_ready: OnReady | None
+) -> None:
     store = KubernetesStore()
     watched = Watched(api, store, options.namespace)
     async with contextlib.AsyncExitStack() as ending:
@@ -109,7 +136,7 @@ async def _run(api: Api, around: Around, options: KubernetesOptions, on_ready: O
         settle()
         with signals(parts.plane.platform) as ended:
             async with _servers(parts.plane, around.home, options):
-                await _work(parts, around, ended, on_ready)
+                await _work(parts, around, ended, keep, on_ready)
 
 
 def _build(
@@ -126,17 +153,23 @@ def _build(
     changes = KubernetesChanges(api, endpoints, watched, intake)
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
+    events = Events(api, clock, socket.gethostname(), watched.seen)
+    store.decided = events.decided
     view = plane.platform.endpoint
-    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems)
-    return _Parts(store, endpoints, watched, intake, writer, plane)
+    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
+    return _Parts(store, endpoints, watched, intake, writer, events, plane)
 
 
-async def _work(parts: _Parts, around: Around, ended: asyncio.Event, on_ready: OnReady | None) -> None:
+async def _work(
+    parts: _Parts, around: Around, ended: asyncio.Event, keep: Keep, on_ready: OnReady | None
+) -> None:
     plane = parts.plane
     work = plane.work() | {
         "the writing of status": parts.writer.run(),
+        "the telling of events": parts.events.run(),
         "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
         "the watch of endpoints": parts.watched.ended(),
+        "the lease": keep(),
         "tidying": _tidy(parts.endpoints, plane.fleet),
     }
     async with asyncio.TaskGroup() as tasks:

@@ -25,8 +25,9 @@ class KubernetesOptions:
 
     `listen` is where Envoys listen, `public` how callers reach them. `xds` is where we listen for Envoys,
     `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it; `xds_plaintext` says that others are kept
-    away by a NetworkPolicy instead. `images` are by the name of a runtime;
-    `namespace` is the one whose endpoints are served, empty for all.
+    away by a NetworkPolicy instead. `images` are by the name of a runtime. `namespace` is the one whose
+    endpoints are served, empty for all. `lease` is NAMESPACE/NAME of the Lease by which one of several
+    replicas leads; empty: there is only this one.
     """
 
     home: Path
@@ -44,6 +45,7 @@ class KubernetesOptions:
     control: str = DEFAULT_CONTROL
     metrics_listen: str = "127.0.0.1:0"
     dcgm: str = ""
+    lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
 
 

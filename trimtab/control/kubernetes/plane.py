@@ -63,9 +63,13 @@ class Watched:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
 
+    def seen(self, name: EndpointName) -> SeenEndpoint | None:
+        """The object of an endpoint; None if there is none."""
+        return self.objects.get((name.namespace, name.name))
+
     def owner(self, name: EndpointName) -> Json | None:
         """For what has to go with an endpoint; None if there is no object of it."""
-        seen = self.objects.get((name.namespace, name.name))
+        seen = self.seen(name)
         return owner_reference(seen) if seen is not None else None
 
     def tie(self, intake: Intake, writer: Writer) -> None:

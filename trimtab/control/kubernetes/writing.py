@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from trimtab.control.kubernetes.events import News, news_of
 from trimtab.control.kubernetes.memory import packed
 from trimtab.control.kubernetes.objects import (
     FINALIZER,
@@ -25,7 +26,7 @@ from trimtab.control.kubernetes.objects import (
 from trimtab.control.kubernetes.status import essence, status_of
 from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.core.clock import Clock
-from trimtab.core.errors import NotFound, TrimtabError
+from trimtab.core.errors import Conflict, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.kube import Api, Json, Key, Work
 from trimtab.v1 import control_pb2 as v1
@@ -65,6 +66,7 @@ class Writer:
         seen: Callable[[], Mapping[Key, SeenEndpoint]],
         view: View,
         problems: Problems,
+        tell: Callable[[News], None] = lambda _: None,
     ) -> None:
         self._api = api
         self._clock = clock
@@ -72,6 +74,7 @@ class Writer:
         self._seen = seen
         self._view = view
         self._problems = problems
+        self._tell = tell
         self._told: dict[EndpointName, _Told] = {}
         self._loads_left = LOADS_PER_S
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
@@ -117,7 +120,13 @@ class Writer:
             self._work.add(name)
 
     async def _settle(self, name: EndpointName) -> None:
-        """Write what the API server has otherwise. Raises Conflict if it has changed meanwhile."""
+        """Write what the API server has otherwise. If that has changed meanwhile the watch will tell."""
+        try:
+            await self._write(name)
+        except Conflict as error:
+            log.debug("%s: %s", name, error)
+
+    async def _write(self, name: EndpointName) -> None:
         seen = self._seen().get((name.namespace, name.name))
         if seen is None:
             return
@@ -131,7 +140,10 @@ class Writer:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
         status = self._status(seen, packed(memory) if memory is not None else "")
         if status != told.status:
+            before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
+            for news in news_of(name, before, status["conditions"]):
+                self._tell(news)
         if memory is not None:
             self._store.written(memory)
         self.written.set()

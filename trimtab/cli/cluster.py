@@ -1,0 +1,141 @@
+"""The control API of a cluster, reached as `kubectl port-forward` does: the API server lets through who may.
+
+A Unix socket that only we can open leads to the pod; nothing listens on the network for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trimtab.core.errors import InvalidInput, NotFound, Unreachable
+
+DEFAULT_NAMESPACE = "trimtab"  # where the chart is installed, as the documents have it
+SELECTOR = "app.kubernetes.io/component=control-plane"
+PORT_NAME = "control"
+DEFAULT_PORT = 8081
+CALL_TIMEOUT_S = 15.0
+CHUNK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Which cluster, by the name of a context (empty: the present one), and where its control plane is."""
+
+    context: str
+    namespace: str = DEFAULT_NAMESPACE
+
+    def __str__(self) -> str:
+        return f"context {self.context}, namespace {self.namespace}"
+
+
+@contextlib.contextmanager
+def forwarded(cluster: Cluster) -> Iterator[Path]:
+    """A Unix socket to the control API of a ready pod. Raises InvalidInput, NotFound or Unreachable."""
+    core = _core(cluster)
+    pod, port = _ready_pod(core, cluster)
+    with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
+        path = Path(folder) / "control.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            carrier = _Carrier(core, cluster, pod, port)
+            threading.Thread(target=carrier.serve, args=(listener,), daemon=True).start()
+            try:
+                yield path
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+
+
+class _Carrier:
+    """Carries each connection to the pod through the API server."""
+
+    def __init__(self, core: Any, cluster: Cluster, pod: str, port: int) -> None:
+        self._core = core
+        self._cluster = cluster
+        self._pod = pod
+        self._port = port
+
+    def serve(self, listener: socket.socket) -> None:
+        """Until the listener is shut down."""
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near: socket.socket) -> None:
+        from kubernetes.stream import portforward  # noqa: PLC0415 -- takes a second to import
+
+        with near:
+            try:
+                forward = portforward(
+                    self._core.connect_get_namespaced_pod_portforward,
+                    self._pod,
+                    self._cluster.namespace,
+                    ports=str(self._port),
+                )
+            except Exception:  # noqa: BLE001 -- whoever waits sees the connection end
+                return
+            far = forward.socket(self._port)
+            back = threading.Thread(target=_copy, args=(far, near), daemon=True)
+            back.start()
+            _copy(near, far)
+            back.join()
+            forward.close()
+
+
+def _copy(source: Any, target: Any) -> None:
+    """Until either end closes; then neither is of use."""
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(CHUNK_BYTES):
+            target.sendall(chunk)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def _core(cluster: Cluster) -> Any:
+    from kubernetes import client, config  # noqa: PLC0415 -- takes a second to import
+
+    try:
+        return client.CoreV1Api(config.new_client_from_config(context=cluster.context or None))
+    except (config.ConfigException, OSError) as error:
+        hint = "see `kubectl config get-contexts`; KUBECONFIG names the file"
+        raise InvalidInput(f"no such cluster: {error}", where="--kube-context", hint=hint) from error
+
+
+def _ready_pod(core: Any, cluster: Cluster) -> tuple[str, int]:
+    """Its name, and the port of the control API there."""
+    from kubernetes.client import ApiException  # noqa: PLC0415 -- takes a second to import
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415 -- comes with it
+
+    try:
+        pods = core.list_namespaced_pod(
+            cluster.namespace, label_selector=SELECTOR, _request_timeout=CALL_TIMEOUT_S
+        ).items
+    except (ApiException, HTTPError) as error:
+        hint = "try `kubectl get pods` with the same context and namespace"
+        raise Unreachable(
+            f"its pods cannot be listed: {getattr(error, 'reason', '') or error}",
+            where=str(cluster),
+            hint=hint,
+        ) from error
+    for pod in pods:
+        conditions = {each.type: each.status for each in pod.status.conditions or ()}
+        if conditions.get("Ready") == "True" and pod.metadata.deletion_timestamp is None:
+            return pod.metadata.name, _port_of(pod)
+    hint = f"see `kubectl -n {cluster.namespace} get pods -l {SELECTOR}`, or name another --kube-namespace"
+    raise NotFound("no control plane is ready there", where=str(cluster), hint=hint)
+
+
+def _port_of(pod: Any) -> int:
+    ports = (port for container in pod.spec.containers for port in container.ports or ())
+    return next((int(port.container_port) for port in ports if port.name == PORT_NAME), DEFAULT_PORT)

@@ -1,0 +1,159 @@
+"""A Lease: which of several processes may write. It is held by whoever renewed it last, for a while.
+
+A lease does not fence by itself: a process that was stopped for a minute believes that it still holds it. So
+its age is looked at before each write (`Api.guard`), by a clock that goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from trimtab.core.clock import Clock
+from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, TrimtabError, Unreachable
+from trimtab.kube.api import Api, Json, Resource
+
+LEASES = Resource("coordination.k8s.io/v1", "leases")
+LEASE_S = 10  # after its last renewal others may take it
+HELD_S = 7.0  # after it began to renew it last, a holder no longer believes in it: sooner than others do
+RENEW_EACH_S = 2.0
+CALL_WITHIN_S = 3.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A lease as the API server has it; an empty holder has given it back."""
+
+    version: str
+    holder: str
+    renewed: str
+    transitions: int
+    duration_s: int
+
+
+class Lease:
+    """One process's hold on the Lease `namespace/name`, or its wait for it.
+
+    `api` is a connection of its own: it has no guard, and no other call keeps it waiting.
+    """
+
+    def __init__(self, api: Api, clock: Clock, namespace: str, name: str, holder: str) -> None:
+        self._api = api
+        self._clock = clock
+        self._namespace = namespace
+        self._name = name
+        self._holder = holder
+        self._renewed_at_s = float("-inf")
+        self._watched: tuple[_Seen | None, float] = (None, 0.0)  # and since when it is as it is
+
+    @classmethod
+    def parse(cls, api: Api, clock: Clock, place: str, holder: str) -> Lease:
+        """`place` is NAMESPACE/NAME. Raises InvalidInput."""
+        namespace, _, name = place.partition("/")
+        if not namespace or not name:
+            hint = "write NAMESPACE/NAME, for example trimtab/control-plane"
+            raise InvalidInput(f"`{place}` is not a Lease", where="--lease", hint=hint)
+        return cls(api, clock, namespace, name, holder)
+
+    def check(self) -> None:
+        """Raises Conflict once others may hold it: nothing may be written any more."""
+        age_s = self._clock.now_s() - self._renewed_at_s
+        if age_s > HELD_S:
+            where = f"Lease {self._namespace}/{self._name}"
+            raise Conflict(f"was not renewed for {age_s:.0f} s: another may lead", where=where)
+
+    async def acquire(self) -> None:
+        """Wait until it is ours."""
+        while True:
+            if await self._tried():
+                break
+            await asyncio.sleep(RENEW_EACH_S)
+        log.info("leading: %s holds Lease %s/%s", self._holder, self._namespace, self._name)
+
+    async def keep(self) -> None:
+        """Renew it until cancelled. Raises Failed once it is not ours any more, or may not be."""
+        while True:
+            await asyncio.sleep(RENEW_EACH_S)
+            held = await self._tried()
+            try:
+                self.check()
+            except Conflict as error:
+                hint = "this one ends; started again it waits for its turn"
+                raise Failed(str(error), hint=hint) from error
+            if not held:
+                log.warning("Lease %s/%s could not be renewed", self._namespace, self._name)
+
+    async def give_back(self) -> None:
+        """So that the next one need not wait for its end; if that fails, it does."""
+        try:
+            async with asyncio.timeout(CALL_WITHIN_S):
+                seen = await self._read()
+                if seen is not None and seen.holder == self._holder:
+                    await self._write(seen, "")
+        except (TrimtabError, TimeoutError) as error:
+            log.warning("the lease was not given back: %s", error)
+        self._renewed_at_s = float("-inf")
+
+    async def _tried(self) -> bool:
+        """Take it, or renew it. Its age counts from before we asked: others' may begin then."""
+        began_s = self._clock.now_s()
+        try:
+            async with asyncio.timeout(CALL_WITHIN_S):
+                seen = await self._read()
+                if seen is not None and seen.holder not in ("", self._holder) and not self._over(seen):
+                    return False
+                await self._write(seen, self._holder)
+        except (Conflict, Unreachable, TimeoutError) as error:
+            log.debug("Lease %s/%s: %s", self._namespace, self._name, error)
+            return False
+        self._renewed_at_s = began_s
+        return True
+
+    def _over(self, seen: _Seen) -> bool:
+        """Whether it has not changed for as long as it lasts, by our own clock: others' may go wrong."""
+        now_s = self._clock.now_s()
+        if self._watched[0] != seen:
+            self._watched = seen, now_s
+        return now_s - self._watched[1] > seen.duration_s
+
+    async def _read(self) -> _Seen | None:
+        try:
+            body = orjson.loads(await self._api.get(LEASES.path(self._namespace, self._name)))
+        except NotFound:
+            return None
+        spec: Json = body.get("spec") or {}
+        return _Seen(
+            body["metadata"]["resourceVersion"],
+            spec.get("holderIdentity") or "",
+            spec.get("renewTime") or "",
+            spec.get("leaseTransitions") or 0,
+            spec.get("leaseDurationSeconds") or LEASE_S,
+        )
+
+    async def _write(self, seen: _Seen | None, holder: str) -> None:
+        """Raises Conflict if it is not as it was seen."""
+        now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        taken = seen is None or seen.holder != holder
+        before = seen.transitions if seen else 0
+        body: Json = {
+            "apiVersion": LEASES.version,
+            "kind": "Lease",
+            "metadata": {"name": self._name, "namespace": self._namespace},
+            "spec": {
+                "holderIdentity": holder,
+                "leaseDurationSeconds": LEASE_S,
+                "renewTime": now,
+                "leaseTransitions": before + 1 if taken and holder else before,
+            },
+        }
+        if seen is None:
+            await self._api.create(LEASES.path(self._namespace), body)
+            return
+        body["metadata"]["resourceVersion"] = seen.version
+        await self._api.apply(LEASES.path(self._namespace, self._name), body)
