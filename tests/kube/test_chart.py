@@ -76,6 +76,7 @@ class Installed:
             "crd.install": "false",  # it is the cluster's, and other tests have it too
             "envoy.allowAnonymous": "true",
             "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "5",
+            "controlPlane.replicas": "2",
             "envoy.drainSeconds": "20",
         }
         said |= {name.replace("__", "."): value for name, value in more.items()}
@@ -84,18 +85,6 @@ class Installed:
     def helm(self, verb: str, *arguments: str) -> str:
         return helm(
             verb, "t", *arguments, f"--namespace={self.namespace}", "--kubeconfig", os.environ["KUBECONFIG"]
-        )
-
-    async def ready(self, component: str) -> bool:
-        body = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace, f"t-{component}")))
-        status = body.get("status", {})
-        wanted = body["spec"]["replicas"]
-        return bool(
-            status.get("observedGeneration") == body["metadata"]["generation"]
-            and status.get("readyReplicas")
-            == status.get("updatedReplicas")
-            == status.get("replicas")
-            == wanted
         )
 
     async def condition(self, name: str, kind: str = "Ready") -> str:
@@ -126,12 +115,12 @@ async def installed(
 
 @pytest.mark.timeout(1200)
 async def test_from_helm_install_to_predictions_and_away(installed: Installed, tracking_server: str) -> None:
-    """Apply to first prediction, ten times the traffic and back, a new version, Envoys replaced by an upgrade
-    and again by a rollback: no call fails. Then nothing is left.
+    """Apply to first prediction, ten times the traffic and back, the leading control plane killed, a new
+    version, Envoys replaced by an upgrade and again by a rollback: no call fails. Then nothing is left.
     """
     release, namespace = installed, installed.namespace
-    await until(lambda: release.ready("control"), WITHIN_S)
-    await until(lambda: release.ready("envoy"), WITHIN_S)
+    await until(lambda: _leader(release), WITHIN_S)
+    await until(lambda: _replaced(release, set()), WITHIN_S)
     assert len(await _envoys(release)) == 2
     assert await _refused(release) == MAY_NOT
     wanted = {
@@ -152,8 +141,11 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
         with calling(url, 10) as heavy:
             await until(lambda: _has_ready(release, 2, 3), WITHIN_S)  # as a pod turns out to bear more, fewer
         await until(lambda: _has_ready(release, 1), WITHIN_S)
+        led = await _leader(release)
+        await release.api.delete(PODS.path(namespace, led), {"gracePeriodSeconds": 0})
         await release.api.merge(path, {"spec": {"models": [wanted | {"uri": "models:/iris/2"}]}})
         await until(lambda: _has_revision(release, "2"), WITHIN_S)
+    assert await _leader(release) not in ("", led), "the other one took over"
     assert heavy.keys() == light.keys() == {"200"}, (heavy, light)
     assert heavy["200"] > 100
     assert light["200"] > 100
@@ -196,21 +188,34 @@ async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
     return refused
 
 
+async def _leader(release: Installed) -> str:
+    """The name of the one control plane that is ready; of two, the other one waits."""
+    pods = await release.pods("app.kubernetes.io/component=control-plane")
+    ready = [pod["metadata"]["name"] for pod in pods if _is_ready(pod)]
+    assert len(ready) <= 1, ready
+    return ready[0] if ready and len(pods) == 2 else ""
+
+
+def _is_ready(pod: Json) -> bool:
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions") or ()}
+    return conditions.get("Ready") == "True"
+
+
 async def _envoys(release: Installed) -> set[str]:
     pods = await release.pods("app.kubernetes.io/component=envoy")
     return {pod["metadata"]["name"] for pod in pods}
 
 
 async def _replaced(release: Installed, before: set[str]) -> bool:
-    """None of the Envoys before is there, and as many others are ready."""
-    return not before & await _envoys(release) and await release.ready("envoy")
+    """None of the Envoys before is there, and two others are ready."""
+    pods = await release.pods("app.kubernetes.io/component=envoy")
+    return not before & await _envoys(release) and [_is_ready(pod) for pod in pods] == [True, True]
 
 
 async def _has_ready(release: Installed, *counts: int) -> bool:
     """So many pods of the endpoint are there, and all of them are ready."""
     pods = await release.pods("serving.trimtab.dev/endpoint=iris")
-    conditions = [{c["type"]: c["status"] for c in pod["status"].get("conditions") or ()} for pod in pods]
-    return len(pods) in counts and all(each.get("Ready") == "True" for each in conditions)
+    return len(pods) in counts and all(map(_is_ready, pods))
 
 
 async def _has_revision(release: Installed, number: str) -> bool:
