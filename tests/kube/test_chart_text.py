@@ -135,3 +135,24 @@ def _leaves(values: Any, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", value
+
+
+def test_metrics_are_open_to_whom_the_values_name_and_to_nobody_else() -> None:
+    def peers(**values: str | None) -> list[Any]:
+        return [
+            rule["from"]
+            for each in rendered(**values)
+            if each["kind"] == "NetworkPolicy"
+            for rule in each["spec"]["ingress"]
+            if {"port": "metrics"} in rule.get("ports", ())
+        ]
+
+    assert peers() == []
+    named = {"metrics__from[0]__namespaceSelector__matchLabels__name": "monitoring"}
+    assert peers(**named) == [[{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]]
+
+
+def test_the_alerts_are_those_of_the_file() -> None:
+    assert not [each for each in rendered() if each["kind"] == "PrometheusRule"]
+    (found,) = (each for each in rendered(metrics__rules="true") if each["kind"] == "PrometheusRule")
+    assert found["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
