@@ -89,17 +89,16 @@ def _base(folder: Path) -> str:
 def _image(folder: Path, name: str, base: str, copied: str) -> Built:
     began_s = time.monotonic()
     tag = f"localhost/trimtab-{name}:latest"
-    certificates = f"{CERTIFICATES}:{CERTIFICATES}:ro"
     _buildah(
         folder, "bud", "--quiet", "--layers", "--isolation=chroot", "--network=host", "--timestamp=0",
-        f"--volume={certificates}", f"--build-arg=BASE={base}", *_arguments(),
-        f"--file={HERE / name}.Dockerfile", f"--tag={tag}", copied,
+        f"--build-arg=BASE={base}", *_arguments(), f"--file={HERE / name}.Dockerfile", f"--tag={tag}", copied,
     )  # fmt: skip
     digest = _buildah(folder, "images", "--quiet", "--no-trunc", tag).strip().removeprefix("sha256:")[:12]
     called = f"localhost/trimtab-{name}:{digest}"
     archive = folder / f"{name}-{digest}.tar"
     if not archive.exists():
-        for old in folder.glob(f"{name}-*.tar"):
+        # The one before may be another checkout's, which is about to import it.
+        for old in sorted(folder.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)[:-1]:
             old.unlink()
         part = archive.with_suffix(".part")
         part.unlink(missing_ok=True)
@@ -111,11 +110,13 @@ def _image(folder: Path, name: str, base: str, copied: str) -> Built:
 
 
 def _arguments() -> list[str]:
-    """What the builds must know of this machine."""
+    """What the builds must have of this machine."""
     told = {name: os.environ[name] for name in PASSED if name in os.environ}
+    mounted = []
     if BUNDLE.exists():
+        mounted.append(f"--volume={CERTIFICATES}:{CERTIFICATES}:ro")
         told |= {"PIP_CERT": str(BUNDLE), "SSL_CERT_FILE": str(BUNDLE)}
-    return [f"--build-arg={name}={value}" for name, value in told.items()]
+    return [*mounted, *(f"--build-arg={name}={value}" for name, value in told.items())]
 
 
 def _has(folder: Path, name: str) -> bool:
