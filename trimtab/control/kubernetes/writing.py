@@ -76,6 +76,7 @@ class Writer:
         self._problems = problems
         self._tell = tell
         self._told: dict[EndpointName, _Told] = {}
+        self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
         self._loads_left = LOADS_PER_S
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
@@ -102,6 +103,7 @@ class Writer:
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]
+                self._viewed.pop(name, None)
 
     def _look(self, name: EndpointName) -> None:
         seen, told = self._seen().get((name.namespace, name.name)), self._told.get(name)
@@ -110,12 +112,18 @@ class Writer:
         if told is None or not told.status or told.uid != seen.uid:
             self._work.add(name)
             return
-        status = self._status(seen, "")
-        if essence(status) != essence(told.status):
-            self._work.add(name)
-            return
+        view = self._view_of(name)
+        load = view.status.load
+        now = v1.Endpoint()
+        now.CopyFrom(view)
+        now.status.ClearField("load")
+        if now != self._viewed.get(name):  # a quick look: most have not changed
+            if essence(self._status(seen, "", view)) != essence(told.status):
+                self._work.add(name)
+                return
+            self._viewed[name] = now
         rested = self._clock.now_s() - told.at_s >= LOAD_EACH_S
-        if rested and self._loads_left >= 1 and _differs(status.get("load", {}), told.status.get("load", {})):
+        if rested and self._loads_left >= 1 and _differs(load, told.status.get("load", {})):
             self._loads_left -= 1
             self._work.add(name)
 
@@ -138,7 +146,7 @@ class Writer:
         told = self._last(seen)
         if not seen.deleting and not told.held:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
-        status = self._status(seen, packed(memory) if memory is not None else "")
+        status = self._status(seen, packed(memory) if memory is not None else "", self._view_of(name))
         if status != told.status:
             before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
@@ -168,21 +176,25 @@ class Writer:
         self._told[seen.name] = told
         return told
 
-    def _status(self, seen: SeenEndpoint, record: str) -> Json:
-        problem = self._problems.get(seen.name)
+    def _view_of(self, name: EndpointName) -> v1.Endpoint:
+        """Without a name if there is no endpoint, since no spec of it could be taken."""
         try:
-            endpoint = self._view(seen.name)
+            return self._view(name)
         except NotFound:
-            endpoint = None
+            return v1.Endpoint()
+
+    def _status(self, seen: SeenEndpoint, record: str, view: v1.Endpoint) -> Json:
+        problem = self._problems.get(seen.name)
         observed = seen.generation if problem is not None else self._store.observed.get(seen.name, 0)
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = self._last(seen).status.get("conditions") or seen.conditions
-        return status_of(endpoint, problem, observed, record, before, now)
+        return status_of(view, problem, observed, record, before, now)
 
 
-def _differs(load: Json, before: Json) -> bool:
+def _differs(load: v1.Load, before: Json) -> bool:
     """Whether a figure is another one by more than a bit."""
+    figures = {"inFlight": load.in_flight, "queued": load.queued, "requestsPerSecond": load.requests_per_s}
     return any(
-        abs(load.get(name, 0.0) - before.get(name, 0.0)) > max(1.0, LOAD_DIFFERS * before.get(name, 0.0))
-        for name in ("inFlight", "queued", "requestsPerSecond")
+        abs(now - before.get(name, 0.0)) > max(1.0, LOAD_DIFFERS * before.get(name, 0.0))
+        for name, now in figures.items()
     )
