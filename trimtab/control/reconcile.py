@@ -334,6 +334,9 @@ class Reconciler:
                 except Exhausted as error:  # by another start a moment ago, or the disk is full
                     live.capped_by = error.message
                     break
+                except Unreachable as error:  # no fault of the model's: tried again at the next look
+                    live.capped_by = f"what starts pods: {error.message}"
+                    break
                 except TrimtabError as error:
                     live.last_failure = Failure(str(error), error.hint)
                     failed = rollout.after_refusal(

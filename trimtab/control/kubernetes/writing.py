@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import orjson
 
 from trimtab.control.kubernetes.events import News, news_of
-from trimtab.control.kubernetes.memory import packed
+from trimtab.control.kubernetes.memory import Memory, packed
 from trimtab.control.kubernetes.objects import (
     FINALIZER,
     SeenEndpoint,
@@ -26,7 +26,7 @@ from trimtab.control.kubernetes.objects import (
 from trimtab.control.kubernetes.status import essence, status_of
 from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Conflict, NotFound, TrimtabError
+from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.kube import Api, Json, Key, Work
 from trimtab.v1 import control_pb2 as v1
@@ -135,10 +135,10 @@ class Writer:
             log.debug("%s: %s", name, error)
 
     async def _write(self, name: EndpointName) -> None:
-        seen = self._seen().get((name.namespace, name.name))
+        seen, memory = self._seen().get((name.namespace, name.name)), self._store.memory(name)
         if seen is None:
+            self._note(memory)  # its object was taken away: there is nothing to write it to
             return
-        memory = self._store.memory(name)
         if seen.deleting and memory is None:
             if seen.finalized:
                 await self._put(seen, {"metadata": {}})
@@ -146,12 +146,23 @@ class Writer:
         told = self._last(seen)
         if not seen.deleting and not told.held:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
-        status = self._status(seen, packed(memory) if memory is not None else "", self._view_of(name))
+        status, kept = self._status_with(memory, seen)
         if status != told.status:
             before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
             for news in news_of(name, before, status["conditions"]):
                 self._tell(news)
+        self._note(memory if kept else None)
+
+    def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
+        """And whether what is remembered is in it: what is too large is told instead."""
+        view = self._view_of(seen.name)
+        try:
+            return self._status(seen, packed(memory) if memory is not None else "", view), True
+        except Failed as error:
+            return self._status(seen, seen.record, view, error), False
+
+    def _note(self, memory: Memory | None) -> None:
         if memory is not None:
             self._store.written(memory)
         self.written.set()
@@ -183,8 +194,10 @@ class Writer:
         except NotFound:
             return v1.Endpoint()
 
-    def _status(self, seen: SeenEndpoint, record: str, view: v1.Endpoint) -> Json:
-        problem = self._problems.get(seen.name)
+    def _status(
+        self, seen: SeenEndpoint, record: str, view: v1.Endpoint, wrong: TrimtabError | None = None
+    ) -> Json:
+        problem = self._problems.get(seen.name) or wrong
         observed = seen.generation if problem is not None else self._store.observed.get(seen.name, 0)
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = self._last(seen).status.get("conditions") or seen.conditions
