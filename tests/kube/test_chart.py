@@ -93,6 +93,9 @@ class Installed:
         found = {each["type"]: each["status"] for each in status.get("conditions") or ()}
         return str(found.get(kind, ""))
 
+    async def has_no_endpoint(self) -> bool:
+        return not _names(await self.api.get(ENDPOINTS.path(self.namespace)))
+
     async def gateway(self) -> str:
         spec = orjson.loads(await self.api.get(SERVICES.path(self.namespace, "t-envoy")))["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
@@ -111,14 +114,13 @@ async def installed(
     release = Installed(api, namespace, our_images)
     release.helm("install", str(CHART), *release.values())
     yield release
-    for body in orjson.loads(await api.get(ENDPOINTS.path(namespace)))["items"]:  # of a test that failed
-        await api.merge(
-            ENDPOINTS.path(namespace, body["metadata"]["name"]), {"metadata": {"finalizers": None}}
-        )
+    for name in _names(await api.get(ENDPOINTS.path(namespace))):  # of a test that failed
+        await api.delete(ENDPOINTS.path(namespace, name))
+        await until(release.has_no_endpoint, WITHIN_S)
     release.helm("uninstall")
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 async def test_from_helm_install_to_predictions_and_away(installed: Installed, tracking_server: str) -> None:
     """Apply to first prediction, ten times the traffic and back, the leading control plane killed, a new
     version, Envoys replaced by an upgrade and again by a rollback: no call fails. Then nothing is left.
@@ -148,7 +150,8 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
         await until(lambda: _has_ready(release, 1), WITHIN_S)
         led = await _leader(release)
         await release.api.delete(PODS.path(namespace, led), {"gracePeriodSeconds": 0})
-        await release.api.merge(path, {"spec": {"models": [wanted | {"uri": "models:/iris/2"}]}})
+        newer = {"models": [wanted | {"uri": "models:/iris/2"}], "maxPods": 3}
+        await release.api.apply(path, endpoint(namespace, "iris", newer))
         await until(lambda: _has_revision(release, "2"), WITHIN_S)
         assert await _leader(release) != led, "another one took over"
     assert heavy.keys() == light.keys() == {"200"}, (heavy, light)
@@ -167,6 +170,7 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
     assert through["200"] > 100
 
     await release.api.delete(path)
+    await until(release.has_no_endpoint, WITHIN_S)
     await until(lambda: _has_ready(release, 0), WITHIN_S)
     assert _names(await release.api.get(DEPLOYMENTS.path(namespace))) == ["t-control", "t-envoy"]
 
