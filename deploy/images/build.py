@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.cluster import machine
 from deploy.cluster.errors import ClusterError
 from deploy.cluster.machine import tell
 from deploy.cluster.place import cache
@@ -50,14 +51,22 @@ def why_not() -> str:
     """Why no image can be built here, in one sentence; empty if they can."""
     if os.geteuid() != 0:
         return "building images needs root: debootstrap makes devices, buildah mounts"
-    lacking = [program for program in PROGRAMS if not shutil.which(program)]
-    return f"building images needs {' and '.join(lacking)}: apt-get install them" if lacking else ""
+    if _missing() and not shutil.which("apt-get"):
+        return f"building images needs {' and '.join(_missing())}, and there is no apt-get to install them"
+    return ""
+
+
+def _missing() -> list[str]:
+    """Debian's packages that have programs of the same name, which are not here."""
+    return [program for program in PROGRAMS if not shutil.which(program)]
 
 
 def build(names: Sequence[str] = NAMES) -> list[Built]:
     """Build what has changed, one builder at a time. Raises NoBase or ClusterError."""
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
+    if packages := _missing():
+        machine.install(packages)
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
         _buildah(folder, "rm", "--all")  # of builds that were killed
         base = _base(folder)
