@@ -36,7 +36,7 @@ PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # to a build, where they are set
 
 
 class NoBase(ClusterError):
-    """The base image cannot be had on this machine: no fault of ours."""
+    """The programs or the base of a build cannot be had on this machine: no fault of ours."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,20 @@ def build(names: Sequence[str] = NAMES) -> list[Built]:
     """Build what has changed, one builder at a time. Raises NoBase or ClusterError."""
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    if packages := _missing():
-        machine.install(packages)
+    _provide()
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
         _buildah(folder, "rm", "--all")  # of builds that were killed
         base = _base(folder)
         context.write(Path(copied))
         return [_image(folder, name, base, copied) for name in names]
+
+
+def _provide() -> None:
+    if packages := _missing():
+        try:
+            machine.install(packages)
+        except ClusterError as error:
+            raise NoBase(str(error), error.hint) from error
 
 
 def _base(folder: Path) -> str:
