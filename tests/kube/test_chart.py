@@ -76,7 +76,9 @@ class Installed:
             "namespace": self.namespace,
             "crd.install": "false",  # it is the cluster's, and other tests have it too
             "envoy.allowAnonymous": "true",
-            "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "5",
+            "controlPlane.env.TRIMTAB_DOWN_WINDOW_S": "30",
+            "controlPlane.resources.requests.cpu": "50m",
+            "envoy.resources.requests.cpu": "50m",
             "controlPlane.replicas": "2",
             "envoy.drainSeconds": "20",
         }
@@ -134,7 +136,7 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
         "uri": "models:/iris/1",
         "trackingURI": tracking_server,
         "envManager": "local",  # no package index is reached from a pod here
-        "resources": {"cpu": "500m", "memory": "1Gi"},
+        "resources": {"cpu": "400m", "memory": "1Gi"},
         "concurrency": {"min": 1, "max": 12},
     }
     path = ENDPOINTS.path(namespace, "iris")
