@@ -24,8 +24,6 @@ PROGRAMS = {
     "unshare": "util-linux",
     "mount": "mount",
     "openssl": "openssl",
-    "buildah": "buildah",  # these two make our images: see deploy/images
-    "debootstrap": "debootstrap",
 }
 
 
@@ -52,9 +50,12 @@ def missing() -> list[str]:
 
 def provide() -> None:
     """Install what is missing, and say so. Raises ClusterError."""
-    packages = missing()
-    if not packages:
-        return
+    if packages := missing():
+        install(packages)
+
+
+def install(packages: list[str]) -> None:
+    """Install Debian's packages of these names, and say so. Raises ClusterError."""
     tell(f"apt-get install {' '.join(packages)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update", "-qq"], ["install", "-qq", "--no-install-recommends", "-y", *packages]):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.cluster import machine
 from deploy.cluster.errors import ClusterError
 from deploy.cluster.machine import tell
 from deploy.cluster.place import cache
@@ -35,7 +36,7 @@ PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # to a build, where they are set
 
 
 class NoBase(ClusterError):
-    """The base image cannot be had on this machine: no fault of ours."""
+    """The programs or the base of a build cannot be had on this machine: no fault of ours."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,34 @@ def why_not() -> str:
     """Why no image can be built here, in one sentence; empty if they can."""
     if os.geteuid() != 0:
         return "building images needs root: debootstrap makes devices, buildah mounts"
-    lacking = [program for program in PROGRAMS if not shutil.which(program)]
-    return f"building images needs {' and '.join(lacking)}: apt-get install them" if lacking else ""
+    if _missing() and not shutil.which("apt-get"):
+        return f"building images needs {' and '.join(_missing())}, and there is no apt-get to install them"
+    return ""
+
+
+def _missing() -> list[str]:
+    """Debian's packages that have programs of the same name, which are not here."""
+    return [program for program in PROGRAMS if not shutil.which(program)]
 
 
 def build(names: Sequence[str] = NAMES) -> list[Built]:
     """Build what has changed, one builder at a time. Raises NoBase or ClusterError."""
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
+    _provide()
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
         _buildah(folder, "rm", "--all")  # of builds that were killed
         base = _base(folder)
         context.write(Path(copied))
         return [_image(folder, name, base, copied) for name in names]
+
+
+def _provide() -> None:
+    if packages := _missing():
+        try:
+            machine.install(packages)
+        except ClusterError as error:
+            raise NoBase(str(error), error.hint) from error
 
 
 def _base(folder: Path) -> str:
@@ -89,17 +105,16 @@ def _base(folder: Path) -> str:
 def _image(folder: Path, name: str, base: str, copied: str) -> Built:
     began_s = time.monotonic()
     tag = f"localhost/trimtab-{name}:latest"
-    certificates = f"{CERTIFICATES}:{CERTIFICATES}:ro"
     _buildah(
         folder, "bud", "--quiet", "--layers", "--isolation=chroot", "--network=host", "--timestamp=0",
-        f"--volume={certificates}", f"--build-arg=BASE={base}", *_arguments(),
-        f"--file={HERE / name}.Dockerfile", f"--tag={tag}", copied,
+        f"--build-arg=BASE={base}", *_arguments(), f"--file={HERE / name}.Dockerfile", f"--tag={tag}", copied,
     )  # fmt: skip
     digest = _buildah(folder, "images", "--quiet", "--no-trunc", tag).strip().removeprefix("sha256:")[:12]
     called = f"localhost/trimtab-{name}:{digest}"
     archive = folder / f"{name}-{digest}.tar"
     if not archive.exists():
-        for old in folder.glob(f"{name}-*.tar"):
+        # The one before may be another checkout's, which is about to import it.
+        for old in sorted(folder.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)[:-1]:
             old.unlink()
         part = archive.with_suffix(".part")
         part.unlink(missing_ok=True)
@@ -111,11 +126,13 @@ def _image(folder: Path, name: str, base: str, copied: str) -> Built:
 
 
 def _arguments() -> list[str]:
-    """What the builds must know of this machine."""
+    """What the builds must have of this machine."""
     told = {name: os.environ[name] for name in PASSED if name in os.environ}
+    mounted = []
     if BUNDLE.exists():
+        mounted.append(f"--volume={CERTIFICATES}:{CERTIFICATES}:ro")
         told |= {"PIP_CERT": str(BUNDLE), "SSL_CERT_FILE": str(BUNDLE)}
-    return [f"--build-arg={name}={value}" for name, value in told.items()]
+    return [*mounted, *(f"--build-arg={name}={value}" for name, value in told.items())]
 
 
 def _has(folder: Path, name: str) -> bool:

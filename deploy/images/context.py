@@ -14,8 +14,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 LOCK = CHECKOUT / "requirements.lock"
 BUILD_TIMEOUT_S = 300.0
-_BUILD = "import sys; from hatchling.builders.wheel import WheelBuilder; "
-_BUILD += "print(next(WheelBuilder(sys.argv[1]).build(directory=sys.argv[2], versions=['standard'])))"
 
 
 def write(folder: Path) -> None:
@@ -37,7 +35,11 @@ def locked(package: str) -> str:
 
 
 def _wheel(folder: Path) -> None:
-    command = [sys.executable, "-c", _BUILD, str(CHECKOUT), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    done = subprocess.run(
+        [*command, str(CHECKOUT)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+    )
     if done.returncode:
-        raise ClusterError(f"trimtab's wheel was not built: {done.stderr.strip()[-400:]}", "make wheel tells")
+        raise ClusterError(
+            f"trimtab's wheel was not built: {done.stderr.strip()[-400:]}", "see what `make wheel` says"
+        )

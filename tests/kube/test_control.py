@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import yaml
 from deploy.cluster.place import here
 from tests.kube.plane import Plane
 from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
-from trimtab.core.errors import NotFound
+from trimtab.core.errors import InvalidInput, NotFound
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
 
@@ -197,6 +198,10 @@ async def test_objects_go_and_come_while_nobody_looks(
         return ready and {"name": "NEW", "value": "life"} in container["env"]
 
     await until(serves_anew)
+    await api.delete(ENDPOINTS.path(namespace, "again"))
+    with contextlib.suppress(InvalidInput):  # it has gone already, and would be made without a spec
+        await freed(api, namespace, "again")  # while we look
+    await until(lambda: is_gone(api, namespace, "again"))
 
 
 async def only_has(api: Api, namespace: str, deployment: str) -> bool:

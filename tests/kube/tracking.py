@@ -64,7 +64,11 @@ async def start(api: Api, namespace: str, image: str) -> str:
         "--allowed-hosts", "*",
     ]  # fmt: skip
     probe = {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 1, "timeoutSeconds": 5}
-    await api.create(PODS.path(namespace), pod("mlflow", image, command, readinessProbe=probe))
+    quick = [
+        {"name": "HOME", "value": "/tmp"},
+        {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
+    ]
+    await api.create(PODS.path(namespace), pod("mlflow", image, command, readinessProbe=probe, env=quick))
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mlflow"}}
     selected = {"selector": {"app": "mlflow"}, "ports": [{"port": PORT}]}
     await api.create(SERVICES.path(namespace), service | {"spec": selected})

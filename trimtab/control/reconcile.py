@@ -85,6 +85,7 @@ class Reconciler:
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
+        self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
         self.looks = 0
@@ -126,8 +127,10 @@ class Reconciler:
         """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
             seen = self._scan()
-            for record in self._endpoints.all():
-                await self._contained(record.name, seen.pop(record.name, ()))
+            names = [record.name for record in self._endpoints.all()]
+            for first in range(0, len(names), self.at_once):
+                some = names[first : first + self.at_once]
+                await asyncio.gather(*(self._contained(name, seen.pop(name, ())) for name in some))
             for strangers in seen.values():
                 await self._leaving.remove(strangers)
             self._scaling.record_decisions()
@@ -330,6 +333,9 @@ class Reconciler:
                     await self._fleet.start_pod(revision)
                 except Exhausted as error:  # by another start a moment ago, or the disk is full
                     live.capped_by = error.message
+                    break
+                except Unreachable as error:  # no fault of the model's: tried again at the next look
+                    live.capped_by = f"what starts pods: {error.message}"
                     break
                 except TrimtabError as error:
                     live.last_failure = Failure(str(error), error.hint)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import orjson
 
 from trimtab.control.changes import Conditions
@@ -17,7 +19,7 @@ from trimtab.control.kubernetes.objects import (
 from trimtab.control.kubernetes.plane import Watched
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.records import EndpointRecord
-from trimtab.core.errors import Conflict
+from trimtab.core.errors import Conflict, NotFound
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
 from trimtab.kube import Api
@@ -60,7 +62,8 @@ class KubernetesChanges:
         """See `Changes`."""
         self._endpoints.get(name)
         await self._api.delete(path_of(name))
-        self._endpoints.delete(name)
+        with contextlib.suppress(NotFound):  # the watch was sooner
+            self._endpoints.delete(name)
 
     async def _apply(self, name: EndpointName, body: dict[str, object]) -> bytes:
         try:

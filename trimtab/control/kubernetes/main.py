@@ -55,6 +55,7 @@ OWNER = "trimtab"  # the field manager of all that the control plane writes by i
 ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
+AT_ONCE = 16  # endpoints whose pods are asked for side by side: the API server is not ours alone
 
 OnReady = Callable[[Started], None]
 Keep = Callable[[], Coroutine[None, None, None]]
@@ -153,6 +154,7 @@ def _build(
     changes = KubernetesChanges(api, endpoints, watched, intake)
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
+    plane.reconciler.at_once = AT_ONCE
     events = Events(api, clock, socket.gethostname(), watched.seen)
     store.decided = events.decided
     view = plane.platform.endpoint

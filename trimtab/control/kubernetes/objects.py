@@ -17,7 +17,6 @@ from trimtab.v1 import control_pb2 as v1
 ENDPOINTS = Resource("serving.trimtab.dev/v1alpha1", "servingendpoints")
 KIND = "ServingEndpoint"
 FINALIZER = "serving.trimtab.dev/drain"
-_QUANTITIES = ("cpu", "memory")  # a number there is a number, and text in the API's messages
 _WHOLE = ("requestTimeoutSeconds", "startTimeoutSeconds")  # whole seconds here
 
 
@@ -115,12 +114,15 @@ def _with_source(model: ModelSpec, tracking: str) -> ModelSpec:
 
 def _with_text(spec: Json) -> Json:
     """Amounts that were written as numbers as text; the rest as it is."""
-    models = []
-    for model in spec.get("models") or ():
-        said = model.get("resources") or {}
-        told = {key: str(value) if key in _QUANTITIES else value for key, value in said.items()}
-        models.append({**model, "resources": told})
+    models = [
+        {**model, "resources": _texts(model.get("resources") or {})} for model in spec.get("models") or ()
+    ]
     return {**spec, "models": models}
+
+
+def _texts(amounts: Json) -> Json:
+    """Where an amount may be written as a number here, the API's messages have text."""
+    return {key: _texts(each) if isinstance(each, dict) else str(each) for key, each in amounts.items()}
 
 
 def _last_manager(metadata: Json) -> str:

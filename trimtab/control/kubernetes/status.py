@@ -26,7 +26,7 @@ _UNDER_WAY = frozenset({v1.DEPLOYING, v1.UPDATING, v1.DELETING})
 
 
 def status_of(
-    endpoint: v1.Endpoint | None,
+    endpoint: v1.Endpoint,
     problem: TrimtabError | None,
     observed: int,
     record: str,
@@ -35,21 +35,21 @@ def status_of(
 ) -> Json:
     """The whole status.
 
-    `endpoint` is None while no valid spec was seen; `problem` is what is wrong with the newest one.
+    `endpoint` is an empty one while no valid spec was seen; `problem` is what is wrong with the newest one.
     `observed` is the generation that was looked at, `before` the conditions as they were, `now` in RFC 3339.
     """
-    told = endpoint if endpoint is not None else v1.Endpoint()
-    status = _plain(told.status) | {"observedGeneration": observed}
+    status = _plain(endpoint.status) | {"observedGeneration": observed}
     if record:
         status["record"] = record
-    revision = _serving(told.status)
+    revision = _serving(endpoint.status)
     if revision is not None:
         status["pods"] = f"{_ready(revision)}/{revision.pods_wanted}"
         status["targetConcurrency"] = revision.target_concurrency
     if problem is not None:
         status["cause"], status["hint"] = str(problem), problem.hint
     status["conditions"] = [
-        _dated({**each, "observedGeneration": observed}, before, now) for each in _conditions(told, problem)
+        _dated({**each, "observedGeneration": observed}, before, now)
+        for each in _conditions(endpoint, problem)
     ]
     return status
 

@@ -57,9 +57,8 @@ class Intake:
         if seen.deleting or (known and self._uids.get(name) != seen.uid):
             self.gone(name)  # what another object of this name wants comes when this one has drained
             return
-        if known and self._store.observed.get(name) == seen.generation:
-            self.problems.pop(name, None)
-            return
+        if known and seen.generation <= self._store.observed.get(name, 0):
+            return  # looked at before; or the watch is behind the answer to a change of ours
         try:
             self._apply(seen)
         except TrimtabError as error:

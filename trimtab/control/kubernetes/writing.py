@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import orjson
 
 from trimtab.control.kubernetes.events import News, news_of
-from trimtab.control.kubernetes.memory import packed
+from trimtab.control.kubernetes.memory import Memory, packed
 from trimtab.control.kubernetes.objects import (
     FINALIZER,
     SeenEndpoint,
@@ -26,7 +26,7 @@ from trimtab.control.kubernetes.objects import (
 from trimtab.control.kubernetes.status import essence, status_of
 from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Conflict, NotFound, TrimtabError
+from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
 from trimtab.kube import Api, Json, Key, Work
 from trimtab.v1 import control_pb2 as v1
@@ -76,6 +76,7 @@ class Writer:
         self._problems = problems
         self._tell = tell
         self._told: dict[EndpointName, _Told] = {}
+        self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
         self._loads_left = LOADS_PER_S
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
@@ -102,6 +103,7 @@ class Writer:
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]
+                self._viewed.pop(name, None)
 
     def _look(self, name: EndpointName) -> None:
         seen, told = self._seen().get((name.namespace, name.name)), self._told.get(name)
@@ -110,12 +112,18 @@ class Writer:
         if told is None or not told.status or told.uid != seen.uid:
             self._work.add(name)
             return
-        status = self._status(seen, "")
-        if essence(status) != essence(told.status):
-            self._work.add(name)
-            return
+        view = self._view_of(name)
+        load = view.status.load
+        now = v1.Endpoint()
+        now.CopyFrom(view)
+        now.status.ClearField("load")
+        if now != self._viewed.get(name):  # a quick look: most have not changed
+            if essence(self._status(seen, "", view)) != essence(told.status):
+                self._work.add(name)
+                return
+            self._viewed[name] = now
         rested = self._clock.now_s() - told.at_s >= LOAD_EACH_S
-        if rested and self._loads_left >= 1 and _differs(status.get("load", {}), told.status.get("load", {})):
+        if rested and self._loads_left >= 1 and _differs(load, told.status.get("load", {})):
             self._loads_left -= 1
             self._work.add(name)
 
@@ -127,10 +135,10 @@ class Writer:
             log.debug("%s: %s", name, error)
 
     async def _write(self, name: EndpointName) -> None:
-        seen = self._seen().get((name.namespace, name.name))
+        seen, memory = self._seen().get((name.namespace, name.name)), self._store.memory(name)
         if seen is None:
+            self._note(memory)  # its object was taken away: there is nothing to write it to
             return
-        memory = self._store.memory(name)
         if seen.deleting and memory is None:
             if seen.finalized:
                 await self._put(seen, {"metadata": {}})
@@ -138,12 +146,23 @@ class Writer:
         told = self._last(seen)
         if not seen.deleting and not told.held:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
-        status = self._status(seen, packed(memory) if memory is not None else "")
+        status, kept = self._status_with(memory, seen)
         if status != told.status:
             before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
             for news in news_of(name, before, status["conditions"]):
                 self._tell(news)
+        self._note(memory if kept else None)
+
+    def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
+        """And whether what is remembered is in it: what is too large is told instead."""
+        view = self._view_of(seen.name)
+        try:
+            return self._status(seen, packed(memory) if memory is not None else "", view), True
+        except Failed as error:
+            return self._status(seen, seen.record, view, error), False
+
+    def _note(self, memory: Memory | None) -> None:
         if memory is not None:
             self._store.written(memory)
         self.written.set()
@@ -168,21 +187,27 @@ class Writer:
         self._told[seen.name] = told
         return told
 
-    def _status(self, seen: SeenEndpoint, record: str) -> Json:
-        problem = self._problems.get(seen.name)
+    def _view_of(self, name: EndpointName) -> v1.Endpoint:
+        """Without a name if there is no endpoint, since no spec of it could be taken."""
         try:
-            endpoint = self._view(seen.name)
+            return self._view(name)
         except NotFound:
-            endpoint = None
+            return v1.Endpoint()
+
+    def _status(
+        self, seen: SeenEndpoint, record: str, view: v1.Endpoint, wrong: TrimtabError | None = None
+    ) -> Json:
+        problem = self._problems.get(seen.name) or wrong
         observed = seen.generation if problem is not None else self._store.observed.get(seen.name, 0)
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = self._last(seen).status.get("conditions") or seen.conditions
-        return status_of(endpoint, problem, observed, record, before, now)
+        return status_of(view, problem, observed, record, before, now)
 
 
-def _differs(load: Json, before: Json) -> bool:
+def _differs(load: v1.Load, before: Json) -> bool:
     """Whether a figure is another one by more than a bit."""
+    figures = {"inFlight": load.in_flight, "queued": load.queued, "requestsPerSecond": load.requests_per_s}
     return any(
-        abs(load.get(name, 0.0) - before.get(name, 0.0)) > max(1.0, LOAD_DIFFERS * before.get(name, 0.0))
-        for name in ("inFlight", "queued", "requestsPerSecond")
+        abs(now - before.get(name, 0.0)) > max(1.0, LOAD_DIFFERS * before.get(name, 0.0))
+        for name, now in figures.items()
     )
