@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.runtime.conftest import until
+from trimtab.runtime.mlflow.worker import GRACE_S
 
 StartPod = Callable[..., Any]
 ACTIVE = 'http_request_method="POST",http_route="/invocations",url_scheme="http"'
@@ -230,6 +231,24 @@ def test_sigterm_finishes_what_is_in_flight(odd: Path, start_pod: StartPod, tmp_
         gate.touch()
         assert sorted(reply.result().value["predictions"] for reply in sent) == [["0"], ["1"]]
     assert pod.wait_end() == 0
+
+
+@pytest.mark.slow
+def test_what_never_ends_is_dropped_before_the_pod_is_killed(
+    odd: Path, start_pod: StartPod, tmp_path: Path
+) -> None:
+    """Neither a prediction that hangs nor a place for spans that takes none keeps it beyond its 30 s."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        pod = start_pod(odd, OTEL_EXPORTER_OTLP_ENDPOINT=address).wait_ready()
+        gate = tmp_path / "gate"
+        with ThreadPoolExecutor(1) as caller:
+            sent = caller.submit(pod.predict, do="wait", gate=str(gate), name="for ever")
+            until(lambda: begun(gate) == 1, "it is predicted")
+            began_s = time.monotonic()
+            os.killpg(pod.process.pid, signal.SIGTERM)
+            assert sent.result().status == 503
+            assert (pod.wait_end(), time.monotonic() - began_s < GRACE_S - 1) == (0, True)
 
 
 def listens(port: int) -> bool:

@@ -58,6 +58,11 @@ class Batcher:
         began_s = self._batch_s
         return 0.0 if began_s is None else now_s() - began_s
 
+    @property
+    def slowest_s(self) -> float:
+        """0: a batch that takes STUCK_S is the last one."""
+        return 0.0
+
     def submit(self, job: Job) -> None:
         """Take a job. Raises Exhausted if too many are held already."""
         with self._lock:

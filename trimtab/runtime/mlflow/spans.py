@@ -2,8 +2,8 @@
 
 It is on where the standard variables name a place for traces (OTEL_EXPORTER_OTLP_ENDPOINT or
 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), and heeds the others as far as OpenTelemetry's library does: protocol,
-headers, sampler. The library is not ours to bring: a model's environment has it, or the log says what is
-missing.
+headers, sampler. The library is not ours to bring: a model's environment has its SDK, which MLflow needs
+(from 2.14 on), or the log says what is missing. Its exporter is used where it is there, else `otlp`.
 
 The event loop notes a request in a queue; a thread makes the spans, so nobody waits for them. They continue
 the caller's `traceparent`, and a trace that the caller does not sample has none.
@@ -23,14 +23,16 @@ from typing import Any
 
 from trimtab.runtime.mlflow.answer import Fault
 from trimtab.runtime.mlflow.job import now_s
+from trimtab.runtime.mlflow.otlp import HttpExporter
 from trimtab.runtime.mlflow.request_log import Ended
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-PACKAGE = "opentelemetry-exporter-otlp-proto-http"
+SDK = "opentelemetry-sdk"
+GRPC_EXPORTER = "opentelemetry-exporter-otlp-proto-grpc"
 WAITING_MAX = 4096  # requests whose spans are not yet made; what comes on top has none
 LOOK_EACH_S = 0.2
-CLOSE_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 3.0  # behind worker.FINISH_S, and before the pod is killed
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def configured(pod: str) -> Spans | None:
     try:
         return Spans(_tracer_provider(pod))
     except ImportError as error:
-        hint = f"add {PACKAGE} to the model's requirements"
+        package = GRPC_EXPORTER if "exporter" in (error.name or "") else SDK
+        hint = f"add {package} to the model's requirements"
+        hint += ", or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" if package == GRPC_EXPORTER else ""
         print(f"no spans: {error}; {hint}", file=sys.stderr, flush=True)  # noqa: T201
     except Exception as error:  # noqa: BLE001  a wrong variable must not cost the pod
         print(f"no spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
@@ -162,7 +166,10 @@ def _exporter() -> Any:
     protocol = next((found for name in PROTOCOLS if (found := os.environ.get(name))), "http/protobuf")
     if protocol == "grpc":
         return import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter").OTLPSpanExporter()
-    return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+    try:
+        return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+    except ImportError:
+        return HttpExporter(os.environ)
 
 
 def _context(parent: str) -> Any:

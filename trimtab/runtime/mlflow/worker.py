@@ -20,7 +20,8 @@ from trimtab.runtime.mlflow.http import PodProtocol
 from trimtab.runtime.mlflow.pod import Pod
 
 BOOT_FAILED = 3  # gunicorn's own status for a worker that could not start
-GRACE_S = 30  # from SIGTERM to the end of the last request
+GRACE_S = 30  # from SIGTERM to SIGKILL: the fleet's, and the master's towards the worker
+FINISH_S = 25  # of that, for requests; then come the last spans (spans.CLOSE_WITHIN_S), and the end
 
 
 class PodWorker(UvicornWorker):  # type: ignore[misc]
@@ -34,7 +35,7 @@ class PodWorker(UvicornWorker):  # type: ignore[misc]
         "access_log": False,
         "proxy_headers": False,
         "server_header": False,
-        "timeout_graceful_shutdown": GRACE_S - 1,  # the master kills at GRACE_S
+        "timeout_graceful_shutdown": FINISH_S,
     }
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from trimtab.runtime.mlflow.answer import JSON, Answer, Fault, error
 from trimtab.runtime.mlflow.fast.path import FastPath, Question
 from trimtab.runtime.mlflow.job import Job, Waiter
-from trimtab.runtime.mlflow.openai_api.calls import Call
+from trimtab.runtime.mlflow.openai_api.calls import RESPONSES, Call
 from trimtab.runtime.mlflow.scoring import Scorer
 
 _NEWER, _OLDER = "max_completion_tokens", "max_tokens"  # OpenAI's newer name, and the one that MLflow has
@@ -48,6 +48,10 @@ def read(call: Call, called: tuple[str, ...], fields: frozenset[str], body: byte
         raise BadCall(f"{call.route} has no streams")
     if _NEWER in told and _NEWER not in fields and _OLDER in fields:
         told.setdefault(_OLDER, told.pop(_NEWER))
+    if call is RESPONSES and isinstance(
+        told["input"], str
+    ):  # to OpenAI the same; MLflow knows the list alone
+        told["input"] = [{"role": "user", "content": told["input"]}]
     return Asked(call, told, model or (called[0] if called else "model"), stream)
 
 
