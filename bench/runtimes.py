@@ -3,9 +3,12 @@
     python bench/runtimes.py [--case iris-dataframe-split] [--connections 64] [--peers mlflow,fastapi]
 
 Each peer is installed once into an environment of its own below .venv/bench, with the versions of
-scikit-learn and NumPy that are used here. All servers are started, with one worker each; then `wrk`
-(one thread) asks one after the other, in several rounds, and the median round counts. `ratio_to` is
-ours divided by theirs: above 1 is better for throughput, below 1 for latencies.
+scikit-learn and NumPy that are used here. Ours is started once; each peer is started, asked in turns with
+ours by `wrk` (one thread) for several rounds, and ended before the next: some keep a core busy while nobody
+asks them, and every one would be measured with all the others on it. One worker each; the median round
+counts. `ratio_to` is ours divided by theirs, of the rounds that they took turns in: above 1 is better for
+throughput, below 1 for latencies and for `cpu`, the server's CPU time for a request. That one hardly depends
+on who else uses the machine; throughput does, and more for a server of one process than for one of several.
 """
 
 from __future__ import annotations
@@ -26,17 +29,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from bench.footprint import cpu_seconds
 from bench.peers.catalog import PEERS, Case, Peer, Start
 from bench.rig import machine
 from trimtab.host.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv" / "bench"
-READY_S = 60.0
+READY_S = 240.0  # on a machine that is busy
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROW = [5.1, 3.5, 1.4, 0.2]
 FLAVOURS, OVERRIDES = (ROOT / "tests" / "flavours" / name for name in ("flavours.txt", "overrides.txt"))
@@ -274,9 +281,26 @@ def run_uv(command: list[str], what: str) -> None:
         raise CannotMeasure(f"{what} cannot be installed here: " + "\n  ".join(last))
 
 
+@dataclass(frozen=True)
+class Side:
+    """A server that runs."""
+
+    peer: Peer
+    url: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes so far."""
+        used_s = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.Error):
+                used_s += cpu_seconds(process)
+        return used_s
+
+
 @contextmanager
-def serving(peer: Peer, start: Start) -> Iterator[str]:
-    """A server that has given the right answer; its URL. Raises CannotMeasure."""
+def serving(peer: Peer, start: Start) -> Iterator[Side]:
+    """A server that has given the right answer. Raises CannotMeasure."""
     peer.prepare(start)
     threads = dict.fromkeys(SINGLE_THREADED, "1")
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
@@ -297,7 +321,7 @@ def serving(peer: Peer, start: Start) -> Iterator[str]:
     try:
         url = peer.url.format(port=start.port)
         wait_for_answer(peer, start, url, process, log)
-        yield url
+        yield Side(peer, url, psutil.Process(process.pid))
     finally:
         end(process)
 
@@ -351,8 +375,9 @@ end
 """
 
 
-def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
+def wrk(side: Side, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
     """One run. Raises CannotMeasure if an answer was no answer."""
+    peer = side.peer
     body, script = folder / f"{peer.name}.body", folder / f"{peer.name}.lua"
     body.write_text(json.dumps(peer.asks(case)))
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in peer.headers.items())
@@ -366,51 +391,67 @@ def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, second
         "30s",
         "-s",
         str(script),
-        url,
+        side.url,
     ]
+    used_s = side.cpu_seconds()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    used_s = side.cpu_seconds() - used_s
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
     if found is None:
         raise CannotMeasure(f"wrk failed: {done.stdout} {done.stderr}")
     requests, duration_us, p50_us, p99_us, errors = map(int, found.groups())
     if errors or not requests:
         raise CannotMeasure(f"{peer.name}: {errors} of {requests} requests failed")
-    return {"throughput": requests / duration_us * 1e6, "p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6}
+    found_s = {"p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6, "cpu_s": used_s / requests}
+    return {"throughput": requests / duration_us * 1e6, **found_s}
+
+
+Runs = list[dict[str, float]]
 
 
 def measure(
     peers: list[Peer], case: Case, folder: Path, connections: int, seconds: float, rounds: int
-) -> dict[str, dict[str, float]]:
-    """The median round of each, taken in turns."""
-    taken: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
-    with ExitStack() as stack:
-        urls = {}
+) -> dict[str, tuple[Runs, Runs]]:
+    """By peer, the rounds of ours and of its own that they took in turns."""
+    own, found = ours(case), {}
+    with serving(own, started(own, case, folder)) as mine:
         for peer in peers:
-            python = Path(sys.executable) if peer.name == "ours" else python_for(peer)
-            start = Start(case, folder, free_port("127.0.0.1"), python)
-            urls[peer.name] = stack.enter_context(serving(peer, start))
-        for peer in peers:
-            wrk(urls[peer.name], peer, case, folder, connections, min(seconds, 2.0))  # warm
-        for _ in range(rounds):
-            for peer in peers:
-                taken[peer.name].append(wrk(urls[peer.name], peer, case, folder, connections, seconds))
-    return {name: middle(runs) for name, runs in taken.items()}
+            with serving(peer, started(peer, case, folder)) as theirs:
+                sides = (mine, theirs)
+                for side in sides:
+                    wrk(side, case, folder, connections, min(seconds, 2.0))  # warm
+                taken = [
+                    [wrk(side, case, folder, connections, seconds) for side in sides] for _ in range(rounds)
+                ]
+            found[peer.name] = [run for run, _ in taken], [run for _, run in taken]
+            rates = [f"{middle(runs)['throughput']:.0f}" for runs in found[peer.name]]
+            print(f"ours {rates[0]} requests/s, {peer.name} {rates[1]}", file=sys.stderr, flush=True)
+    return found
 
 
-def middle(runs: list[dict[str, float]]) -> dict[str, float]:
+def started(peer: Peer, case: Case, folder: Path) -> Start:
+    python = Path(sys.executable) if peer.name == "ours" else python_for(peer)
+    return Start(case, folder, free_port("127.0.0.1"), python)
+
+
+def middle(runs: Runs) -> dict[str, float]:
     return {key: round(statistics.median(run[key] for run in runs), 6) for key in runs[0]}
 
 
-def compare(case: str, found: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """The result as it is printed with --json."""
-    own = found["ours"]
-    peers = {name: values for name, values in found.items() if name != "ours"}
-    names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"))
+def compare(case: str, found: dict[str, tuple[Runs, Runs]]) -> dict[str, Any]:
+    """The result as it is printed with --json; `ours` is the median of all rounds."""
+    names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"), ("cpu", "cpu_s"))
     ratios = {
-        name: {short: round(own[key] / values[key], 3) for short, key in names}
-        for name, values in peers.items()
+        name: {short: round(middle(mine)[key] / middle(theirs)[key], 3) for short, key in names}
+        for name, (mine, theirs) in found.items()
     }
-    return {"schema_version": 1, "case": case, "ours": own, "peers": peers, "ratio_to": ratios}
+    return {
+        "schema_version": 1,
+        "case": case,
+        "ours": middle([run for mine, _ in found.values() for run in mine]),
+        "peers": {name: middle(theirs) for name, (_, theirs) in found.items()},
+        "ratio_to": ratios,
+    }
 
 
 def chosen(names: str, case: str) -> list[Peer]:
@@ -423,6 +464,8 @@ def chosen(names: str, case: str) -> list[Peer]:
         if peer.cases is not None and case not in peer.cases:
             raise CannotMeasure(f"{name} does not serve `{case}`; it serves {', '.join(sorted(peer.cases))}")
         found.append(peer)
+    if not found:
+        raise CannotMeasure(f"name a peer to compare with, of {', '.join(PEERS)}")
     return found
 
 
@@ -431,7 +474,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise CannotMeasure("`wrk` sends the load and is not here: apt-get install wrk")
     make, save = CASES[arguments.case]
     case = make()
-    peers = [ours(case), *chosen(arguments.peers, arguments.case)]
+    peers = chosen(arguments.peers, arguments.case)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         folder = Path(name)
         save(case, folder)
@@ -466,12 +509,15 @@ def main() -> int:
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
     lines = [f"{result['case']}, {result['connections']} connections, {result['cores']} cores"]
-    lines.append(f"{'':10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}   ours is")
+    lines.append(f"{'':10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>9}   ours is")
     for name, values in {"ours": result["ours"], **result["peers"]}.items():
         p50_ms, p99_ms = 1e3 * values["p50_s"], 1e3 * values["p99_s"]
         ratio = result["ratio_to"].get(name, {})
         ratios = ", ".join(f"{value:.2f} × {what}" for what, value in ratio.items())
-        lines.append(f"{name:10}{values['throughput']:12.0f}{p50_ms:9.2f}{p99_ms:9.2f}   {ratios}")
+        cpu_us = 1e6 * values["cpu_s"]
+        lines.append(
+            f"{name:10}{values['throughput']:12.0f}{p50_ms:9.2f}{p99_ms:9.2f}{cpu_us:9.0f}   {ratios}"
+        )
     return "\n".join(lines)
 
 

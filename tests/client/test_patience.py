@@ -10,24 +10,29 @@ from hypothesis import strategies as st
 
 from trimtab.client.answers import Reply, ServingError, may_be_asked_again, predictions_of, refused, value_of
 from trimtab.client.patience import Patience, Tries, retry_after_s
+from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Unreachable
 
 CHANCE = st.floats(0, 1)
 
 
+def tries(patience: Patience, clock: ManualClock | None = None) -> Tries:
+    return Tries("iris", "http://x", patience, (clock or ManualClock()).now_s)
+
+
 @given(st.integers(1, 20), st.floats(0, 100), st.none() | st.floats(0, 100), CHANCE)
 def test_waits_are_bounded_and_never_shorter_than_asked(
-    attempts: int, waited_s: float, asked_s: float | None, chance: float
+    attempts: int, passed_s: float, asked_s: float | None, chance: float
 ) -> None:
     patience = Patience(attempts_max=6, wait_max_s=30.0)
-    wait_s = patience.wait_s(attempts, waited_s, asked_s, chance)
+    wait_s = patience.wait_s(attempts, passed_s, asked_s, chance)
     if wait_s is None:
         least_s = max(asked_s or 0.0, 0.05)
-        assert attempts >= 6 or waited_s + max(least_s, 3.0) > 30.0
+        assert attempts >= 6 or passed_s + max(least_s, 3.0) > 30.0
     else:
         assert attempts < 6
         assert wait_s >= max(asked_s or 0.0, 0.05)
-        assert waited_s + wait_s <= 30.0
+        assert passed_s + wait_s <= 30.0
 
 
 @pytest.mark.parametrize(
@@ -66,18 +71,29 @@ def test_how_long_to_wait_comes_in_two_forms() -> None:
 def test_a_wait_longer_than_we_have_patience_for_is_an_error_at_once() -> None:
     busy = Reply(503, {"retry-after": "60", "x-trimtab-fault": "platform"}, b'{"message": "loading"}')
     with pytest.raises(ServingError) as error:
-        Tries("iris", "http://x", Patience(wait_max_s=30.0)).after(busy, 0.5, 0.0)
+        tries(Patience(wait_max_s=30.0)).after(busy, 0.5, 0.0)
     assert (error.value.status, error.value.fault) == (503, "platform")
     assert str(error.value) == "iris: answered 503 (platform's fault): loading"
     assert "trimtab status iris" in error.value.hint
 
 
 def test_what_was_not_sent_is_tried_as_often_as_may_be() -> None:
-    tries = Tries("iris", "http://x", Patience(attempts_max=3))
-    waits = [tries.not_sent(OSError("refused"), 0.5) for _ in range(2)]
+    some = tries(Patience(attempts_max=3))
+    waits = [some.not_sent(OSError("refused"), 0.5) for _ in range(2)]
     assert waits == [0.1, 0.2]
     with pytest.raises(Unreachable, match=r"cannot be reached \(3 tries\): refused"):
-        tries.not_sent(OSError("refused"), 0.5)
+        some.not_sent(OSError("refused"), 0.5)
+
+
+def test_tries_take_patience_too() -> None:
+    """Five of them that each wait out a timeout of 310 s would keep a caller for half an hour."""
+    clock = ManualClock()
+    some = tries(Patience(idempotent=True, wait_max_s=30.0), clock)
+    clock.advance(12.0)
+    assert some.broken(OSError("gone"), 0.5) == 0.1
+    clock.advance(20.0)
+    with pytest.raises(Unreachable, match="no answer came"):
+        some.broken(OSError("gone"), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.lost = subprocess.Popen(["true"])  # nobody asks after it
         if self.path == "/deaf":
             self.server.socket.close()
-        if self.path in ("/paused", "/sick", "/frozen"):
+        if self.path in ("/paused", "/sick", "/frozen", "/loops"):
             setattr(self.server, self.path[1:], True)
         if self.path == "/env":
             say(f"ENV {json.dumps(dict(os.environ))}")
@@ -71,4 +71,6 @@ while server.fileno() >= 0:
     server.paused = False
     if getattr(server, "frozen", False):
         signal.pause()
+    while getattr(server, "loops", False):
+        pass
 time.sleep(600)

@@ -89,16 +89,19 @@ async def test_a_pod_that_says_so_itself(
         assert live.phase is PodPhase.READY
 
 
-@pytest.mark.parametrize("how", ["paused", "frozen"])
+@pytest.mark.parametrize("how", ["paused", "frozen", "loops"])
 async def test_a_server_that_nobody_knows_is_silent_while_it_is_busy(
     new_fleet: Any, revision: Any, pod_in: PodIn, runtimes: Any, until: Any, how: str
 ) -> None:
-    """One that has a connection at a time has none for us, whatever it gets done meanwhile."""
+    """One that has a connection at a time has none for us, whatever it gets done meanwhile.
+
+    Then it waits now and then, as for its next request; one in an endless loop never does.
+    """
     runtimes["fake"] = replace(runtimes["fake"], live_path="")
     fleet = await new_fleet(request_timeout_s=lambda _: 1.0)
     pod = await pod_in(fleet, await fleet.start_pod(revision()), PodPhase.READY)
     await get(pod, f"/{how}")
-    if how == "frozen":
+    if how != "paused":
         assert "nothing was answered" in (await pod_in(fleet, pod.id, PodPhase.FAILED)).cause
     else:
         live = fleet._pods[pod.id]

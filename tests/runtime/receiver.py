@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.server
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def receiver() -> Iterator[Receiver]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = b"".join(self._parts())
+            body = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
             if self.path == "/v1/traces":
                 found.take(body)
             self.send_response(200 if self.path == "/v1/traces" else 404)

@@ -14,6 +14,7 @@ from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.job import Job
+from trimtab.runtime.mlflow.liveness import trouble
 from trimtab.runtime.mlflow.metrics import Metrics
 from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.service import Service
@@ -183,4 +184,34 @@ def test_a_call_that_moves_on_is_not_taken_for_a_stuck_one(gate: Gate, monkeypat
     gate.open.set()
     done.result(WAIT_S)
     assert pool.longest_s == 0
+    pool.close()
+
+
+def test_a_slow_model_is_not_taken_for_a_stuck_one_however_soon_callers_give_up(
+    gate: Gate, monkeypatch: Any
+) -> None:
+    """What ended shows how slow it is; else a pod whose callers wait a second were restarted for ever."""
+    now_s = [100.0]
+    monkeypatch.setattr("trimtab.runtime.mlflow.pool.now_s", lambda: now_s[0])
+    pool = Pool(1, 0)
+
+    def predicted(took_s: float) -> list[bool]:
+        """Whether liveness was red after 0.9, 1.9 and 2.1 times as long as the first one took."""
+        gate.begun.clear()
+        gate.open.clear()
+        done, red, began_s = pool.submit(gate), [], now_s[0]
+        assert gate.begun.wait(WAIT_S)
+        for share in (0.9, 1.9, 2.1):
+            now_s[0] = began_s + 60.0 * share
+            red.append(bool(trouble([pool], 16.0)))
+        now_s[0] = began_s + took_s
+        gate.open.set()
+        done.result(WAIT_S)
+        return red
+
+    assert predicted(60.0) == [True, True, True], "nothing is known yet"
+    assert predicted(60.0) == [False, False, True]
+    for _ in range(300):
+        pool.submit(lambda: None).result(WAIT_S)
+    assert predicted(0.0) == [True, True, True], "it has been fast for long"
     pool.close()

@@ -84,9 +84,20 @@ def test_a_model_whose_environment_lacks_the_library_serves_without_spans(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http", None)
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
     assert spans.configured("pod") is None
-    assert "add opentelemetry-exporter-otlp-proto-http to the model's requirements" in capsys.readouterr().err
+    assert "add opentelemetry-sdk to the model's requirements" in capsys.readouterr().err
+
+
+def test_grpc_has_no_exporter_of_ours_and_the_log_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.grpc", None)
+    assert spans.configured("pod") is None
+    assert "add opentelemetry-exporter-otlp-proto-grpc" in (said := capsys.readouterr().err)
+    assert "or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" in said
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ class AsyncClient:
     async def invoke(self, endpoint: str, inputs: Any, *, params: Mapping[str, Any] | None = None) -> Any:
         """The same, with the whole of the answer's JSON."""
         url, body = self._target.invocations(endpoint), body_of(inputs, params)
-        tries = Tries(endpoint, url, self._patience)
+        tries = Tries(endpoint, url, self._patience, time.monotonic)
         while True:
             try:
                 reply = await self._send(url, body)

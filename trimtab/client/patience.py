@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -15,8 +15,9 @@ WAIT_MAX_S = 2.0  # where the server does not say how long
 
 @dataclass(frozen=True)
 class Patience:
-    """How often a request is sent at most, and how long all its waits together may take.
+    """How often a request is sent at most, and how long after the first time the last may begin.
 
+    `wait_max_s` bounds waits and tries alike: one that waited so long for its answer was the last.
     `idempotent`: the caller's word that it does no harm if a model sees a request twice. Then it is sent
     again also where a pod, or the connection, went away with it.
     """
@@ -25,8 +26,8 @@ class Patience:
     wait_max_s: float = 30.0
     idempotent: bool = False
 
-    def wait_s(self, attempts: int, waited_s: float, asked_s: float | None, chance: float) -> float | None:
-        """Seconds until the next try after `attempts` of them; None: no more.
+    def wait_s(self, attempts: int, passed_s: float, asked_s: float | None, chance: float) -> float | None:
+        """Seconds until the next try after `attempts` in `passed_s`; None: no more.
 
         `asked_s` is what the server asked for and is never undercut. Else waits double from 0.1 s, each
         spread by `chance` (0 to 1) over half to one and a half of it, so that callers do not come at once.
@@ -35,21 +36,25 @@ class Patience:
             return None
         backoff_s = min(WAIT_MAX_S, FIRST_WAIT_S * 2.0 ** (attempts - 1)) * (0.5 + chance)
         wait_s = max(asked_s or 0.0, backoff_s)
-        return wait_s if waited_s + wait_s <= self.wait_max_s else None
+        return wait_s if passed_s + wait_s <= self.wait_max_s else None
 
 
 PATIENCE = Patience()
 
 
 class Tries:
-    """The tries of one request so far. Each way to fail returns how long to wait, or raises why not."""
+    """The tries of one request so far. Each way to fail returns how long to wait, or raises why not.
 
-    def __init__(self, endpoint: str, url: str, patience: Patience) -> None:
+    `now_s` is the time of a clock that never steps.
+    """
+
+    def __init__(self, endpoint: str, url: str, patience: Patience, now_s: Callable[[], float]) -> None:
         self._endpoint = endpoint
         self._url = url
         self._patience = patience
+        self._now_s = now_s
+        self._began_s = now_s()
         self._attempts = 0
-        self._waited_s = 0.0
 
     def after(self, reply: Reply, chance: float, wall_s: float) -> float:
         """An answer that is an error. Raises ServingError if it stands."""
@@ -82,9 +87,7 @@ class Tries:
 
     def _next(self, asked_s: float | None, chance: float) -> float | None:
         self._attempts += 1
-        wait_s = self._patience.wait_s(self._attempts, self._waited_s, asked_s, chance)
-        self._waited_s += wait_s or 0.0
-        return wait_s
+        return self._patience.wait_s(self._attempts, self._now_s() - self._began_s, asked_s, chance)
 
 
 def retry_after_s(headers: Mapping[str, str], wall_s: float) -> float | None:

@@ -51,7 +51,7 @@ class Client:
     def invoke(self, endpoint: str, inputs: Any, *, params: Mapping[str, Any] | None = None) -> Any:
         """The same, with the whole of the answer's JSON."""
         url, body = self._target.invocations(endpoint), body_of(inputs, params)
-        tries = Tries(endpoint, url, self._patience)
+        tries = Tries(endpoint, url, self._patience, time.monotonic)
         while True:
             try:
                 reply = self._send(url, body)

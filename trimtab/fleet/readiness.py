@@ -108,13 +108,17 @@ def stopped(processes: Sequence[int]) -> int:
 
 
 def turns(processes: Sequence[int]) -> int:
-    """How often threads of these processes took turns so far; it stands still while none of them runs."""
+    """How often threads of these processes waited for something and went on, so far.
+
+    Whatever serves waits: for a connection, for the rest of a request, for a lock. The count stands still
+    while none of them runs, and in a loop that has no end and waits for nothing: that is only interrupted.
+    """
     found = 0
     for process_id in processes:
         for status in Path(f"/proc/{process_id}/task").glob("*/status"):
             with contextlib.suppress(OSError, ValueError):  # the thread may end while we read
                 lines = status.read_text().splitlines()
-                found += sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+                found += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt"))
     return found
 
 

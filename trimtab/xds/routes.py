@@ -42,7 +42,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import lookup, replies, wire
 from trimtab.xds.bridge import is_bridged, over
-from trimtab.xds.by_model import BODY_CALLS, asking_route, named_in_body, path_of, to_own_path
+from trimtab.xds.by_model import BODY_CALLS, MODEL_HEADER, asking_route, path_of, to_own_path
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.world import (
@@ -102,7 +102,8 @@ def build_routes(world: World) -> bytes:
 @lru_cache(maxsize=1)
 def _table(targets: tuple[_Target, ...], domain: str) -> bytes:
     hosted = [_endpoint_host(target, domain) for target in targets]
-    return _table_head() + wire.repeated(TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host(targets)])
+    hosts = [wire.field(TABLE_VIRTUAL_HOSTS, host) for host in hosted]
+    return b"".join((_table_head(), *hosts, *_shared_host(targets)))
 
 
 def _target(endpoint: EndpointView) -> _Target:
@@ -135,24 +136,30 @@ def _endpoint_host(target: _Target, domain: str) -> bytes:
     return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
 
 
-def _shared_host(targets: tuple[_Target, ...]) -> bytes:
-    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
+def _shared_host(targets: tuple[_Target, ...]) -> tuple[bytes, ...]:
+    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up.
+
+    In parts, since one of them has megabytes: joined, they are a field of the table.
+    """
     found = [_shared(target) for target in targets]
     by_body = lookup.prefix(":path", b"".join(_by_body(targets)), otherwise=lookup.routes(_nobodys()))
     by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=by_body)
     by_door = lookup.prefix(":path", b"".join(shared.begins for shared in found), otherwise=by_header)
     by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_door)
-    return _virtual_host("*", ["*"]) + wire.field(VIRTUAL_HOST_MATCHER, lookup.matcher(by_path))
+    matcher, host = lookup.matcher(by_path), _virtual_host("*", ["*"])
+    before = wire.head(VIRTUAL_HOST_MATCHER, len(matcher))
+    return wire.head(TABLE_VIRTUAL_HOSTS, len(host) + len(before) + len(matcher)), host, before, matcher
 
 
 def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
-    """Entries for the calls that name their endpoint in the body."""
-    asked = list(zip(*(routes for target in targets if (routes := _by_model(target))), strict=True))
-    aimed = asked or [()] * len(BODY_CALLS)
-    return [
-        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), *_nobodys()]))
-        for call, routes in zip(BODY_CALLS, aimed, strict=True)
-    ]
+    """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
+    found = [named for target in targets if (named := _by_model(target))]
+    by_call = [b"".join(named) for named in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
+    entries = []
+    for call, by_name in zip(BODY_CALLS, by_call, strict=True):
+        unnamed = lookup.routes([_asking(call), *_nobodys()])
+        entries.append(lookup.entry(path_of(call), lookup.exact(MODEL_HEADER, by_name, otherwise=unnamed)))
+    return entries
 
 
 @cache
@@ -189,18 +196,19 @@ def _in_order(door: Door, target: _Target) -> list[bytes]:
 
 @lru_cache(maxsize=8192)
 def _by_model(target: _Target) -> tuple[bytes, ...]:
-    """The routes of callers who name the endpoint in the body, one for each call; none if it has no such."""
+    """Entries of callers who name the endpoint in the body, of each call; none if it has no such."""
     weights = dict(target.clusters).get(Protocol.OPENAI)
     if weights is None:
         return ()
-    named = named_in_body(target.name)
-    return tuple(
-        _route(
-            wire.text(MATCH_PATH, path_of(call)) + method_is(call.method) + named,
+    entries = []
+    for call in BODY_CALLS:
+        route = _route(
+            wire.text(MATCH_PATH, path_of(call)) + method_is(call.method),
             action=_clusters(weights) + _timeouts(target.timeout_s, streams=call.streams) + to_own_path(),
         )
-        for call in BODY_CALLS
-    )
+        found = lookup.routes([route + _without_model_header()])
+        entries.append(b"".join(lookup.entry(name, found) for name in written_names(target.name)))
+    return tuple(entries)
 
 
 def _virtual_host(name: str, domains: list[str]) -> bytes:
@@ -325,6 +333,11 @@ def _any_path() -> bytes:
 @cache
 def _is_grpc() -> bytes:
     return bytes(RouteMatch(grpc=RouteMatchGrpcRouteMatchOptions()))
+
+
+@cache
+def _without_model_header() -> bytes:
+    return bytes(Route(request_headers_to_remove=[MODEL_HEADER]))
 
 
 @cache

@@ -9,8 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import mlflow.pyfunc
+import openai
 import pytest
+from hypothesis import given
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import ChatModel
@@ -35,10 +38,13 @@ from mlflow.types.responses import (
     ResponsesAgentStreamEvent,
 )
 
+from tests.runtime.fuzz_protocols import QUICKLY, chats
 from trimtab.core.clock import SystemClock
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
+from trimtab.runtime.mlflow.http import ABORT
 from trimtab.runtime.mlflow.metrics import Metrics
+from trimtab.runtime.mlflow.openai_api import events, job, service
 from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.scoring import Scorer
 from trimtab.runtime.mlflow.service import Service
@@ -185,6 +191,31 @@ async def test_a_chat_model_answers_whole(task: str | None) -> None:
     assert "server-timing" in reply.headers
 
 
+@pytest.mark.parametrize("name", ["stream", "temperature", "max_tokens", "model", "user", "n", "stop"])
+async def test_null_is_as_if_it_were_not_said(name: str) -> None:
+    """So it is with OpenAI; MLflow's own checks took it for a value."""
+    reply = await Pod(chat(Whole())).ask({**HELLO, name: None})
+    assert reply.status == 200, reply
+    assert reply.value["choices"][0]["message"]["content"] == "to be or not (None, 1.0)"
+
+
+@QUICKLY
+@given(chats)
+async def test_no_call_is_a_failure_of_ours(body: bytes) -> None:
+    """What goes wrong is told in OpenAI's form, whole or as an event: the caller's fault, or the model's."""
+    reply = await Pod(chat(Parted())).ask(body)
+    streamed = reply.headers["content-type"].startswith("text/event-stream")
+    assert (reply.status == 200) == ("x-trimtab-fault" not in reply.headers)
+    if reply.status != 200:
+        assert set(reply.value["error"]) == {"message", "type", "param", "code"}
+        assert reply.headers["x-trimtab-fault"] == ("model" if reply.status >= 500 else "caller"), reply
+        assert reply.status < 500 or "IndexError" in reply.value["error"]["message"], reply  # of no messages
+    elif streamed:
+        assert reply.events[-1] == "[DONE]" or "error" in reply.events[-1]
+    else:
+        assert reply.value["choices"]
+
+
 async def test_a_chat_model_answers_in_parts() -> None:
     reply = await Pod(chat(Parted())).ask({**HELLO, "model": "bot.default", "stream": True})
     *parts, last = reply.events
@@ -305,6 +336,49 @@ async def test_a_client_that_leaves_ends_the_models_work() -> None:
     assert model.said < 10_000
 
 
+async def test_a_client_that_takes_nothing_ends_the_models_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold a thread for as long as it likes."""
+    monkeypatch.setattr(events, "TAKEN_WITHIN_S", 0.2)
+    model = Parted()
+    pod = Pod(chat(model), threads=1)
+    aborted = asyncio.Event()
+    words = {"role": "user", "content": "word " * 10_000}
+    body = json.dumps({**HELLO, "messages": [words], "stream": True}).encode()
+    asked = iter([{"type": "http.request", "body": body}])
+
+    async def receive() -> Any:
+        return next(asked, None) or await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+    scope |= {"query_string": b"", ABORT: aborted.set}
+    await asyncio.wait_for(pod.service(scope, receive, send), WAIT_S)
+    assert aborted.is_set(), "what it was sent is not waited for"
+    assert await asyncio.to_thread(model.closed.wait, WAIT_S)
+    assert model.said < 10_000
+    assert (await pod.ask(HELLO)).status == 200, "its thread is free"
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_large_body_is_not_read_in_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """Of eight such ones at once the loop would read all before it does anything else."""
+    threads: list[int] = []
+
+    def noted(*asked: Any) -> Any:
+        threads.append(threading.get_ident())
+        return job.read(*asked)
+
+    monkeypatch.setattr(service, "read", noted)
+    words = {"role": "user", "content": "x" * (service.LARGE_BYTES if large else 10)}
+    assert (await Pod(chat(Whole())).ask({**HELLO, "messages": [words]})).status == 200
+    assert (threads == [threading.get_ident()]) is not large
+
+
 async def test_a_model_that_says_nothing_for_too_long() -> None:
     model = Parted()
     model.open.clear()
@@ -380,6 +454,27 @@ async def test_an_agent_of_responses() -> None:
     streamed = await pod.ask({**asked, "stream": True}, "/v1/responses")
     (event,) = streamed.events
     assert event["type"] == "response.output_item.done"
+
+
+async def test_openais_own_client_and_an_agent_of_responses() -> None:
+    """Whole and in parts: what the client makes of them are its own types."""
+    wrapped = _ResponsesAgentPyfuncWrapper(Agent(), None)
+    model = loaded("agent/v1/responses", RESPONSES_AGENT_INPUT_SCHEMA, RESPONSES_AGENT_OUTPUT_SCHEMA, wrapped)
+    transport = httpx2.ASGITransport(app=Pod(model).service)
+    async with openai.AsyncOpenAI(
+        base_url="http://pod/v1",
+        api_key="none",
+        max_retries=0,
+        http_client=httpx2.AsyncClient(transport=transport),
+    ) as client:
+        whole = await client.responses.create(model="bot", input="is it?")
+        assert (whole.output_text, whole.object, whole.model) == ("so it is", "response", "bot")
+        events = [e async for e in await client.responses.create(model="bot", input="is it?", stream=True)]
+        assert [event.type for event in events] == ["response.output_item.done"]
+        with pytest.raises(openai.NotFoundError, match="the model `gpt` does not exist"):
+            await client.responses.create(model="gpt", input="is it?")
+        with pytest.raises(openai.NotFoundError, match="the model answers /v1/responses"):
+            await client.chat.completions.create(model="bot", messages=[{"role": "user", "content": "x"}])
 
 
 class Embeds:

@@ -32,6 +32,7 @@ from trimtab.runtime.mlflow.service import Service
 from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 CONTINUE = b"HTTP/1.1 100 "
+ABORT = "trimtab.abort"  # in a scope: ends the connection at once, whatever is left to send
 _ROUTE = ROUTE.encode()
 
 
@@ -81,6 +82,7 @@ class PodProtocol(HttpToolsProtocol):
         """Private to uvicorn; a version that does not call it writes twice, and is right all the same."""
         cycle.transport = joined = Joined(cycle.transport)
         cycle.on_response = functools.partial(joined.complete, cycle.on_response)
+        cycle.scope[ABORT] = joined.abort
         super()._start_asgi_task(cycle, app)
 
 

@@ -12,6 +12,8 @@ from trimtab.core.errors import Exhausted
 
 T = TypeVar("T")
 
+FORGETS = 0.99  # what is left of the slowest call with each one after it: 5 % after 300
+
 
 class Pool:
     """At most `threads` calls run at once and `queue` more wait, first in, first out.
@@ -26,6 +28,7 @@ class Pool:
         self._held = 0
         self._lock = threading.Lock()
         self._moved_s: dict[int, float] = {}  # by thread: when its call began, or moved on
+        self._slowest_s = 0.0
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="predict")
 
     @property
@@ -43,6 +46,11 @@ class Pool:
         """For how long the slowest of the running calls has not moved; 0 if none runs."""
         moved_s = list(self._moved_s.values())
         return now_s() - min(moved_s) if moved_s else 0.0
+
+    @property
+    def slowest_s(self) -> float:
+        """For how long the slowest of the calls that ended of late held its thread without moving."""
+        return self._slowest_s
 
     def moves(self) -> None:
         """Called within a call: it goes on, as a stream does that has sent one more part."""
@@ -71,7 +79,8 @@ class Pool:
         try:
             return call()
         finally:
-            del self._moved_s[thread]
+            took_s = now_s() - self._moved_s.pop(thread)
+            self._slowest_s = max(took_s, self._slowest_s * FORGETS)
 
     def _release(self, _: Future[Any]) -> None:
         with self._lock:

@@ -2,8 +2,8 @@
 
 It is on where the standard variables name a place for traces (OTEL_EXPORTER_OTLP_ENDPOINT or
 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), and heeds the others as far as OpenTelemetry's library does: protocol,
-headers, sampler. The library is not ours to bring: a model's environment has it, or the log says what is
-missing.
+headers, sampler. The library is not ours to bring: a model's environment has its SDK, which MLflow needs
+(from 2.14 on), or the log says what is missing. Its exporter is used where it is there, else `otlp`.
 
 The event loop notes a request in a queue; a thread makes the spans, so nobody waits for them. They continue
 the caller's `traceparent`, and a trace that the caller does not sample has none.
@@ -12,7 +12,6 @@ the caller's `traceparent`, and a trace that the caller does not sample has none
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -23,14 +22,17 @@ from typing import Any
 
 from trimtab.runtime.mlflow.answer import Fault
 from trimtab.runtime.mlflow.job import now_s
+from trimtab.runtime.mlflow.log import say
+from trimtab.runtime.mlflow.otlp import HttpExporter
 from trimtab.runtime.mlflow.request_log import Ended
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-PACKAGE = "opentelemetry-exporter-otlp-proto-http"
+SDK = "opentelemetry-sdk"
+GRPC_EXPORTER = "opentelemetry-exporter-otlp-proto-grpc"
 WAITING_MAX = 4096  # requests whose spans are not yet made; what comes on top has none
 LOOK_EACH_S = 0.2
-CLOSE_WITHIN_S = 5.0
+CLOSE_WITHIN_S = 3.0  # behind worker.FINISH_S, and before the pod is killed
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,12 @@ def configured(pod: str) -> Spans | None:
     try:
         return Spans(_tracer_provider(pod))
     except ImportError as error:
-        hint = f"add {PACKAGE} to the model's requirements"
-        print(f"no spans: {error}; {hint}", file=sys.stderr, flush=True)  # noqa: T201
+        package = GRPC_EXPORTER if "exporter" in (error.name or "") else SDK
+        hint = f"add {package} to the model's requirements"
+        hint += ", or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" if package == GRPC_EXPORTER else ""
+        say(f"no spans: {error}; {hint}")
     except Exception as error:  # noqa: BLE001  a wrong variable must not cost the pod
-        print(f"no spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"no spans: {type(error).__name__}: {error}")
     return None
 
 
@@ -100,7 +104,7 @@ class Spans:
         self._drain()
         self._provider.shutdown()
         if self.dropped:
-            print(f"spans: {self.dropped} requests have none", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"spans: {self.dropped} requests have none")
 
     def _drain(self) -> None:
         while self._waiting:
@@ -109,7 +113,7 @@ class Spans:
             except Exception as error:  # noqa: BLE001  one request without its spans
                 self.dropped += 1
                 if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th …
-                    print(f"spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                    say(f"spans: {type(error).__name__}: {error}")
 
     def _make(self, noted: _Noted) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415
@@ -162,7 +166,10 @@ def _exporter() -> Any:
     protocol = next((found for name in PROTOCOLS if (found := os.environ.get(name))), "http/protobuf")
     if protocol == "grpc":
         return import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter").OTLPSpanExporter()
-    return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+    try:
+        return import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter()
+    except ImportError:
+        return HttpExporter(os.environ)
 
 
 def _context(parent: str) -> Any:

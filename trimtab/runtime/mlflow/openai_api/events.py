@@ -10,6 +10,7 @@ from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow import wording
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch, no_room
+from trimtab.runtime.mlflow.http import ABORT
 from trimtab.runtime.mlflow.invocation import LEFT, STOPPED, TIMED_OUT, ClientLeft, head
 from trimtab.runtime.mlflow.openai_api.calls import RESPONSES
 from trimtab.runtime.mlflow.openai_api.job import Asked
@@ -18,6 +19,7 @@ from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 EVENTS = "text/event-stream; charset=utf-8"
 DONE = "[DONE]"
+TAKEN_WITHIN_S = 300.0  # a client that takes nothing for longer has left; Envoy's bound is its timeout
 
 
 class Stream:
@@ -33,6 +35,7 @@ class Stream:
         self._dispatch = dispatch
         self._receive = receive
         self._send = send
+        self._abort = scope.get(ABORT, lambda: None)
 
     async def run(self) -> None:
         """Ask, and send what comes. Each part must come within the model's time for a whole answer."""
@@ -100,7 +103,12 @@ class Stream:
 
     async def _event(self, data: str | None, *, more: bool = False) -> None:
         body = b"" if data is None else b"data: " + data.encode() + b"\n\n"
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        message = {"type": "http.response.body", "body": body, "more_body": more}
+        try:
+            await asyncio.wait_for(self._send(message), TAKEN_WITHIN_S)
+        except asyncio.TimeoutError:  # noqa: UP041  not the built-in one before Python 3.11
+            self._abort()  # what it was sent is not waited for
+            raise ClientLeft from None
 
     async def _gone(self) -> None:
         """Returns when the client has left."""

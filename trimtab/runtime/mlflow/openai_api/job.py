@@ -11,7 +11,7 @@ from typing import Any
 from trimtab.runtime.mlflow.answer import JSON, Answer, Fault, error
 from trimtab.runtime.mlflow.fast.path import FastPath, Question
 from trimtab.runtime.mlflow.job import Job, Waiter
-from trimtab.runtime.mlflow.openai_api.calls import Call
+from trimtab.runtime.mlflow.openai_api.calls import RESPONSES, Call
 from trimtab.runtime.mlflow.scoring import Scorer
 
 _NEWER, _OLDER = "max_completion_tokens", "max_tokens"  # OpenAI's newer name, and the one that MLflow has
@@ -40,6 +40,10 @@ def read(call: Call, called: tuple[str, ...], fields: frozenset[str], body: byte
     told = _object(body)
     if call.key not in told:
         raise BadCall(f"`{call.key}` is missing")
+    # To OpenAI null is as if it were not said, and a text the one message of a user; MLflow knows neither.
+    told = {name: value for name, value in told.items() if value is not None or name == call.key}
+    if call is RESPONSES and isinstance(told["input"], str):
+        told["input"] = [{"role": "user", "content": told["input"]}]
     model = _field(told, fields, "model", str)
     if model is not None and called and model not in called:
         raise BadCall(f"the model `{model}` does not exist; here is `{called[0]}`", 404)

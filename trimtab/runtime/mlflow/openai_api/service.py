@@ -28,6 +28,7 @@ from trimtab.runtime.mlflow.telemetry import Telemetry
 
 MODELS = "/v1/models"
 OWNER = "trimtab"
+LARGE_BYTES = 64 << 10  # a millisecond of parsing, at worst
 _ASKED = "trimtab.asked"  # in a scope: what its body was found to ask
 
 
@@ -93,7 +94,7 @@ class Calls(Invocations):
         """One call, as ASGI has it: the body says which way it goes."""
         try:
             body = await asyncio.wait_for(body_of(scope, receive), self._dispatch.timeout_s)
-            asked = TOO_LARGE if body is None else self._read(body)
+            asked = TOO_LARGE if body is None else await self._asked(body)
         except ClientLeft:
             await super().__call__(scope, _left, send)
             return
@@ -117,6 +118,10 @@ class Calls(Invocations):
             self._telemetry.ended(
                 "POST", self.route, stream.status, took_s, headers, stream.given_id, answer, fault, stream.job
             )
+
+    async def _asked(self, body: bytes) -> Asked | Answer:
+        """A large body is read elsewhere: it takes long, and of several the loop has a turn between two."""
+        return await asyncio.to_thread(self._read, body) if len(body) > LARGE_BYTES else self._read(body)
 
     def _read(self, body: bytes) -> Asked | Answer:
         try:
