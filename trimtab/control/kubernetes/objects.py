@@ -114,9 +114,9 @@ def _with_source(model: ModelSpec, tracking: str) -> ModelSpec:
 
 def _with_text(spec: Json) -> Json:
     """Amounts that were written as numbers as text; the rest as it is."""
-    models = []
-    for model in spec.get("models") or ():
-        models.append({**model, "resources": _texts(model.get("resources") or {})})
+    models = [
+        {**model, "resources": _texts(model.get("resources") or {})} for model in spec.get("models") or ()
+    ]
     return {**spec, "models": models}
 
 
