@@ -3,73 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import orjson
 import pytest
 
-from deploy.cluster import binaries, images, lifecycle
-from deploy.cluster.place import here
-from tests.kube.words import DEADLINE_S, until
+from tests.kube.words import DEADLINE_S, HOLD, PODS, Make, read, until
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Failed
-from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
-from trimtab.core.revision import Revision, RevisionKey, revision_hash
-from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.core.revision import Revision
+from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes import KubernetesFleet
-from trimtab.fleet.kubernetes.template import GATE
+from trimtab.fleet.kubernetes.template import GATE, HOLD_IMAGE
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
 
 DEPLOYMENTS = Resource("apps/v1", "deployments")
-PODS = Resource("v1", "pods")
 QUOTAS = Resource("v1", "resourcequotas")
-IMAGE = "localhost/answers:1"
-
-Make = Callable[..., Revision]
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image that is on the node: that of a small server, unless TRIMTAB_KUBE_IMAGE names one like it."""
-    if "TRIMTAB_KUBE_IMAGE" in os.environ:
-        return os.environ["TRIMTAB_KUBE_IMAGE"]
-    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("TRIMTAB_KUBE_IMAGE names no image: push one of deploy/cluster/go/small/answers")
-    archive = tmp_path_factory.mktemp("images") / "answers.tar"
-    images.write_image(binaries.folder() / "answers", IMAGE, archive)
-    lifecycle.import_image(here(), archive)
-    return IMAGE
-
-
-@pytest.fixture
-def revision(namespace: str, image: str) -> Make:
-    """Revisions of `iris` in the test's namespace; further arguments are variables of the server."""
-
-    def make(number: int = 1, image: str = image, **env: str) -> Revision:
-        model = ModelSpec(
-            name="iris",
-            source=Source(uri="own", digest="sha256:" + "ab" * 32),
-            runtime="custom",
-            custom=Custom(image=image),
-            resources=Resources(cpu=0.1, memory_bytes=32 << 20),
-            env=tuple(sorted(env.items())),
-        )
-        return Revision(
-            RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0
-        )
-
-    return make
 
 
 @asynccontextmanager
 async def opened(api: Api, namespace: str) -> AsyncIterator[KubernetesFleet]:
-    fleet = KubernetesFleet(api, SystemClock(), {}, namespace)
+    fleet = KubernetesFleet(api, SystemClock(), {HOLD_IMAGE: HOLD}, namespace)
     await fleet.open()
     try:
         yield fleet
@@ -99,11 +57,6 @@ async def start(fleet: KubernetesFleet, revision: Revision, count: int) -> list[
     return await ready(fleet, count)
 
 
-async def read(api: Api, path: str) -> Json:
-    found: Json = orjson.loads(await api.get(path))
-    return found
-
-
 async def test_pods_start_serve_and_end(
     fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
 ) -> None:
@@ -124,7 +77,7 @@ async def test_pods_start_serve_and_end(
 
 
 async def test_an_answer_that_comes_after_the_news_ends_no_pod(
-    fleet: KubernetesFleet, api: Api, revision: Make, monkeypatch: pytest.MonkeyPatch
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watch may show a Deployment before we are told that it was made: it is wanted all the same."""
     create, apply = api.create, api.apply
@@ -132,8 +85,9 @@ async def test_an_answer_that_comes_after_the_news_ends_no_pod(
 
     async def late(path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:
         answer = await create(path, body, query)
-        await until(lambda: fleet._deployments.objects)
-        await until(lambda: not fleet._work._queued and not fleet._work._busy)
+        if path == DEPLOYMENTS.path(namespace):
+            await until(lambda: fleet._deployments.objects)
+            await until(lambda: not fleet._work._queued and not fleet._work._busy)
         return answer
 
     async def noted(path: str, body: Json) -> bytes:
@@ -270,7 +224,7 @@ async def _quota_is_known(api: Api, namespace: str) -> bool:
 async def test_a_count_that_somebody_set_is_set_back(
     fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
 ) -> None:
-    await start(fleet, revision(), 1)
+    await start(fleet, revision(READY_AFTER="2s"), 1)
     path = DEPLOYMENTS.path(namespace, "iris-r1")
     await api.merge(path, {"spec": {"replicas": 3}})
     await until(lambda: _has_replicas(api, path, 1))
@@ -287,6 +241,10 @@ async def test_a_deployment_that_somebody_deleted_can_be_made_again(
 ) -> None:
     await start(fleet, revision(), 1)
     await api.delete(DEPLOYMENTS.path(namespace, "iris-r1"))
+    await until(
+        lambda: [pod.evicted for pod in fleet.pods()] == [True]
+    )  # it serves on until it is told to end
+    await fleet.stop_pod(fleet.pods()[0].id, 5.0)
     await until(lambda: not fleet.pods())
     await start(fleet, revision(), 1)
 

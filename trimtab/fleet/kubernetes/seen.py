@@ -10,16 +10,19 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes.template import (
+    CONTAINER,
     COST,
     COST_OF_LEAVING,
     ENDPOINT,
     GATE,
     GRPC_PORT,
+    HOLD,
     METRICS_PORT,
     PORT,
     REVISION,
     RUNTIME,
 )
+from trimtab.fleet.kubernetes.usage import UNKNOWN, Used
 from trimtab.fleet.words import failure
 from trimtab.runtime.catalog import RUNTIMES
 
@@ -62,6 +65,10 @@ class SeenPod:
     gate: bool = False
     leaving: bool = False
     deleting: bool = False
+    held: bool = False  # it is not told to end before it is let go
+    runs: bool = False  # its container does
+    node: str = ""
+    ready_path: str = ""  # at which the kubelet asks it
     finished: bool = False  # its phase is Failed or Succeeded: a ReplicaSet does not count it any more
     restarts: int = 0
     ended: Ended | None = None
@@ -86,12 +93,12 @@ def read_deployment(body: Json) -> SeenDeployment:
 
 
 def read_pod(body: Json) -> SeenPod:
-    metadata, status = body["metadata"], body.get("status", {})
+    metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     answers = _is_true(conditions, "ContainersReady")
     scheduled = conditions.get("PodScheduled", {})
-    containers: list[Json] = status.get("containerStatuses") or [{}]
+    container = _ours(status.get("containerStatuses"))
     return SeenPod(
         name=metadata["name"],
         key=_key(metadata),
@@ -102,40 +109,66 @@ def read_pod(body: Json) -> SeenPod:
         gate=_is_true(conditions, GATE),
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
+        held=any(each.get("name") == HOLD for each in spec.get("initContainers") or ()),
+        runs="running" in (container.get("state") or {}),
+        node=spec.get("nodeName", ""),
+        ready_path=_ready_path(spec),
         finished=status.get("phase") in ("Failed", "Succeeded"),
-        restarts=containers[0].get("restartCount", 0),
-        ended=_ended(status, containers[0]),
+        restarts=container.get("restartCount", 0),
+        ended=_ended(status, container),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         runtime=annotations.get(RUNTIME, "mlflow"),
     )
 
 
-def pod_of(seen: SeenPod, cause: str | None, now_wall_s: float, *, leaves: bool) -> Pod:
-    """As the fleet reports it. `cause` is why it failed; None if it has not, or if that is not known yet."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a pod beyond what the API server shows.
+
+    `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
+    end; `answered_at_s`, wall clock, when it answered our own look.
+    """
+
+    cause: str | None = None
+    stopped: bool = False
+    answered_at_s: float | None = None
+    used: Used = UNKNOWN
+
+
+def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
+    """As the fleet reports it."""
     runtime = RUNTIMES.get(seen.runtime)
-    ready_at_s = seen.ready_at_s if cause is None else None
+    phase = _phase(seen, known)
+    ready_at_s = (seen.ready_at_s or known.answered_at_s) if known.cause is None else None
     return Pod(
         id=seen.id,
         revision=seen.key,
-        phase=PodPhase.STOPPING if leaves or seen.deleting else _phase(seen, cause),
+        phase=phase,
         host=seen.host,
         port=PORT,
         process_id=seen.restarts,
         started_at_s=seen.created_at_s,
         ready_at_s=ready_at_s,
         start_time_s=max(0.0, (ready_at_s or now_wall_s) - seen.created_at_s),
-        cause=cause or "",
+        cause=known.cause or "",
         exit_status=seen.ended.exit_status if seen.ended else None,
+        cpu_seconds=known.used.cpu_seconds,
+        memory_bytes=known.used.memory_bytes,
+        measured_at_s=known.used.at_s,
         runtime=seen.runtime,
         grpc_port=GRPC_PORT if runtime and runtime.grpc_port else 0,
         metrics_port=METRICS_PORT if runtime and runtime.metrics_port else 0,
+        evicted=seen.deleting and phase is PodPhase.READY,
     )
 
 
-def _phase(seen: SeenPod, cause: str | None) -> PodPhase:
-    if cause is not None:
+def _phase(seen: SeenPod, known: Known) -> PodPhase:
+    answers = (seen.answers or known.answered_at_s is not None) and not seen.ended
+    if known.stopped or (seen.deleting and not (answers and seen.runs)):
+        return PodPhase.STOPPING
+    if known.cause is not None:
         return PodPhase.FAILED
-    return PodPhase.READY if seen.answers and not seen.ended else PodPhase.STARTING
+    return PodPhase.READY if answers else PodPhase.STARTING
 
 
 def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
@@ -168,6 +201,17 @@ def _ended(status: Json, container: Json) -> Ended | None:
 def _key(metadata: Json) -> RevisionKey:
     labels = metadata["labels"]
     return RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+
+
+def _ready_path(spec: Json) -> str:
+    probe: Json = _ours(spec.get("containers")).get("readinessProbe") or {}
+    path: str = probe.get("httpGet", {}).get("path", "")
+    return path
+
+
+def _ours(containers: list[Json] | None) -> Json:
+    """The model's, whatever others have put beside it; nothing while it is not there."""
+    return next((each for each in containers or () if each.get("name") == CONTAINER), {})
 
 
 def _is_true(conditions: dict[str, Json], name: str) -> bool:
