@@ -17,6 +17,7 @@ import sys
 
 from deploy.cluster import binaries, lifecycle, machine
 from deploy.cluster.errors import ClusterError
+from deploy.cluster.lock import Lock, locked
 from deploy.cluster.place import Place, here
 
 
@@ -35,10 +36,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was begun is removed then
     try:
         if asked.what == "up":
-            lifecycle.up(place, asked.fake_nodes)
+            _up(place, asked.fake_nodes)
             sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
         elif asked.what == "down":
-            lifecycle.down(place)
+            with locked(place, own=True) as lock:
+                lifecycle.down(place)
+                lock.remove()
         elif asked.what == "prepare":
             lifecycle.prepare(fake_nodes=True)
         elif asked.what == "with":
@@ -56,14 +59,34 @@ def _with(place: Place, command: list[str]) -> int:
     if os.environ.get("KUBECONFIG"):
         return subprocess.run(command, check=False).returncode
     lifecycle.prepare(fake_nodes=True)  # no test should have to wait for a build
-    was_up = lifecycle.is_up(place)
-    lifecycle.up(place, 0)
-    try:
-        environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
-        return subprocess.run(command, env=environment, check=False).returncode
-    finally:
+    with locked(place, own=False) as lock:
+        was_up = lifecycle.is_up(place)
         if not was_up:
-            lifecycle.down(place)
+            lock.own()
+            lifecycle.up(place, 0)
+            lock.use()
+        try:
+            environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
+            return subprocess.run(command, env=environment, check=False).returncode
+        finally:
+            if not was_up:
+                _down_unless_used(place, lock)
+
+
+def _up(place: Place, fake_nodes: int) -> None:
+    """One that is up may be in use."""
+    with locked(place, own=not lifecycle.is_up(place)):
+        lifecycle.up(place, fake_nodes)
+
+
+def _down_unless_used(place: Place, lock: Lock) -> None:
+    try:
+        lock.own()
+    except ClusterError:
+        machine.tell("stays up, for another command uses it; `make kube-down` removes it afterwards")
+        return
+    lifecycle.down(place)
+    lock.remove()
 
 
 def _why_not() -> int:

@@ -46,6 +46,11 @@ class Place:
         return self.folder / "kubeconfig"
 
     @property
+    def lock(self) -> Path:
+        """Beside the folder, which comes and goes."""
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
     def plan(self) -> Path:
         return self.folder / "plan.json"
 

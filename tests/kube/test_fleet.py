@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kube.words import DEADLINE_S, HOLD, PODS, Make, read, until
+from tests.kube.words import DEADLINE_S, HOLD, PODS, Make, evict, read, until
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Failed
+from trimtab.core.errors import Failed, NotFound
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision
 from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes import KubernetesFleet
-from trimtab.fleet.kubernetes.template import GATE, HOLD_IMAGE
+from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
+from trimtab.fleet.kubernetes.template import ENDPOINT, GATE, HOLD_IMAGE
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
@@ -293,6 +294,107 @@ async def test_a_template_stays_as_it_was_made(
 async def start_more(fleet: KubernetesFleet, revision: Revision) -> list[Pod]:
     await fleet.start_pod(revision)
     return await ready(fleet, 2)
+
+
+async def test_a_pod_is_ready_for_us_before_the_kubelet_has_said_so(
+    inside: Api, revision: Make, namespace: str
+) -> None:
+    async with opened(inside, namespace) as fleet:
+        for _ in range(3):
+            await fleet.start_pod(revision(READY_AFTER="1500ms"))
+        earlier: set[str] = set()
+
+        def all_ready() -> bool:
+            earlier.update(pod.id for pod in fleet._seen() if pod.id in fleet._answered and not pod.answers)
+            return phases(fleet) == ["ready"] * 3
+
+        await until(all_ready)
+        assert earlier, "for at least one of three"
+        await until(lambda: all(pod.answers and pod.gate for pod in fleet._seen()))
+        assert phases(fleet) == ["ready"] * 3
+        assert not fleet._answered, "from then on the kubelet's word counts"
+
+
+async def test_what_stands_around_pods_comes_with_them_and_goes_with_the_last(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    first, _ = await start(fleet, revision(), 2)
+    newer = await start_of(fleet, revision(2))
+    account = await read(api, ACCOUNTS.path(namespace, "trimtab-iris"))
+    assert account["automountServiceAccountToken"] is False
+    assert len(account["metadata"]["ownerReferences"]) == 2
+    policy = (await read(api, POLICIES.path(namespace, "trimtab-iris")))["spec"]
+    assert policy["podSelector"]["matchLabels"] == {ENDPOINT: "iris"}
+    ((who,), ports) = (policy["ingress"][0][part] for part in ("from", "ports"))
+    assert who["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "trimtab"}
+    assert [each["port"] for each in ports] == [8080, 8081, 8082, 8083]
+    await until(lambda: _allows(api, namespace, "iris-r1", 1))
+    await evict(api, first.id)
+    await until(lambda: _allows(api, namespace, "iris-r1", 0))
+
+    await fleet.stop_pod(first.id, 5.0)
+    await until(lambda: len(fleet.pods()) == 3)
+    for pod in fleet.pods():
+        if pod.id != newer.id:
+            await fleet.stop_pod(pod.id, 5.0)
+    await until(lambda: [pod.id for pod in fleet.pods()] == [newer.id])
+    await until(lambda: _is_gone(api, BUDGETS.path(namespace, "iris-r1")))
+    assert not await _is_gone(api, POLICIES.path(namespace, "trimtab-iris")), (
+        "the other revision has it still"
+    )
+    await fleet.stop_pod(newer.id, 5.0)
+    await until(lambda: _is_gone(api, BUDGETS.path(namespace, "iris-r2")))
+    await until(lambda: _is_gone(api, POLICIES.path(namespace, "trimtab-iris")))
+    await until(lambda: _is_gone(api, ACCOUNTS.path(namespace, "trimtab-iris")))
+
+
+async def start_of(fleet: KubernetesFleet, revision: Revision) -> Pod:
+    await fleet.start_pod(revision)
+
+    def found() -> list[Pod]:
+        return [pod for pod in fleet.pods() if pod.revision == revision.key and pod.phase is PodPhase.READY]
+
+    await until(found)
+    return found()[0]
+
+
+async def _allows(api: Api, namespace: str, budget: str, pods: int) -> bool:
+    status = (await read(api, BUDGETS.path(namespace, budget))).get("status", {})
+    return bool(status.get("disruptionsAllowed") == pods and status.get("expectedPods") == 2)
+
+
+async def _is_gone(api: Api, path: str) -> bool:
+    try:
+        await api.get(path)
+    except NotFound:
+        return True
+    return False
+
+
+async def test_a_budget_that_somebody_deleted_is_there_again_with_the_next_control_plane(
+    api: Api, revision: Make, namespace: str
+) -> None:
+    """As after one that was killed before it had made all of it."""
+    path = BUDGETS.path(namespace, "iris-r1")
+    async with opened(api, namespace) as earlier:
+        await start(earlier, revision(), 1)
+        await until(lambda: _allows_any(api, path))
+        await api.delete(path)
+    async with opened(api, namespace):
+        await until(lambda: _allows_any(api, path))
+
+
+async def _allows_any(api: Api, path: str) -> bool:
+    return not await _is_gone(api, path)
+
+
+async def test_cpu_and_memory_come_from_the_kubelet(fleet: KubernetesFleet, revision: Make) -> None:
+    await start(fleet, revision(), 1)
+    await until(lambda: fleet.pods()[0].cpu_seconds is not None, within_s=2 * DEADLINE_S)
+    (pod,) = fleet.pods()
+    assert 0 < (pod.cpu_seconds or 0) < 10
+    assert 100_000 < (pod.memory_bytes or 0) <= 32 << 20
+    assert abs((pod.measured_at_s or 0) - SystemClock().now_s()) < DEADLINE_S
 
 
 async def test_lines_of_all_pods_and_of_those_that_join(fleet: KubernetesFleet, revision: Make) -> None:

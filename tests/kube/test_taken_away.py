@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.kube.inside import Plane, control_plane
-from tests.kube.words import HELD_S, PODS, read, until
+from tests.kube.words import HELD_S, PODS, evict, read, until
 from trimtab.control.records import Outcome
 from trimtab.core.errors import Unreachable
 from trimtab.core.names import EndpointName
@@ -87,17 +87,14 @@ async def serving(plane: Plane, name: EndpointName) -> None:
     await until(lambda: plane.endpoints.get(name).outcome is Outcome.SERVING, WITHIN_S)
 
 
-async def evict(api: Api, pod: Pod) -> None:
-    """As `kubectl drain` does it: asked again for as long as the budget allows none."""
-    namespace, _, name = pod.id.partition("/")
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+async def evict_once_allowed(api: Api, pod: Pod) -> None:
+    """As `kubectl drain` does it."""
 
     async def allowed() -> bool:
-        try:
-            await api.create(PODS.path(namespace, name, "eviction"), body)
-        except Unreachable:  # 429
-            return False
-        return True
+        with contextlib.suppress(Unreachable):
+            await evict(api, pod.id)
+            return True
+        return False
 
     await until(allowed, WITHIN_S)
 
@@ -114,7 +111,7 @@ async def test_evicting_every_pod_in_turn_fails_no_request(
         async with callers.calling():
             await callers.more(20)
             for pod in before:
-                await evict(inside, pod)
+                await evict_once_allowed(inside, pod)
                 await until(lambda pod=pod: pod.id not in {each.id for each in plane.fleet.pods()}, WITHIN_S)
                 await callers.more(10)
             await until(lambda: len(ready(plane)) == pods, WITHIN_S)

@@ -37,6 +37,13 @@ async def read(api: Api, path: str) -> Json:
     return found
 
 
+async def evict(api: Api, pod_id: str) -> None:
+    """Raises Unreachable (429) if the budget allows none now."""
+    namespace, _, name = pod_id.partition("/")
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    await api.create(PODS.path(namespace, name, "eviction"), body)
+
+
 async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> None:
     """Wait until `holds()` is true; it may be a coroutine function."""
     deadline_s = time.monotonic() + within_s
