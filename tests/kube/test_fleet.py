@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kube.words import DEADLINE_S, HOLD, PODS, Make, evict, read, until
+from tests.kube.words import DEADLINE_S, HOLD, NAMESPACES, PODS, Make, evict, read, until
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Failed, NotFound
 from trimtab.core.pod import Pod, PodPhase
@@ -23,6 +23,7 @@ from trimtab.kube import Api, Json, Resource
 pytestmark = pytest.mark.kube
 
 DEPLOYMENTS = Resource("apps/v1", "deployments")
+MAPS = Resource("v1", "configmaps")
 QUOTAS = Resource("v1", "resourcequotas")
 
 
@@ -215,7 +216,36 @@ async def test_a_quota_says_why(fleet: KubernetesFleet, api: Api, revision: Make
     await fleet.start_pod(revision())
     await until(lambda: fleet.room(revision()).pods == 0)
     assert "exceeded quota" in fleet.room(revision()).why
+    assert "raise the quota" in fleet.room(revision()).why
     assert phases(fleet) == ["ready", "starting"]
+
+
+async def test_a_quota_that_wants_limits_says_which(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}}
+    await api.create(QUOTAS.path(namespace), quota | {"spec": {"hard": {"limits.memory": "1Gi"}}})
+    await until(lambda: _quota_is_known(api, namespace))
+    unlimited = revision()
+    unlimited = replace(unlimited, model=replace(unlimited.model, resources=Resources(cpu=0.1)))
+    await fleet.start_pod(unlimited)
+    await until(lambda: fleet.room(unlimited).pods == 0)
+    assert "must specify limits.memory" in fleet.room(unlimited).why
+    assert "set resources.memory" in fleet.room(unlimited).why
+
+
+async def test_a_namespace_that_is_being_deleted_is_told(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    held = {"apiVersion": "v1", "kind": "ConfigMap"}
+    await api.create(
+        MAPS.path(namespace), held | {"metadata": {"name": "m", "finalizers": ["test.dev/held"]}}
+    )
+    await api.delete(NAMESPACES.path(name=namespace))
+    with pytest.raises(Failed, match="is being terminated") as told:
+        await fleet.start_pod(revision())
+    assert "use another one" in told.value.hint
+    await api.merge(MAPS.path(namespace, "m"), {"metadata": {"finalizers": None}})
 
 
 async def _quota_is_known(api: Api, namespace: str) -> bool:

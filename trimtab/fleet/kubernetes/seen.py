@@ -88,7 +88,8 @@ class SeenPod:
 def read_deployment(body: Json) -> SeenDeployment:
     metadata = body["metadata"]
     conditions = {each["type"]: each for each in body.get("status", {}).get("conditions") or ()}
-    refused = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
+    failed = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
+    refused = refusal(failed)
     return SeenDeployment(_key(metadata), metadata["uid"], body["spec"].get("replicas", 1), refused)
 
 
@@ -182,6 +183,22 @@ def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
     if ended.reason == "Evicted":
         return f"was evicted by its node: {ended.message}"
     return failure(ended.exit_status, "", log_lines)
+
+
+_REMEDIES = {  # of what the API server says when it refuses a pod
+    "exceeded quota": "raise the quota of the namespace, or lower max_pods or resources",
+    "must specify": "its quota counts that: set resources.memory",
+    "is being terminated": "the namespace is being deleted: use another one",
+    "violates PodSecurity": "pods are made for the level `restricted`: see what changed them on their way",
+    "minimum ": "a LimitRange of the namespace asks for more: raise resources",
+    "maximum ": "a LimitRange of the namespace allows less: lower resources",
+}
+
+
+def refusal(said: str) -> str:
+    """Why pods cannot be made, in the API server's words, and what to do about it."""
+    remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
+    return f"{said}; {remedy}" if remedy else said
 
 
 def _ended(status: Json, container: Json) -> Ended | None:

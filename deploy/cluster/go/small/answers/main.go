@@ -2,6 +2,7 @@
 //
 // It listens on PORT, is ready at /ping once READY_AFTER has passed (a duration; none: at once), and answers
 // /invocations with the name of its pod, after ANSWER_AFTER. With EXIT_AFTER it ends with status 3 after that time.
+// What PAGE holds is at /metrics.
 package main
 
 import (
@@ -33,6 +34,9 @@ func main() {
 		time.Sleep(answerAfter)
 		name, _ := os.Hostname()
 		fmt.Fprintln(w, name)
+	})
+	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, os.Getenv("PAGE"))
 	})
 	server := &http.Server{Addr: ":" + os.Getenv("PORT")}
 	ended := make(chan struct{})
