@@ -10,7 +10,7 @@ from trimtab.core.errors import Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.core.spec import Custom, ModelSpec, Placement, Resources, Source, Toleration
 from trimtab.fleet.kubernetes import template
 from trimtab.fleet.kubernetes.seen import Ended, Known, cause_of, pod_of, read_deployment, read_pod
 
@@ -146,6 +146,21 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert {"name": "GRPC_PORT", "value": "8081"} in run["env"]
     assert pod["serviceAccountName"] == "trimtab-iris"
     assert "initContainers" not in pod
+
+
+def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:
+    model = ModelSpec(
+        "iris",
+        Source("own"),
+        "custom",
+        Resources(extended=(("nvidia.com/gpu", 2),)),
+        custom=Custom(image="own:1"),
+        placement=Placement((("zone", "a"),), (Toleration("nvidia.com/gpu", "Exists"),)),
+    )
+    pod = template.deployment(Revision(KEY, model, "h", 0.0), {}, 1)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"cpu": "1000m", "nvidia.com/gpu": "2"}
+    assert pod["nodeSelector"] == {"zone": "a"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
 
 
 def test_a_pod_is_held_until_it_is_let_go_where_there_is_an_image_that_holds() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import Placement
 from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
 
 Json = dict[str, Any]
@@ -94,6 +96,7 @@ def _pod(revision: Revision, images: Images) -> Json:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "serviceAccountName": account_of(revision.key.endpoint),
+        **_placement(revision.model.placement),
         "terminationGracePeriodSeconds": hold_s(revision) + TERM_GRACE_S,
         "readinessGates": [{"conditionType": GATE}],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
@@ -145,6 +148,17 @@ def _container(revision: Revision, images: Images) -> Json:
     }
 
 
+def _placement(said: Placement) -> Json:
+    found: Json = {}
+    if said.node_selector:
+        found["nodeSelector"] = dict(said.node_selector)
+    if said.tolerations:
+        found["tolerations"] = [
+            {name: value for name, value in asdict(each).items() if value} for each in said.tolerations
+        ]
+    return found
+
+
 def _pre_stop(images: Images) -> Json:
     """What the kubelet waits for before it tells the server to end. Neither needs a shell in its image."""
     if HOLD_IMAGE in images:
@@ -192,4 +206,5 @@ def _resources(revision: Revision) -> Json:
     what = {"cpu": f"{round(said.cpu * 1_000)}m"}
     if said.memory_bytes:
         what["memory"] = str(said.memory_bytes)
+    what |= {name: str(count) for name, count in said.extended}
     return {"requests": what, "limits": what}
