@@ -1,10 +1,10 @@
 """A real Kubernetes on this machine.
 
-python -m deploy.cluster up [--fake-nodes N]   starts it; prints what a shell should evaluate
-python -m deploy.cluster down                  removes every trace of it
-python -m deploy.cluster with COMMAND…         runs a command with it; one that was not up is removed again
-python -m deploy.cluster prepare               brings the packages and programs of one, and starts none
-python -m deploy.cluster why-not               says why no cluster can be started here; status 1 then
+python -m deploy.cluster up [--nodes 2] [--fake-nodes N]   starts it; prints what a shell should evaluate
+python -m deploy.cluster down           removes every trace of it
+python -m deploy.cluster with COMMAND…  runs a command with one of two nodes; what was not up goes again
+python -m deploy.cluster prepare        brings the packages and programs of one, and starts none
+python -m deploy.cluster why-not        says why no cluster can be started here; status 1 then
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def main() -> int:
         prog="deploy.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="what", required=True)
-    commands.add_parser("up").add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    starts = commands.add_parser("up")
+    starts.add_argument("--nodes", type=int, default=1, metavar="N")
+    starts.add_argument("--fake-nodes", type=int, default=0, metavar="N")
     commands.add_parser("down")
     commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
     commands.add_parser("prepare")
@@ -36,7 +38,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was begun is removed then
     try:
         if asked.what == "up":
-            _up(place, asked.fake_nodes)
+            _up(place, asked.fake_nodes, asked.nodes)
             sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
         elif asked.what == "down":
             with locked(place, own=True) as lock:
@@ -63,7 +65,7 @@ def _with(place: Place, command: list[str]) -> int:
         was_up = lifecycle.is_up(place)
         if not was_up:
             lock.own()
-            lifecycle.up(place, 0)
+            lifecycle.up(place, 0, nodes=2)
             lock.use()
         try:
             environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
@@ -73,10 +75,10 @@ def _with(place: Place, command: list[str]) -> int:
                 _down_unless_used(place, lock)
 
 
-def _up(place: Place, fake_nodes: int) -> None:
+def _up(place: Place, fake_nodes: int, nodes: int) -> None:
     """One that is up may be in use."""
     with locked(place, own=not lifecycle.is_up(place)):
-        lifecycle.up(place, fake_nodes)
+        lifecycle.up(place, fake_nodes, nodes)
 
 
 def _down_unless_used(place: Place, lock: Lock) -> None:

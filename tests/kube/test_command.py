@@ -30,9 +30,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What would have been done."""
     done: list[tuple[str, int]] = []
     monkeypatch.setattr(command, "here", lambda: Place(tmp_path / "kube-none"))
-    monkeypatch.setattr(lifecycle, "is_up", lambda _: any(what == "up" for what, _ in done))
+    monkeypatch.setattr(lifecycle, "is_up", lambda _: any(what.startswith("up") for what, _ in done))
     monkeypatch.setattr(lifecycle, "prepare", lambda fake_nodes: done.append(("prepare", int(fake_nodes))))
-    monkeypatch.setattr(lifecycle, "up", lambda _, fake_nodes: done.append(("up", fake_nodes)))
+    monkeypatch.setattr(
+        lifecycle, "up", lambda _, fake_nodes, nodes: done.append((f"up {nodes}", fake_nodes))
+    )
     monkeypatch.setattr(lifecycle, "down", lambda _: done.append(("down", 0)))
     return done
 
@@ -46,7 +48,7 @@ def test_up_tells_a_shell_what_to_evaluate(
     asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "up", "--fake-nodes", "3") == 0
-    assert asked == [("up", 3)]
+    assert asked == [("up 1", 3)]
     assert capsys.readouterr().out.startswith("export KUBECONFIG=/")
 
 
@@ -57,7 +59,7 @@ def test_a_command_runs_with_a_cluster_of_its_own_that_goes_afterwards(
     told = tmp_path / "told"
     code = f"import os; open({str(told)!r}, 'w').write(os.environ['KUBECONFIG']); raise SystemExit(7)"
     assert run(monkeypatch, "with", sys.executable, "-c", code) == 7
-    assert asked == [("prepare", 1), ("up", 0), ("down", 0)]
+    assert asked == [("prepare", 1), ("up 2", 0), ("down", 0)]
     assert told.read_text() == str(tmp_path / "kube-none/kubeconfig")
 
 
@@ -98,7 +100,7 @@ def test_no_build_is_begun_that_the_disk_does_not_hold(
 def test_what_goes_wrong_is_told_with_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(place: Place, fake_nodes: int) -> None:
+    def fail(place: Place, fake_nodes: int, nodes: int) -> None:
         raise ClusterError("a cluster needs root", "become root")
 
     monkeypatch.setattr(lifecycle, "up", fail)
@@ -140,4 +142,4 @@ def test_a_command_leaves_its_cluster_to_another_that_uses_it_meanwhile(
     monkeypatch.setattr(command.subprocess, "run", another)
     with held:
         assert run(monkeypatch, "with", "true") == 0
-        assert asked == [("prepare", 1), ("up", 0)]
+        assert asked == [("prepare", 1), ("up 2", 0)]

@@ -11,7 +11,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.kube.inside import Plane, control_plane
+from deploy.cluster import lifecycle
+from deploy.cluster.place import here
+from tests.kube.inside import Plane, control_plane, inner_kubeconfig
 from tests.kube.words import HELD_S, PODS, evict, read, until
 from trimtab.control.records import Outcome
 from trimtab.core.errors import Unreachable
@@ -120,6 +122,43 @@ async def test_evicting_every_pod_in_turn_fails_no_request(
         assert callers.failed == []
         assert names == set(callers.answered), "those before and those that came in their place, and no other"
         assert len(names) == 2 * pods
+
+
+async def test_draining_one_real_node_of_two_fails_no_request(
+    inside: Api, namespace: str, image: str, tmp_path: Path
+) -> None:
+    if len(lifecycle.real_nodes(here())) < 2:
+        pytest.skip("the cluster has one node: make kube-down, then kube-up with NODES=2")
+    name = EndpointName(namespace, "iris")
+    async with control_plane(inside, namespace, tmp_path) as plane:
+        plane.apply(name, served(image, 4, READY_AFTER="2s"))
+        await serving(plane, name)
+        before = {pod.node for pod in plane.fleet._seen()}
+        assert before == {"node", "node-b"}, "spread over both"
+        callers = Callers(plane, name)
+        async with callers.calling():
+            await callers.more(20)
+            try:
+                told = await kubectl("drain", "node-b", "--force", "--delete-emptydir-data", "--timeout=170s")
+                await until(lambda: len(ready(plane)) == 4, WITHIN_S)
+                await callers.more(20)
+            finally:
+                await kubectl("uncordon", "node-b")
+        assert "node/node-b drained" in told
+        assert {pod.node for pod in plane.fleet._seen()} == {"node"}
+        assert callers.failed == []
+        assert callers.answered.total() > 60
+
+
+async def kubectl(*arguments: str) -> str:
+    """What it says. It runs in the cluster's network, as we do."""
+    running = await asyncio.create_subprocess_exec(
+        "kubectl", "--kubeconfig", inner_kubeconfig(), *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await running.communicate()
+    assert running.returncode == 0, said.decode()
+    return said.decode()
 
 
 async def test_pods_that_are_deleted_all_at_once_serve_until_others_do(
