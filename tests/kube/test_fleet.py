@@ -255,7 +255,7 @@ async def _quota_is_known(api: Api, namespace: str) -> bool:
 async def test_a_count_that_somebody_set_is_set_back(
     fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
 ) -> None:
-    await start(fleet, revision(READY_AFTER="2s"), 1)
+    await start(fleet, revision(), 1)
     path = DEPLOYMENTS.path(namespace, "iris-r1")
     await api.merge(path, {"spec": {"replicas": 3}})
     await until(lambda: _has_replicas(api, path, 1))

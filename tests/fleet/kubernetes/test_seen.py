@@ -170,10 +170,11 @@ def test_a_pod_is_held_until_it_is_let_go_where_there_is_an_image_that_holds() -
     (hold,), (run,) = pod["initContainers"], pod["containers"]
     assert hold["restartPolicy"] == "Always", "a sidecar"
     assert {"name": "HOLD_FOR", "value": "600s"} in hold["env"]
-    assert {"name": "READY", "value": "http://127.0.0.1:8080/ping"} in hold["env"]
     assert run["lifecycle"]["preStop"]["httpGet"]["port"] == template.HOLD_PORT
     assert pod["terminationGracePeriodSeconds"] > 600
-    assert read_pod(body({}) | {"spec": pod}).held
+    serves = {"conditions": [{"type": template.GATE, "status": "True"}]}
+    assert read_pod(body(serves) | {"spec": pod}).held
+    assert not read_pod(body({}) | {"spec": pod}).held, "nobody has told it that it serves"
     assert read_pod(body({}) | {"spec": pod}).ready_path == "/ping"
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import orjson
 
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError, Unreachable
+from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet.kubernetes import counts, template
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
-from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.holds import Holds, Unheld
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
@@ -329,15 +329,25 @@ class KubernetesFleet:
         self._made[_place(key)] = key
 
     async def _settle(self, key: RevisionKey) -> None:
-        """Write what differs between what is wanted of a revision and what the API server has."""
+        """Write what differs between what is wanted of a revision and what the API server has.
+
+        Raises Unheld, after all else was done, if a pod could not be told what it should know.
+        """
         pods, wanted = self._of(key), self._wanted.get(key)
+        unheld: list[Unheld] = []
+        for pod in pods:
+            try:
+                await self._let_go_of(pod)
+                if wanted is not None:
+                    await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
+            except Unheld as error:
+                unheld.append(error)
         if wanted is not None:
             await self._settle_count(key, pods, wanted)
-        await self._let_go_of(pods)
+        if unheld:
+            raise unheld[0]
 
     async def _settle_count(self, key: RevisionKey, pods: tuple[SeenPod, ...], wanted: Wanted) -> None:
-        for pod in pods:
-            await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
         deployment = self._deployments.objects.get(_place(key))
         if deployment is None:
             return
@@ -350,21 +360,11 @@ class KubernetesFleet:
         elif replicas == 0 and not pods:
             await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
 
-    async def _let_go_of(self, pods: Iterable[SeenPod]) -> None:
-        """A pod that is taken away serves on until it was told to end; no other need wait.
-
-        Raises Unreachable if one of them could not be told, after it has tried all.
-        """
-        failed: TrimtabError | None = None
-        for pod in pods:
-            serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
-            if pod.deleting and (not serves or pod.id in self._let_go):
-                try:
-                    await self._holds.let_go(pod)
-                except Unreachable as error:
-                    failed = error
-        if failed is not None:
-            raise failed
+    async def _let_go_of(self, pod: SeenPod) -> None:
+        """A pod that is taken away serves on until it was told to end; no other need wait."""
+        serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
+        if pod.deleting and (not serves or pod.id in self._let_go):
+            await self._holds.let_go(pod)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
@@ -379,6 +379,8 @@ class KubernetesFleet:
             if leaves and not pod.leaving:
                 await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
             if pod.gate != serves:
+                if serves:
+                    await self._holds.serves(pod)
                 await self._api.merge(f"{path}/status", _gate(serves=serves))
 
 

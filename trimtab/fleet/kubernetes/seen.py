@@ -65,6 +65,7 @@ class SeenPod:
     gate: bool = False
     leaving: bool = False
     deleting: bool = False
+    can_hold: bool = False  # there is something beside it that does
     held: bool = False  # it is not told to end before it is let go
     runs: bool = False  # its container does
     node: str = ""
@@ -99,6 +100,7 @@ def read_pod(body: Json) -> SeenPod:
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     answers = _is_true(conditions, "ContainersReady")
     scheduled = conditions.get("PodScheduled", {})
+    can_hold = any(each.get("name") == HOLD for each in spec.get("initContainers") or ())
     container = _ours(status.get("containerStatuses"))
     return SeenPod(
         name=metadata["name"],
@@ -110,7 +112,8 @@ def read_pod(body: Json) -> SeenPod:
         gate=_is_true(conditions, GATE),
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
-        held=any(each.get("name") == HOLD for each in spec.get("initContainers") or ()),
+        can_hold=can_hold,
+        held=can_hold and GATE in conditions,  # it was told that the pod serves before the gate was set
         runs="running" in (container.get("state") or {}),
         node=spec.get("nodeName", ""),
         ready_path=_ready_path(spec),

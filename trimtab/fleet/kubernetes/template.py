@@ -176,7 +176,6 @@ def _hold(image: str, revision: Revision) -> Json:
         "env": [
             {"name": "PORT", "value": str(HOLD_PORT)},
             {"name": "HOLD_FOR", "value": f"{hold_s(revision)}s"},
-            {"name": "READY", "value": f"http://127.0.0.1:{PORT}{_runtime(revision).ready_path}"},
         ],
         "ports": [{"name": HOLD, "containerPort": HOLD_PORT}],
         "resources": {"requests": little, "limits": little},
