@@ -171,6 +171,11 @@ def _bring_pause(place: Place, programs: Path) -> None:
     images.write_image(programs / "pause", "localhost/pause:1", archive)
 
     def imported() -> bool:
+        if first_process(place) is None:
+            said = (place.logs / "init.log").read_text().strip()
+            raise ClusterError(
+                f"its namespaces were not prepared: {said[-400:]}", "see that command's manual"
+            )
         with contextlib.suppress(ClusterError):
             import_image(place, archive)
             return True

@@ -75,10 +75,16 @@ def _prepare(first: Node, node: Node) -> list[list[str]]:
         ["mount", "--make-private", node.namespaces],
         ["touch", f"{node.namespaces}/net", f"{node.namespaces}/mnt"],
         ["unshare", f"--net={node.namespaces}/net", "true"],
-        ["unshare", f"--mount={node.namespaces}/mnt", "sh", "-ec", mounts],
+        _tried_again(["unshare", f"--mount={node.namespaces}/mnt", "sh", "-ec", mounts]),
         *cable,
         *([*inside, *each] for each in _network(node)),
     ]
+
+
+def _tried_again(command: list[str]) -> list[str]:
+    """Its helper may look at the new namespace before that is there (util-linux 2.38): nothing was done."""
+    once = shlex.join(command)
+    return ["sh", "-c", f"for try in 1 2 3 4 5 6 7 8 9; do {once} && exit; sleep 0.1; done; exec {once}"]
 
 
 def _way(here: Node, there: Node, device: str) -> list[list[str]]:
