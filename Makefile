@@ -95,8 +95,8 @@ test-flavours: .venv/flavours/.stamp  ## models of all flavours against MLflow's
 
 # The programs of a cluster are built once, into the user's cache (10 minutes); see docs/kubernetes.md.
 .PHONY: kube-up
-kube-up: setup  ## a real Kubernetes of one node, on this machine; FAKE_NODES=N adds nodes that only pretend
-	@$(PY) -m deploy.cluster up --fake-nodes $(or $(FAKE_NODES),0)
+kube-up: setup  ## a real Kubernetes on this machine; NODES=2 has two nodes, FAKE_NODES=N adds some that only pretend
+	@$(PY) -m deploy.cluster up --nodes $(or $(NODES),1) --fake-nodes $(or $(FAKE_NODES),0)
 
 .PHONY: kube-down
 kube-down: setup  ## remove every trace of it

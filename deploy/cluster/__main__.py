@@ -1,10 +1,10 @@
 """A real Kubernetes on this machine.
 
-python -m deploy.cluster up [--fake-nodes N]   starts it; prints what a shell should evaluate
-python -m deploy.cluster down                  removes every trace of it
-python -m deploy.cluster with COMMAND…         runs a command with it; one that was not up is removed again
-python -m deploy.cluster prepare               brings the packages and programs of one, and starts none
-python -m deploy.cluster why-not               says why no cluster can be started here; status 1 then
+python -m deploy.cluster up [--nodes 2] [--fake-nodes N]   starts it; prints what a shell should evaluate
+python -m deploy.cluster down           removes every trace of it
+python -m deploy.cluster with COMMAND…  runs a command with one of two nodes; what was not up goes again
+python -m deploy.cluster prepare        brings the packages and programs of one, and starts none
+python -m deploy.cluster why-not        says why no cluster can be started here; status 1 then
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 
 from deploy.cluster import binaries, lifecycle, machine
 from deploy.cluster.errors import ClusterError
+from deploy.cluster.lock import Lock, locked
 from deploy.cluster.place import Place, here
 
 
@@ -25,7 +26,9 @@ def main() -> int:
         prog="deploy.cluster", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="what", required=True)
-    commands.add_parser("up").add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    starts = commands.add_parser("up")
+    starts.add_argument("--nodes", type=int, default=1, metavar="N")
+    starts.add_argument("--fake-nodes", type=int, default=0, metavar="N")
     commands.add_parser("down")
     commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
     commands.add_parser("prepare")
@@ -35,10 +38,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what was begun is removed then
     try:
         if asked.what == "up":
-            lifecycle.up(place, asked.fake_nodes)
+            _up(place, asked.fake_nodes, asked.nodes)
             sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
         elif asked.what == "down":
-            lifecycle.down(place)
+            with locked(place, own=True) as lock:
+                lifecycle.down(place)
+                lock.remove()
         elif asked.what == "prepare":
             lifecycle.prepare(fake_nodes=True)
             binaries.build_helm()
@@ -57,14 +62,34 @@ def _with(place: Place, command: list[str]) -> int:
     if os.environ.get("KUBECONFIG"):
         return subprocess.run(command, check=False).returncode
     lifecycle.prepare(fake_nodes=True)  # no test should have to wait for a build
-    was_up = lifecycle.is_up(place)
-    lifecycle.up(place, 0)
-    try:
-        environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
-        return subprocess.run(command, env=environment, check=False).returncode
-    finally:
+    with locked(place, own=False) as lock:
+        was_up = lifecycle.is_up(place)
         if not was_up:
-            lifecycle.down(place)
+            lock.own()
+            lifecycle.up(place, 0, nodes=2)
+            lock.use()
+        try:
+            environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
+            return subprocess.run(command, env=environment, check=False).returncode
+        finally:
+            if not was_up:
+                _down_unless_used(place, lock)
+
+
+def _up(place: Place, fake_nodes: int, nodes: int) -> None:
+    """One that is up may be in use."""
+    with locked(place, own=not lifecycle.is_up(place)):
+        lifecycle.up(place, fake_nodes, nodes)
+
+
+def _down_unless_used(place: Place, lock: Lock) -> None:
+    try:
+        lock.own()
+    except ClusterError:
+        machine.tell("stays up, for another command uses it; `make kube-down` removes it afterwards")
+        return
+    lifecycle.down(place)
+    lock.remove()
 
 
 def _why_not() -> int:

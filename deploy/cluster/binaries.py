@@ -25,6 +25,7 @@ from deploy.cluster.place import cache
 
 KUBERNETES = "1.36.3"
 MODULES = Path(__file__).parent / "go"
+HOLD = Path(__file__).parents[1] / "hold"  # what stands beside each model server; not for tests alone
 BUILD_TIMEOUT_S = 3_000.0  # of one program; all of them took 10 minutes on two idle cores
 
 
@@ -47,6 +48,7 @@ _VERSION = " ".join(
 _COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 SOURCES = (
     Source(("pause", "answers"), folder="small", packages=("./pause", "./answers")),
+    Source(("hold",), folder="../../hold", packages=(".",)),
     Source(
         _COMPONENTS,
         folder="kubernetes",
@@ -72,9 +74,10 @@ HELM = Source(("helm",), module="helm.sh/helm/v3/cmd/helm@v3.22.0")
 def folder() -> Path:
     """Where the programs are, or will be."""
     digest = hashlib.sha256(repr(SOURCES).encode())
-    for path in sorted(MODULES.rglob("*")):
-        if path.is_file():
-            digest.update(path.read_bytes())
+    for root in (MODULES, HOLD):
+        for path in sorted(root.rglob("*")):
+            if path.is_file():
+                digest.update(path.read_bytes())
     return cache() / f"kube-{KUBERNETES}-{digest.hexdigest()[:8]}"
 
 

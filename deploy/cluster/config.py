@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,19 @@ def node_user(node: Node) -> str:
     return f"system:node:{node.name}"
 
 
-def write_all(place: Place, api_port: int) -> None:
+def write_all(place: Place, nodes: Sequence[Node], api_port: int) -> None:
     """Every file that the programs of `place` read; `api_port` is the API server's on our loopback."""
     place.logs.mkdir(parents=True)
     _certificate(place)
-    users = USERS | {"node": (node_user(place.node), "system:nodes")}
+    users = USERS | {node.name: (node_user(node), "system:nodes") for node in nodes}
     tokens = {user: secrets.token_hex(16) for user in users}
     lines = [f'{tokens[user]},{name},{name},"{groups}"' for user, (name, groups) in users.items()]
     _private(place.folder / "tokens.csv", "\n".join(lines) + "\n")
     for user, token in tokens.items():
-        _write_json(kubeconfig(place, user), _kubeconfig(place, token, API_PORT))
-    _write_json(place.kubeconfig, _kubeconfig(place, tokens["admin"], api_port))
-    _write_node(place.node, kubeconfig(place, "proxy"))
+        _write_json(kubeconfig(place, user), _kubeconfig(place, token, place.node.address, API_PORT))
+    _write_json(place.kubeconfig, _kubeconfig(place, tokens["admin"], LOOPBACK, api_port))
+    for node in nodes:
+        _write_node(node, kubeconfig(place, "proxy"))
     corefile = f"""\
 .:53 {{
     bind {place.node.address}
@@ -87,9 +89,9 @@ def _openssl(*arguments: str) -> None:
     subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
 
-def _kubeconfig(place: Place, token: str, port: int) -> Json:
+def _kubeconfig(place: Place, token: str, address: str, port: int) -> Json:
     authority = str(place.folder / "api.crt")
-    server = f"https://{LOOPBACK}:{port}"
+    server = f"https://{address}:{port}"
     return {
         "apiVersion": "v1",
         "kind": "Config",

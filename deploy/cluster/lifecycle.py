@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from deploy.cluster import binaries, cgroups, config, fake, images, machine
 from deploy.cluster.api import Api
 from deploy.cluster.errors import ClusterError
-from deploy.cluster.place import DNS_SERVICE, LOOPBACK, Place
+from deploy.cluster.place import DNS_SERVICE, LOOPBACK, Node, Place
 from deploy.cluster.plan import plan
 
 READY_WITHIN_S = 120.0  # 8 s on two idle cores
@@ -36,23 +37,30 @@ def prepare(*, fake_nodes: bool) -> Path:
     return binaries.build(programs)
 
 
-def up(place: Place, fake_nodes: int) -> None:
-    """Start a cluster and wait until its node is ready. Raises ClusterError, and leaves nothing then."""
+def up(place: Place, fake_nodes: int, nodes: int = 1) -> None:
+    """Start a cluster and wait until its nodes are ready. Raises ClusterError, and leaves nothing then."""
+    if not 1 <= nodes <= len(place.nodes):
+        raise ClusterError(f"{nodes} real nodes are not possible", f"use 1 to {len(place.nodes)}")
     programs = prepare(fake_nodes=fake_nodes > 0)
     if is_up(place):
         machine.tell("is up already")
         if fake_nodes and "kwok" not in json.loads(place.plan.read_text())["programs"]:
             hint = "make kube-down, then kube-up with FAKE_NODES"
             raise ClusterError("the cluster that is up has nobody to play fake nodes", hint)
+        if nodes > len(real_nodes(place)):
+            hint = f"make kube-down, then kube-up with NODES={nodes}"
+            raise ClusterError(f"the cluster that is up has {len(real_nodes(place))} real node", hint)
     else:
         down(place)  # what one left that was killed
         began_s = time.monotonic()
         try:
-            _start(place, programs, fake_nodes)
+            _start(place, programs, place.nodes[:nodes], fake_nodes)
         except BaseException:
             down(place)
             raise
-        machine.tell(f"one node ready after {time.monotonic() - began_s:.1f} s")
+        machine.tell(
+            f"{'one node' if nodes == 1 else f'{nodes} nodes'} ready after {time.monotonic() - began_s:.1f} s"
+        )
     fake.make_nodes(Api(place.kubeconfig), fake_nodes)
 
 
@@ -62,7 +70,7 @@ def down(place: Place) -> None:
     if first is not None:
         os.kill(first, signal.SIGKILL)  # the kernel ends all that is in its namespaces
         _wait(lambda: _has_ended(first), GONE_WITHIN_S, "the cluster's processes did not end")
-    left = cgroups.remove(place.node.cgroup)
+    left = [group for node in place.nodes for group in cgroups.remove(node.cgroup)]
     if left:
         raise ClusterError(f"{left[0]} could not be removed", "see which process is in it: cgroup.procs")
     if place.folder.exists():
@@ -94,10 +102,22 @@ def _has_ended(process_id: int) -> bool:
     return status.rpartition(")")[2].split()[0] in ("Z", "X")
 
 
+def real_nodes(place: Place) -> tuple[Node, ...]:
+    """Those of the cluster that is up."""
+    names = json.loads(place.plan.read_text())["nodes"]
+    return tuple(node for node in place.nodes if node.name in names)
+
+
 def import_image(place: Place, archive: Path) -> None:
-    """Bring an image onto the node. Raises ClusterError."""
+    """Bring an image onto every node. Raises ClusterError."""
+    for node in real_nodes(place):
+        _import_image(place, node, archive)
+
+
+def _import_image(place: Place, node: Node, archive: Path) -> None:
     program = binaries.folder() / "ctr"
-    command = ["nsenter", f"--target={first_process(place)}", "--mount", "--pid", "--net", str(program)]
+    inside = ["nsenter", f"--target={first_process(place)}", "--mount", "--pid", "--net", "--"]
+    command = [*inside, *node.entered, str(program)]
     done = subprocess.run(
         [*command, "--namespace=k8s.io", "images", "import", "--local", str(archive)],
         capture_output=True,
@@ -108,19 +128,21 @@ def import_image(place: Place, archive: Path) -> None:
         raise ClusterError(f"{archive} was not imported: {done.stderr.strip()}", f"see {place.logs}")
 
 
-def _start(place: Place, programs: Path, fake_nodes: int) -> None:
+def _start(place: Place, programs: Path, nodes: Sequence[Node], fake_nodes: int) -> None:
     place.folder.mkdir(mode=0o700, parents=True)
-    cgroups.make(place.node.cgroup)
+    for node in nodes:
+        cgroups.make(node.cgroup)
     with socket.create_server((LOOPBACK, 0)) as listener:
-        config.write_all(place, listener.getsockname()[1])
-        planned = plan(place, programs, listener.fileno(), fake_nodes=fake_nodes > 0)
+        config.write_all(place, nodes, listener.getsockname()[1])
+        planned = plan(place, programs, nodes, listener.fileno(), fake_nodes=fake_nodes > 0)
         place.plan.write_text(json.dumps(planned, indent=1))
         _spawn(place, listener.fileno())
     _bring_pause(place, programs)
     api = Api(place.kubeconfig)
     _wait(lambda: api.get("/readyz"), READY_WITHIN_S, f"the API server does not answer: {place.logs}")
     _serve_names(api, place.node.address)
-    _wait(lambda: is_ready(api, place.node.name), READY_WITHIN_S, f"no ready node: see {place.logs}")
+    for node in nodes:
+        _wait(partial(is_ready, api, node.name), READY_WITHIN_S, f"no ready {node.name}: see {place.logs}")
 
 
 def _spawn(place: Place, listener: int) -> None:
@@ -149,6 +171,11 @@ def _bring_pause(place: Place, programs: Path) -> None:
     images.write_image(programs / "pause", "localhost/pause:1", archive)
 
     def imported() -> bool:
+        if first_process(place) is None:
+            said = (place.logs / "init.log").read_text().strip()
+            raise ClusterError(
+                f"its namespaces were not prepared: {said[-400:]}", "see that command's manual"
+            )
         with contextlib.suppress(ClusterError):
             import_image(place, archive)
             return True

@@ -29,6 +29,14 @@ class Node:
     pods: str  # a /24
     gateway: str  # its address in that range, on the bridge
     cgroup: str
+    namespaces: str = ""  # a folder with its own `net` and `mnt`; empty: the first, in those of the cluster
+
+    @property
+    def entered(self) -> tuple[str, ...]:
+        """What has to stand before a command of this node."""
+        if not self.namespaces:
+            return ()
+        return ("nsenter", f"--net={self.namespaces}/net", f"--mount={self.namespaces}/mnt", "--")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Place:
         return self.folder / "kubeconfig"
 
     @property
+    def lock(self) -> Path:
+        """Beside the folder, which comes and goes."""
+        return self.folder.with_name(f"{self.folder.name}.lock")
+
+    @property
     def plan(self) -> Path:
         return self.folder / "plan.json"
 
@@ -55,8 +68,27 @@ class Place:
 
     @property
     def node(self) -> Node:
-        folder = self.folder / "node"
-        return Node("node", folder, "10.90.0.1", "10.244.1.0/24", "10.244.1.1", f"trimtab-{self.id}")
+        """The first, beside which the control plane runs."""
+        return self.nodes[0]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """As many as there may be."""
+        return (
+            Node("node", self.folder / "node", "10.90.0.1", "10.244.1.0/24", "10.244.1.1", self._cgroup("")),
+            Node(
+                "node-b",
+                self.folder / "node-b",
+                "10.90.0.2",
+                "10.244.2.0/24",
+                "10.244.2.1",
+                self._cgroup("-b"),
+                "/run/node-b",
+            ),
+        )
+
+    def _cgroup(self, ending: str) -> str:
+        return f"trimtab-{self.id}{ending}"
 
 
 def here() -> Place:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,11 @@ from deploy.cluster.place import API_PORT, ETCD_URL, SERVICES, Node, Place
 QUICK = ("--kube-api-qps=500", "--kube-api-burst=500")
 
 
-def plan(place: Place, programs: Path, api_listener: int, *, fake_nodes: bool) -> dict[str, Any]:
+def plan(
+    place: Place, programs: Path, nodes: Sequence[Node], api_listener: int, *, fake_nodes: bool
+) -> dict[str, Any]:
     """As JSON for `init`. `api_listener` is a listening socket on our loopback that it inherits."""
-    own = _control_plane(place) | _node(place, place.node)
+    own = _control_plane(place)
     if fake_nodes:
         stages = sorted((programs / "kwok-stages").glob("*.yaml"))
         own["kwok"] = [
@@ -22,13 +27,84 @@ def plan(place: Place, programs: Path, api_listener: int, *, fake_nodes: bool) -
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
             *(f"--config={stage}" for stage in stages),
         ]
+    commands = {name: [str(programs / argv[0]), *argv[1:]] for name, argv in own.items()}
+    for node in nodes:
+        for name, argv in _node(place, node).items():
+            program = [str(programs / argv[0]), *argv[1:]]
+            commands[f"{name}{node.name.removeprefix('node')}"] = [*_found(node.entered), *program]
     return {
-        "prepare": [*_mounts(place.node), *_network(place.node)],
-        "programs": {name: [str(programs / argv[0]), *argv[1:]] for name, argv in own.items()},
+        "prepare": [
+            *_prepare_first(nodes[0]),
+            *(step for node in nodes[1:] for step in _prepare(nodes[0], node)),
+        ],
+        "programs": commands,
+        "nodes": [node.name for node in nodes],
         "path": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
         "logs": str(place.logs),
         "forwards": [{"listener": api_listener, "port": API_PORT}],
     }
+
+
+def _found(command: tuple[str, ...]) -> list[str]:
+    """With the whole path of its program."""
+    return [shutil.which(command[0]) or command[0], *command[1:]] if command else []
+
+
+def _prepare_first(node: Node) -> list[list[str]]:
+    loopback = [["ip", "link", "set", "lo", "up"], ["ip", "addr", "add", f"{node.address}/32", "dev", "lo"]]
+    return [*_mounts(node), *loopback, *_network(node)]
+
+
+def _prepare(first: Node, node: Node) -> list[list[str]]:
+    """Another node: namespaces of its own, kept by files, and a cable to the first."""
+    inside = ["nsenter", f"--net={node.namespaces}/net", "--"]
+    mounts = "; ".join(shlex.join(each) for each in _mounts(node))
+    cable = [
+        ["ip", "link", "add", f"to-{node.name}", "type", "veth", "peer", "name", "to-node"],
+        ["ip", "link", "set", "to-node", "netns", f"{node.namespaces}/net"],
+        ["ip", "link", "set", f"to-{node.name}", "up"],
+        [*inside, "ip", "link", "set", "lo", "up"],
+        [*inside, "ip", "link", "set", "to-node", "up"],
+        [*inside, "ip", "addr", "add", f"{node.address}/32", "dev", "lo"],
+        *_way(first, node, f"to-{node.name}"),
+        *([*inside, *each] for each in _way(node, first, "to-node")),
+    ]
+    return [
+        ["mkdir", node.namespaces],
+        ["mount", "--bind", node.namespaces, node.namespaces],
+        ["mount", "--make-private", node.namespaces],
+        ["touch", f"{node.namespaces}/net", f"{node.namespaces}/mnt"],
+        ["unshare", f"--net={node.namespaces}/net", "true"],
+        _tried_again(["unshare", f"--mount={node.namespaces}/mnt", "sh", "-ec", mounts]),
+        *cable,
+        *([*inside, *each] for each in _network(node)),
+    ]
+
+
+def _tried_again(command: list[str]) -> list[str]:
+    """Its helper may look at the new namespace before that is there (util-linux 2.38): nothing was done."""
+    once = shlex.join(command)
+    return ["sh", "-c", f"for try in 1 2 3 4 5 6 7 8 9; do {once} && exit; sleep 0.1; done; exec {once}"]
+
+
+def _way(here: Node, there: Node, device: str) -> list[list[str]]:
+    """From one node to another, and to its pods."""
+    return [
+        ["ip", "route", "add", there.address, "dev", device, "src", here.address],
+        [
+            "ip",
+            "route",
+            "add",
+            there.pods,
+            "via",
+            there.address,
+            "dev",
+            device,
+            "onlink",
+            "src",
+            here.address,
+        ],
+    ]
 
 
 def _mounts(node: Node) -> list[list[str]]:
@@ -44,8 +120,6 @@ def _mounts(node: Node) -> list[list[str]]:
 def _network(node: Node) -> list[list[str]]:
     size = node.pods.partition("/")[2]
     return [
-        ["ip", "link", "set", "lo", "up"],
-        ["ip", "addr", "add", f"{node.address}/32", "dev", "lo"],
         ["ip", "link", "add", "pods", "type", "bridge"],
         ["ip", "addr", "add", f"{node.gateway}/{size}", "dev", "pods"],
         ["ip", "link", "set", "pods", "up"],
@@ -107,7 +181,7 @@ def _node(place: Place, node: Node) -> dict[str, list[str]]:
         "kubelet": [
             "kubelet",
             f"--config={node.folder}/kubelet.json",
-            f"--kubeconfig={kubeconfig(place, 'node')}",
+            f"--kubeconfig={kubeconfig(place, node.name)}",
             "--root-dir=/var/lib/kubelet",
             f"--hostname-override={node.name}",
             f"--node-ip={node.address}",

@@ -13,14 +13,18 @@ from trimtab.core.protocol import Protocol
 from trimtab.core.spec import (
     CONCURRENCY_MAX,
     ENV_MANAGERS,
+    EXTENDED_MAX,
     IN_THE_MODELS_ENVIRONMENT,
     PODS_MAX,
     REQUEST_TIMEOUT_MAX_S,
     START_TIMEOUT_MAX_S,
+    TOLERATION_EFFECTS,
+    TOLERATION_OPERATORS,
     ConcurrencyRange,
     EndpointSpec,
     ModelSpec,
     Resources,
+    Toleration,
 )
 from trimtab.runtime.catalog import RUNTIMES
 
@@ -70,6 +74,9 @@ _CPU = "(type(self.cpu) == int ? quantity(string(self.cpu)) : quantity(self.cpu)
 _SAID_MEMORY = "has(self.memory)"
 _MEMORY = "(type(self.memory) == int ? quantity(string(self.memory)) : quantity(self.memory))"
 _PROTOCOLS = [protocol.value for protocol in Protocol]
+_LABEL_KEY = "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+_LABEL_VALUE = "^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
+_EXTENDED = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _GRPC = Protocol.OPEN_INFERENCE_GRPC.value
 
 
@@ -174,6 +181,39 @@ SPEC: dict[str, Json] = {
     "Model.tracking_uri": _text(),
     "SecretRef": {"required": ["name"], "description": None},
     "SecretRef.name": _text(253) | {"minLength": 1},
+    "Model.node_selector": {
+        "maxProperties": LIST_MAX,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+        "x-kubernetes-validations": [
+            rule(
+                f"self.all(key, key.matches('{_LABEL_KEY}') && self[key].matches('{_LABEL_VALUE}'))",
+                "",
+                "has what is no label of a node",
+                "use for example node.kubernetes.io/instance-type: g5.xlarge",
+            )
+        ],
+    },
+    "Model.tolerations": {"maxItems": 16, "x-kubernetes-list-type": "atomic"},
+    "Toleration": {
+        "x-kubernetes-validations": [
+            rule(
+                "(has(self.operator) && self.operator == 'Exists') || (has(self.key) && self.key != '')",
+                ".key",
+                "is empty",
+                "name the taint's, or say operator: Exists to tolerate any",
+            ),
+            rule(
+                "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                ".value",
+                "is there, and Exists does not look at it",
+                "leave it out, or say operator: Equal",
+            ),
+        ]
+    },
+    "Toleration.key": {"maxLength": 317, "pattern": f"^$|{_LABEL_KEY}"},
+    "Toleration.operator": {"enum": list(TOLERATION_OPERATORS), "default": Toleration.operator},
+    "Toleration.value": {"maxLength": 63, "pattern": _LABEL_VALUE},
+    "Toleration.effect": {"enum": list(TOLERATION_EFFECTS)},
     "Model.source": _LEFT_OUT,  # written by whoever resolves a model, never by hand
     "Resources": {
         "x-kubernetes-validations": [
@@ -195,6 +235,23 @@ SPEC: dict[str, Json] = {
     },
     "Resources.cpu": _quantity('Cores of one pod: 1, "0.5" or 500m.') | {"default": str(int(Resources.cpu))},
     "Resources.memory": _quantity("Of one pod: 512Mi or 2G; default: no limit of its own."),
+    "Resources.extended": {
+        "maxProperties": 16,
+        "additionalProperties": {
+            "type": "integer",
+            "format": "int32",
+            "minimum": 1,
+            "maximum": EXTENDED_MAX,
+        },
+        "x-kubernetes-validations": [
+            rule(
+                f"self.all(name, name.matches('{_EXTENDED}'))",
+                "",
+                "has a name that is no extended resource",
+                'use for example "nvidia.com/gpu": 1',
+            )
+        ],
+    },
     "Concurrency": {
         "x-kubernetes-validations": [
             rule(

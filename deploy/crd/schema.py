@@ -40,7 +40,7 @@ def schema_of(message: Descriptor, said: Mapping[str, str], more: Mapping[str, J
 def _field(field: FieldDescriptor, said: Mapping[str, str], more: Mapping[str, Json]) -> Json:
     inner = field.message_type
     if inner is not None and inner.GetOptions().map_entry:
-        return {"type": "object", "additionalProperties": {"type": "string"}}
+        return {"type": "object", "additionalProperties": _plain(inner.fields_by_name["value"])}
     one = schema_of(inner, said, more) if inner is not None else _plain(field)
     if not field.is_repeated:
         return one

@@ -147,6 +147,9 @@ def test_a_wrong_range_is_refused_before_anything_is_copied(
         ("resources.memory=1", "too small"),
         ("runtime=nosuch", "is not a runtime here"),
         ("start_timeout_s=-1", "start_timeout_s"),
+        ("resources.extended.nvidia.com/gpu=half", "`half` is not a whole number"),
+        ("resources.extended.gpu=1", "is no extended resource"),
+        ("node_selector.a b=c", "is no label"),
         ("env_manager=conda", "uv (an environment of its own), local (trimtab's own)"),
     ],
 )

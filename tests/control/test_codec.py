@@ -20,8 +20,10 @@ from trimtab.core.spec import (
     Custom,
     EndpointSpec,
     ModelSpec,
+    Placement,
     Resources,
     Source,
+    Toleration,
     TrafficShare,
     with_defaults,
 )
@@ -51,6 +53,14 @@ MODELS = st.builds(
         Resources,
         cpu=st.floats(min_value=0, max_value=1e6, exclude_min=True, allow_subnormal=False),
         memory_bytes=st.integers(0, MEMORY_BYTES_MAX),
+        extended=st.dictionaries(TEXT, INT32, max_size=2).map(lambda said: tuple(sorted(said.items()))),
+    ),
+    placement=st.builds(
+        Placement,
+        node_selector=st.dictionaries(TEXT, TEXT, max_size=2).map(lambda said: tuple(sorted(said.items()))),
+        tolerations=st.lists(
+            st.builds(Toleration, TEXT, st.sampled_from(["Equal", "Exists", "In"]), TEXT, TEXT), max_size=2
+        ).map(tuple),
     ),
     concurrency=st.builds(ConcurrencyRange, min=INT32, max=INT32),
     custom=st.builds(

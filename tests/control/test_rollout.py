@@ -264,3 +264,24 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
             assert left >= min(ready_then, counts[serving - 1]), "what serves keeps what it needs"
         else:
             assert left == ready_then, "what served until now stays until Envoy knows"
+
+
+def test_a_pod_that_is_taken_away_leaves_at_once_and_is_replaced() -> None:
+    """Its fleet starts another; none is started beside that, and none of the others is spare."""
+    taken = pod(1, 0, evicted=True)
+    found = facts(1, 2, taken, pod(1, 1), pod(1, 2, PodPhase.STARTING))
+    steps = plan(record(1, 1), {1: found}, routes_settled=True, now_s=NOW_S)
+    assert (steps.leaves, steps.starts, steps.complete) == ((taken.id,), (), False)
+    alone = plan(record(1, 1), {1: facts(1, 2, taken, pod(1, 1))}, routes_settled=True, now_s=NOW_S)
+    assert alone.starts == ((1, 1),)
+
+
+def test_the_last_pod_that_serves_stays_until_another_does_though_it_is_taken_away() -> None:
+    taken = [pod(1, 0, evicted=True), pod(1, 1, evicted=True)]
+    waits = facts(1, 2, *taken, pod(1, 2, PodPhase.STARTING), pod(1, 3, PodPhase.STARTING))
+    assert plan(record(1, 1), {1: waits}, routes_settled=True, now_s=NOW_S).leaves == ()
+    comes = facts(1, 2, *taken, pod(1, 2), pod(1, 3, PodPhase.STARTING))
+    steps = plan(record(1, 1), {1: comes}, routes_settled=True, now_s=NOW_S)
+    assert steps.leaves == tuple(each.id for each in taken)
+    gone = replace(waits, leaving=frozenset({"r1-0"}), gone_from_envoy=frozenset({"r1-0"}))
+    assert plan(record(1, 1), {1: gone}, routes_settled=True, now_s=NOW_S).leaves == ("r1-0",)

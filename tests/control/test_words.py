@@ -10,7 +10,15 @@ import pytest
 from trimtab.control.records import EndpointRecord, Outcome
 from trimtab.control.words import describe_change
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Resources, Source
+from trimtab.core.spec import (
+    ConcurrencyRange,
+    EndpointSpec,
+    ModelSpec,
+    Placement,
+    Resources,
+    Source,
+    Toleration,
+)
 
 MODEL = ModelSpec("iris", Source("models:/iris/1", digest="sha256:0000000000"))
 
@@ -36,6 +44,14 @@ def source(**other: Any) -> ModelSpec:
         (spec(replace(MODEL, resources=Resources(0.5, 64))), "cpu 1 → 0.5; memory unset → 64"),
         (spec(replace(MODEL, runtime="other")), "runtime mlflow → other"),
         (spec(replace(MODEL, env=(("A", "1"),))), "environment none → A"),
+        (
+            spec(replace(MODEL, resources=Resources(extended=(("nvidia.com/gpu", 2),)))),
+            "extended resources none → nvidia.com/gpu: 2",
+        ),
+        (
+            spec(replace(MODEL, placement=Placement((("zone", "a"),), (Toleration("gpu", "Exists"),)))),
+            "nodes any → zone: a; tolerates gpu",
+        ),
         (spec(replace(MODEL, env_manager="local")), "env_manager uv → local"),
         (spec(replace(MODEL, start_timeout_s=9.0)), "start timeout 300 s → 9 s"),
         (spec(max_pods=3, request_timeout_s=5.0), "request timeout 300 s → 5 s; max_pods none → 3"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey, revision_hash
-from trimtab.core.spec import ConcurrencyRange, Custom, ModelSpec, Resources, Source
+from trimtab.core.spec import ConcurrencyRange, Custom, ModelSpec, Placement, Resources, Source, Toleration
 
 IRIS = ModelSpec(name="iris", source=Source(uri="models:/iris/1", digest="sha256:aa"))
 
@@ -42,10 +42,17 @@ def test_what_needs_no_new_pod_keeps_the_hash(changed: dict[str, object]) -> Non
         {"env_manager": "local"},
         {"tracking_uri": "http://mlflow.ml:5000"},
         {"secret": "mlflow"},
+        {"resources": Resources(extended=(("nvidia.com/gpu", 1),))},
+        {"placement": Placement(node_selector=(("zone", "a"),))},
+        {"placement": Placement(tolerations=(Toleration("nvidia.com/gpu", "Exists"),))},
     ],
 )
 def test_what_runs_changes_the_hash(changed: dict[str, object]) -> None:
     assert revision_hash(replace(IRIS, **changed)) != revision_hash(IRIS)  # type: ignore[arg-type]
+
+
+def test_a_hash_that_was_stored_stays_what_it_was() -> None:
+    assert revision_hash(IRIS) == "dda0bab4498f168c"
 
 
 def test_every_field_of_a_model_was_weighed() -> None:
@@ -62,6 +69,7 @@ def test_every_field_of_a_model_was_weighed() -> None:
         "start_timeout_s",
         "tracking_uri",
         "secret",
+        "placement",
     }
 
 

@@ -17,7 +17,11 @@ from deploy.cluster.place import here
 from deploy.crd.generate import definition
 from deploy.images import build
 from tests.kube import tracking
-from tests.kube.words import CRDS, NAMESPACES, is_served, until
+from tests.kube.inside import cluster_network, inner_kubeconfig
+from tests.kube.words import CRDS, HELD_S, HOLD, NAMESPACES, PODS, Make, is_served, until
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import Revision, RevisionKey, revision_hash
+from trimtab.core.spec import Custom, ModelSpec, Resources, Source
 from trimtab.kube import Api, Json
 
 IMAGE = "localhost/answers:1"
@@ -40,6 +44,7 @@ async def namespace(api: Api) -> AsyncIterator[str]:
     await api.create(NAMESPACES.path(), namespace_of(name))
     yield name
     await api.delete(NAMESPACES.path(name=name))
+    await api.delete(PODS.path(name), {"gracePeriodSeconds": 0})  # nobody is left who lets them go
 
 
 @pytest.fixture(scope="session")
@@ -118,8 +123,47 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     if "TRIMTAB_KUBE_IMAGE" in os.environ:
         return os.environ["TRIMTAB_KUBE_IMAGE"]
     if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("TRIMTAB_KUBE_IMAGE names no image: push one of deploy/cluster/go/small/answers")
-    archive = tmp_path_factory.mktemp("images") / "answers.tar"
-    images.write_image(binaries.folder() / "answers", IMAGE, archive)
-    lifecycle.import_image(here(), archive)
+        told = "push images of deploy/cluster/go/small/answers and deploy/hold, name them in"
+        pytest.skip(f"{told} TRIMTAB_KUBE_IMAGE and TRIMTAB_KUBE_HOLD_IMAGE")
+    for program, name in (("answers", IMAGE), ("hold", HOLD)):
+        archive = tmp_path_factory.mktemp("images") / f"{program}.tar"
+        images.write_image(binaries.folder() / program, name, archive)
+        lifecycle.import_image(here(), archive)
     return IMAGE
+
+
+@pytest.fixture
+def revision(namespace: str, image: str) -> Make:
+    """Revisions of `iris` in the test's namespace; further arguments are variables of the server."""
+
+    def make(number: int = 1, image: str = image, **env: str) -> Revision:
+        model = ModelSpec(
+            name="iris",
+            source=Source(uri="own", digest="sha256:" + "ab" * 32),
+            runtime="custom",
+            custom=Custom(image=image),
+            resources=Resources(cpu=0.1, memory_bytes=32 << 20),
+            start_timeout_s=HELD_S,
+            env=tuple(sorted(env.items())),
+        )
+        return Revision(
+            RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0
+        )
+
+    return make
+
+
+@pytest.fixture
+async def inside(api: Api, namespace: str) -> AsyncIterator[Api]:
+    """The API server as pods have it, and everything that the test does from now on is in their network.
+
+    Asks for the namespace so that it is made before, and removed after.
+    """
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("only of a cluster of our own is the network at hand")
+    with cluster_network():
+        connected = await Api.connect("trimtab-tests", inner_kubeconfig())
+        try:
+            yield connected
+        finally:
+            await connected.close()

@@ -33,7 +33,7 @@ def _traces(place: Place) -> list[str]:
     named = place.folder.name.encode()
     commands = [path for path in Path("/proc").glob("[0-9]*/cmdline") if named in _read(path)]
     mounts = [line for line in Path("/proc/mounts").read_bytes().splitlines() if named in line]
-    groups = list(Path("/sys/fs/cgroup").glob(f"*/{place.node.cgroup}"))
+    groups = [path for node in place.nodes for path in Path("/sys/fs/cgroup").glob(f"*/{node.cgroup}")]
     folders = [place.folder] if place.folder.exists() else []
     return [str(each) for each in (*commands, *mounts, *groups, *folders)]
 
@@ -54,9 +54,9 @@ def _read(path: Path) -> bytes:
 
 def test_a_second_cluster_starts_beside_and_leaves_no_trace(place: Place) -> None:
     assert _traces(place) == []
-    lifecycle.up(place, fake_nodes=2)
+    lifecycle.up(place, fake_nodes=2, nodes=2)
     api = Api(place.kubeconfig)
-    assert all(_becomes_ready(api, name) for name in ("node", "fake-0", "fake-1"))
+    assert all(_becomes_ready(api, name) for name in ("node", "node-b", "fake-0", "fake-1"))
     assert len(_traces(place)) > 5, "the check below can fail"
 
     lifecycle.up(place, fake_nodes=0)  # again: nothing happens
@@ -107,6 +107,10 @@ def test_what_a_killed_start_left_is_removed_by_the_next(place: Place) -> None:
     assert lifecycle.is_up(place)
     with pytest.raises(ClusterError, match="nobody to play fake nodes"):
         lifecycle.up(place, fake_nodes=1)
+    with pytest.raises(ClusterError, match="has 1 real node"):
+        lifecycle.up(place, fake_nodes=0, nodes=2)
+    with pytest.raises(ClusterError, match="3 real nodes are not possible"):
+        lifecycle.up(place, fake_nodes=0, nodes=3)
 
 
 def test_a_start_that_fails_leaves_no_trace(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

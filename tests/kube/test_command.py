@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from deploy.cluster import __main__ as command
 from deploy.cluster import lifecycle, machine
 from deploy.cluster.errors import ClusterError
+from deploy.cluster.lock import locked
 from deploy.cluster.place import Place
 
 
@@ -28,8 +30,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What would have been done."""
     done: list[tuple[str, int]] = []
     monkeypatch.setattr(command, "here", lambda: Place(tmp_path / "kube-none"))
+    monkeypatch.setattr(lifecycle, "is_up", lambda _: any(what.startswith("up") for what, _ in done))
     monkeypatch.setattr(lifecycle, "prepare", lambda fake_nodes: done.append(("prepare", int(fake_nodes))))
-    monkeypatch.setattr(lifecycle, "up", lambda _, fake_nodes: done.append(("up", fake_nodes)))
+    monkeypatch.setattr(
+        lifecycle, "up", lambda _, fake_nodes, nodes: done.append((f"up {nodes}", fake_nodes))
+    )
     monkeypatch.setattr(lifecycle, "down", lambda _: done.append(("down", 0)))
     return done
 
@@ -43,7 +48,7 @@ def test_up_tells_a_shell_what_to_evaluate(
     asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "up", "--fake-nodes", "3") == 0
-    assert asked == [("up", 3)]
+    assert asked == [("up 1", 3)]
     assert capsys.readouterr().out.startswith("export KUBECONFIG=/")
 
 
@@ -54,7 +59,7 @@ def test_a_command_runs_with_a_cluster_of_its_own_that_goes_afterwards(
     told = tmp_path / "told"
     code = f"import os; open({str(told)!r}, 'w').write(os.environ['KUBECONFIG']); raise SystemExit(7)"
     assert run(monkeypatch, "with", sys.executable, "-c", code) == 7
-    assert asked == [("prepare", 1), ("up", 0), ("down", 0)]
+    assert asked == [("prepare", 1), ("up 2", 0), ("down", 0)]
     assert told.read_text() == str(tmp_path / "kube-none/kubeconfig")
 
 
@@ -95,9 +100,46 @@ def test_no_build_is_begun_that_the_disk_does_not_hold(
 def test_what_goes_wrong_is_told_with_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(place: Place, fake_nodes: int) -> None:
+    def fail(place: Place, fake_nodes: int, nodes: int) -> None:
         raise ClusterError("a cluster needs root", "become root")
 
     monkeypatch.setattr(lifecycle, "up", fail)
     assert run(monkeypatch, "up") == 1
     assert capsys.readouterr().err == "error: a cluster needs root\nhint: become root\n"
+
+
+def test_a_cluster_that_another_command_uses_is_not_removed(
+    asked: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    place = Place(tmp_path / "kube-none")
+    with locked(place, own=False):
+        assert run(monkeypatch, "down") == 1
+        assert "is in use by another command" in capsys.readouterr().err
+        assert asked == []
+    assert run(monkeypatch, "down") == 0
+    assert not place.lock.exists()
+    with locked(place, own=True):  # it is being started
+        for words in (["up"], ["with", "true"]):
+            assert run(monkeypatch, *words) == 1
+            assert str(place.lock) in capsys.readouterr().err
+    assert asked == [("down", 0), ("prepare", 1)]
+
+
+def test_a_command_leaves_its_cluster_to_another_that_uses_it_meanwhile(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    place, held = Place(tmp_path / "kube-none"), contextlib.ExitStack()
+
+    def another(_command: object, **_: object) -> SimpleNamespace:
+        held.enter_context(locked(place, own=False))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", another)
+    with held:
+        assert run(monkeypatch, "with", "true") == 0
+        assert asked == [("prepare", 1), ("up 2", 0)]

@@ -111,6 +111,41 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "secretRef for credentials",
     ),
     "secret without a name": (model(secretRef={}), "spec.models[0].secretRef.name", "Required value"),
+    "GPUs without a domain": (
+        model(resources={"extended": {"gpu": 1}}),
+        "spec.models[0].resources.extended",
+        'use for example "nvidia.com/gpu": 1',
+    ),
+    "half a GPU": (
+        model(resources={"extended": {"nvidia.com/gpu": 0.5}}),
+        "spec.models[0].resources.extended.nvidia.com/gpu",
+        "must be of type int",
+    ),
+    "no GPU": (
+        model(resources={"extended": {"nvidia.com/gpu": 0}}),
+        "spec.models[0].resources.extended",
+        "greater than or equal to 1",
+    ),
+    "node selector": (
+        model(nodeSelector={"a b": "c"}),
+        "spec.models[0].nodeSelector",
+        "use for example node.kubernetes.io/instance-type",
+    ),
+    "toleration without a key": (
+        model(tolerations=[{"value": "a"}]),
+        "spec.models[0].tolerations[0].key",
+        "say operator: Exists to tolerate any",
+    ),
+    "toleration with a value that is not looked at": (
+        model(tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "value": "a"}]),
+        "spec.models[0].tolerations[0].value",
+        "leave it out, or say operator: Equal",
+    ),
+    "toleration's effect": (
+        model(tolerations=[{"key": "a", "effect": "Never"}]),
+        "spec.models[0].tolerations[0].effect",
+        'supported values: "NoSchedule"',
+    ),
     "env a list": (model(env=[{"name": "A", "value": "b"}]), "spec.models[0].env[0].name", "unknown field"),
     "env value a number": (model(env={"A": 1}), "spec.models[0].env.A", "must be of type string"),
     "env name with =": (model(env={"A=B": "c"}), "spec.models[0].env", "without `=`"),
@@ -245,6 +280,11 @@ GOOD: dict[str, Json] = {
         name="m", runtime="mlflow", env={"A": "b"}, envManager="local", startTimeoutSeconds=3600
     )
     | {"maxPods": 10_000, "requestTimeoutSeconds": 1},
+    "a slice of a GPU, on nodes of a kind": model(
+        resources={"extended": {"nvidia.com/mig-1g.10gb": 1}},
+        nodeSelector={"node.kubernetes.io/instance-type": "g5.xlarge"},
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+    ),
 }
 
 
@@ -261,7 +301,19 @@ MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and
     "envManager": (ABSENT, ABSENT, "uv", "local", "conda"),
     "env": (ABSENT, ABSENT, {"A": "b"}, {"A=B": "c"}, {"": "c"}),
     "startTimeoutSeconds": (ABSENT, ABSENT, 1, 3_600, 3_601, -1),
-    "resources": (ABSENT, ABSENT, {"cpu": 1_024}, {"cpu": 1_025}, {"memory": "32Mi"}, {"memory": "31Mi"}),
+    "resources": (
+        ABSENT, ABSENT, {"cpu": 1_024}, {"cpu": 1_025}, {"memory": "32Mi"}, {"memory": "31Mi"},
+        {"extended": {"nvidia.com/gpu": 1_024}}, {"extended": {"nvidia.com/gpu": 1_025}},
+        {"extended": {"gpu": 1}}, {"extended": {"nvidia.com/mig-1g.10gb": 1}},
+    ),
+    "nodeSelector": (
+        ABSENT, ABSENT, {"a.dev/zone": "b-1"}, {"zone": ""}, {"a b": "c"}, {"a": "c d"}, {"a/b/c": "d"}
+    ),
+    "tolerations": (
+        ABSENT, ABSENT, [{"operator": "Exists"}], [{"key": "a.dev/b", "value": "c", "effect": "NoSchedule"}],
+        [{}], [{"key": "a", "operator": "Exists", "value": "c"}], [{"key": "a", "operator": "In"}],
+        [{"key": "a", "effect": "Never"}], [{"key": "a b"}], [{"key": "a"}, {"key": "b", "value": "c d"}],
+    ),
     "concurrency": (
         ABSENT, ABSENT, {"min": 1, "max": 100_000}, {"max": 100_001}, {"min": 7}, {"min": 7, "max": 6},
         {"min": -1},

@@ -3,56 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import orjson
 import pytest
 
-from tests.kube.words import DEADLINE_S, until
+from tests.kube.words import DEADLINE_S, HOLD, NAMESPACES, PODS, Make, evict, read, until
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Failed
-from trimtab.core.names import EndpointName
+from trimtab.core.errors import Failed, NotFound
 from trimtab.core.pod import Pod, PodPhase
-from trimtab.core.revision import Revision, RevisionKey, revision_hash
-from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.core.revision import Revision
+from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes import KubernetesFleet
-from trimtab.fleet.kubernetes.template import GATE
+from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
+from trimtab.fleet.kubernetes.template import ENDPOINT, GATE, HOLD_IMAGE
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
 
 DEPLOYMENTS = Resource("apps/v1", "deployments")
-PODS = Resource("v1", "pods")
+MAPS = Resource("v1", "configmaps")
 QUOTAS = Resource("v1", "resourcequotas")
-
-Make = Callable[..., Revision]
-
-
-@pytest.fixture
-def revision(namespace: str, image: str) -> Make:
-    """Revisions of `iris` in the test's namespace; further arguments are variables of the server."""
-
-    def make(number: int = 1, image: str = image, **env: str) -> Revision:
-        model = ModelSpec(
-            name="iris",
-            source=Source(uri="own", digest="sha256:" + "ab" * 32),
-            runtime="custom",
-            custom=Custom(image=image),
-            resources=Resources(cpu=0.1, memory_bytes=32 << 20),
-            env=tuple(sorted(env.items())),
-        )
-        return Revision(
-            RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0
-        )
-
-    return make
 
 
 @asynccontextmanager
 async def opened(api: Api, namespace: str) -> AsyncIterator[KubernetesFleet]:
-    fleet = KubernetesFleet(api, SystemClock(), {}, namespace)
+    fleet = KubernetesFleet(api, SystemClock(), {HOLD_IMAGE: HOLD}, namespace)
     await fleet.open()
     try:
         yield fleet
@@ -82,11 +59,6 @@ async def start(fleet: KubernetesFleet, revision: Revision, count: int) -> list[
     return await ready(fleet, count)
 
 
-async def read(api: Api, path: str) -> Json:
-    found: Json = orjson.loads(await api.get(path))
-    return found
-
-
 async def test_pods_start_serve_and_end(
     fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
 ) -> None:
@@ -107,7 +79,7 @@ async def test_pods_start_serve_and_end(
 
 
 async def test_an_answer_that_comes_after_the_news_ends_no_pod(
-    fleet: KubernetesFleet, api: Api, revision: Make, monkeypatch: pytest.MonkeyPatch
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The watch may show a Deployment before we are told that it was made: it is wanted all the same."""
     create, apply = api.create, api.apply
@@ -115,8 +87,9 @@ async def test_an_answer_that_comes_after_the_news_ends_no_pod(
 
     async def late(path: str, body: Json, query: Mapping[str, str] | None = None) -> bytes:
         answer = await create(path, body, query)
-        await until(lambda: fleet._deployments.objects)
-        await until(lambda: not fleet._work._queued and not fleet._work._busy)
+        if path == DEPLOYMENTS.path(namespace):
+            await until(lambda: fleet._deployments.objects)
+            await until(lambda: not fleet._work._queued and not fleet._work._busy)
         return answer
 
     async def noted(path: str, body: Json) -> bytes:
@@ -243,7 +216,36 @@ async def test_a_quota_says_why(fleet: KubernetesFleet, api: Api, revision: Make
     await fleet.start_pod(revision())
     await until(lambda: fleet.room(revision()).pods == 0)
     assert "exceeded quota" in fleet.room(revision()).why
+    assert "raise the quota" in fleet.room(revision()).why
     assert phases(fleet) == ["ready", "starting"]
+
+
+async def test_a_quota_that_wants_limits_says_which(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}}
+    await api.create(QUOTAS.path(namespace), quota | {"spec": {"hard": {"limits.memory": "1Gi"}}})
+    await until(lambda: _quota_is_known(api, namespace))
+    unlimited = revision()
+    unlimited = replace(unlimited, model=replace(unlimited.model, resources=Resources(cpu=0.1)))
+    await fleet.start_pod(unlimited)
+    await until(lambda: fleet.room(unlimited).pods == 0)
+    assert "must specify limits.memory" in fleet.room(unlimited).why
+    assert "set resources.memory" in fleet.room(unlimited).why
+
+
+async def test_a_namespace_that_is_being_deleted_is_told(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    held = {"apiVersion": "v1", "kind": "ConfigMap"}
+    await api.create(
+        MAPS.path(namespace), held | {"metadata": {"name": "m", "finalizers": ["test.dev/held"]}}
+    )
+    await api.delete(NAMESPACES.path(name=namespace))
+    with pytest.raises(Failed, match="is being terminated") as told:
+        await fleet.start_pod(revision())
+    assert "use another one" in told.value.hint
+    await api.merge(MAPS.path(namespace, "m"), {"metadata": {"finalizers": None}})
 
 
 async def _quota_is_known(api: Api, namespace: str) -> bool:
@@ -270,6 +272,10 @@ async def test_a_deployment_that_somebody_deleted_can_be_made_again(
 ) -> None:
     await start(fleet, revision(), 1)
     await api.delete(DEPLOYMENTS.path(namespace, "iris-r1"))
+    await until(
+        lambda: [pod.evicted for pod in fleet.pods()] == [True]
+    )  # it serves on until it is told to end
+    await fleet.stop_pod(fleet.pods()[0].id, 5.0)
     await until(lambda: not fleet.pods())
     await start(fleet, revision(), 1)
 
@@ -318,6 +324,107 @@ async def test_a_template_stays_as_it_was_made(
 async def start_more(fleet: KubernetesFleet, revision: Revision) -> list[Pod]:
     await fleet.start_pod(revision)
     return await ready(fleet, 2)
+
+
+async def test_a_pod_is_ready_for_us_before_the_kubelet_has_said_so(
+    inside: Api, revision: Make, namespace: str
+) -> None:
+    async with opened(inside, namespace) as fleet:
+        for _ in range(3):
+            await fleet.start_pod(revision(READY_AFTER="1500ms"))
+        earlier: set[str] = set()
+
+        def all_ready() -> bool:
+            earlier.update(pod.id for pod in fleet._seen() if pod.id in fleet._answered and not pod.answers)
+            return phases(fleet) == ["ready"] * 3
+
+        await until(all_ready)
+        assert earlier, "for at least one of three"
+        await until(lambda: all(pod.answers and pod.gate for pod in fleet._seen()))
+        assert phases(fleet) == ["ready"] * 3
+        assert not fleet._answered, "from then on the kubelet's word counts"
+
+
+async def test_what_stands_around_pods_comes_with_them_and_goes_with_the_last(
+    fleet: KubernetesFleet, api: Api, revision: Make, namespace: str
+) -> None:
+    first, _ = await start(fleet, revision(), 2)
+    newer = await start_of(fleet, revision(2))
+    account = await read(api, ACCOUNTS.path(namespace, "trimtab-iris"))
+    assert account["automountServiceAccountToken"] is False
+    assert len(account["metadata"]["ownerReferences"]) == 2
+    policy = (await read(api, POLICIES.path(namespace, "trimtab-iris")))["spec"]
+    assert policy["podSelector"]["matchLabels"] == {ENDPOINT: "iris"}
+    ((who,), ports) = (policy["ingress"][0][part] for part in ("from", "ports"))
+    assert who["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "trimtab"}
+    assert [each["port"] for each in ports] == [8080, 8081, 8082, 8083]
+    await until(lambda: _allows(api, namespace, "iris-r1", 1))
+    await evict(api, first.id)
+    await until(lambda: _allows(api, namespace, "iris-r1", 0))
+
+    await fleet.stop_pod(first.id, 5.0)
+    await until(lambda: len(fleet.pods()) == 3)
+    for pod in fleet.pods():
+        if pod.id != newer.id:
+            await fleet.stop_pod(pod.id, 5.0)
+    await until(lambda: [pod.id for pod in fleet.pods()] == [newer.id])
+    await until(lambda: _is_gone(api, BUDGETS.path(namespace, "iris-r1")))
+    assert not await _is_gone(api, POLICIES.path(namespace, "trimtab-iris")), (
+        "the other revision has it still"
+    )
+    await fleet.stop_pod(newer.id, 5.0)
+    await until(lambda: _is_gone(api, BUDGETS.path(namespace, "iris-r2")))
+    await until(lambda: _is_gone(api, POLICIES.path(namespace, "trimtab-iris")))
+    await until(lambda: _is_gone(api, ACCOUNTS.path(namespace, "trimtab-iris")))
+
+
+async def start_of(fleet: KubernetesFleet, revision: Revision) -> Pod:
+    await fleet.start_pod(revision)
+
+    def found() -> list[Pod]:
+        return [pod for pod in fleet.pods() if pod.revision == revision.key and pod.phase is PodPhase.READY]
+
+    await until(found)
+    return found()[0]
+
+
+async def _allows(api: Api, namespace: str, budget: str, pods: int) -> bool:
+    status = (await read(api, BUDGETS.path(namespace, budget))).get("status", {})
+    return bool(status.get("disruptionsAllowed") == pods and status.get("expectedPods") == 2)
+
+
+async def _is_gone(api: Api, path: str) -> bool:
+    try:
+        await api.get(path)
+    except NotFound:
+        return True
+    return False
+
+
+async def test_a_budget_that_somebody_deleted_is_there_again_with_the_next_control_plane(
+    api: Api, revision: Make, namespace: str
+) -> None:
+    """As after one that was killed before it had made all of it."""
+    path = BUDGETS.path(namespace, "iris-r1")
+    async with opened(api, namespace) as earlier:
+        await start(earlier, revision(), 1)
+        await until(lambda: _allows_any(api, path))
+        await api.delete(path)
+    async with opened(api, namespace):
+        await until(lambda: _allows_any(api, path))
+
+
+async def _allows_any(api: Api, path: str) -> bool:
+    return not await _is_gone(api, path)
+
+
+async def test_cpu_and_memory_come_from_the_kubelet(fleet: KubernetesFleet, revision: Make) -> None:
+    await start(fleet, revision(), 1)
+    await until(lambda: fleet.pods()[0].cpu_seconds is not None, within_s=2 * DEADLINE_S)
+    (pod,) = fleet.pods()
+    assert 0 < (pod.cpu_seconds or 0) < 10
+    assert 100_000 < (pod.memory_bytes or 0) <= 32 << 20
+    assert abs((pod.measured_at_s or 0) - SystemClock().now_s()) < DEADLINE_S
 
 
 async def test_lines_of_all_pods_and_of_those_that_join(fleet: KubernetesFleet, revision: Make) -> None:

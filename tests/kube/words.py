@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 
+import orjson
+
 from trimtab.core.errors import NotFound, Unreachable
+from trimtab.core.revision import Revision
 from trimtab.kube import Api, Json, Resource
 
 CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
 NAMESPACES = Resource("v1", "namespaces")
 ENDPOINTS = Resource("serving.trimtab.dev/v1alpha1", "servingendpoints")
+PODS = Resource("v1", "pods")
+HOLD = os.environ.get("TRIMTAB_KUBE_HOLD_IMAGE", "localhost/hold:1")  # of deploy/hold
+HELD_S = 60.0  # a pod that nobody lets go; also what its start may take
 DEADLINE_S = 60.0
+
+Make = Callable[..., Revision]  # a number, an image, and variables of the server
 
 
 async def is_served(api: Api) -> bool:
@@ -21,6 +30,18 @@ async def is_served(api: Api) -> bool:
     except (NotFound, Unreachable):  # not known yet, or "storage is (re)initializing"
         return False
     return True
+
+
+async def read(api: Api, path: str) -> Json:
+    found: Json = orjson.loads(await api.get(path))
+    return found
+
+
+async def evict(api: Api, pod_id: str) -> None:
+    """Raises Unreachable (429) if the budget allows none now."""
+    namespace, _, name = pod_id.partition("/")
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+    await api.create(PODS.path(namespace, name, "eviction"), body)
 
 
 async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> None:

@@ -19,8 +19,9 @@ def apply_settings(spec: pb.Spec, settings: Iterable[str]) -> None:
         where = f"--set {key}"
         if not equals:
             raise InvalidInput("has no value", where=where, hint=f"write --set {key}=VALUE")
-        if key.startswith("env.") and len(key) > len("env."):
-            spec.models[0].env[key.removeprefix("env.")] = value
+        group = next((each for each in _GROUPS if key.startswith(each) and len(key) > len(each)), "")
+        if group:
+            _GROUPS[group](spec.models[0], key.removeprefix(group), value)
             continue
         if key not in _SETTERS:
             raise InvalidInput("there is no such setting", where=where, hint=_known(key))
@@ -28,7 +29,7 @@ def apply_settings(spec: pb.Spec, settings: Iterable[str]) -> None:
 
 
 def _known(key: str) -> str:
-    keys = [*_SETTERS, "env.NAME"]
+    keys = [*_SETTERS, *(f"{group}NAME" for group in _GROUPS)]
     near = difflib.get_close_matches(key, keys, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
     return f"{meant}known: {', '.join(keys)}"
@@ -46,6 +47,25 @@ def _seconds(key: str, value: str) -> float:
         return float(value.removesuffix("s"))
     except ValueError:
         raise InvalidInput(f"`{value}` is not a number of seconds", where=f"--set {key}") from None
+
+
+def _set_env(model: pb.Model, name: str, value: str) -> None:
+    model.env[name] = value
+
+
+def _set_node_selector(model: pb.Model, name: str, value: str) -> None:
+    model.node_selector[name] = value
+
+
+def _set_extended(model: pb.Model, name: str, value: str) -> None:
+    model.resources.extended[name] = _whole(f"resources.extended.{name}", value)
+
+
+_GROUPS: dict[str, Callable[[pb.Model, str, str], None]] = {
+    "env.": _set_env,
+    "node_selector.": _set_node_selector,
+    "resources.extended.": _set_extended,
+}
 
 
 def _set_runtime(spec: pb.Spec, value: str) -> None:

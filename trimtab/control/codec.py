@@ -18,8 +18,10 @@ from trimtab.core.spec import (
     Custom,
     EndpointSpec,
     ModelSpec,
+    Placement,
     Resources,
     Source,
+    Toleration,
     TrafficShare,
     with_defaults,
 )
@@ -73,6 +75,7 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         resources=v1.Resources(
             cpu=repr(float(model.resources.cpu)).removesuffix(".0"),  # each digit: it is in the hash
             memory=str(model.resources.memory_bytes) if model.resources.memory_bytes else "",
+            extended=dict(model.resources.extended),
         ),
         concurrency=v1.Concurrency(min=model.concurrency.min, max=model.concurrency.max),
         env=dict(model.env),
@@ -81,6 +84,11 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
         custom=_custom_to_proto(model.custom),
         tracking_uri=model.tracking_uri,
         secret_ref=v1.SecretRef(name=model.secret) if model.secret else None,
+        node_selector=dict(model.placement.node_selector),
+        tolerations=[
+            v1.Toleration(key=each.key, operator=each.operator, value=each.value, effect=each.effect)
+            for each in model.placement.tolerations
+        ],
         source=v1.Source(
             resolved_uri=source.resolved_uri,
             version=source.version,
@@ -128,14 +136,26 @@ def _model(where: str, message: v1.Model) -> ModelSpec:
         resources=Resources(
             cpu=parse_cpu(message.resources.cpu, f"{where}.resources.cpu"),
             memory_bytes=parse_bytes(message.resources.memory, f"{where}.resources.memory"),
+            extended=tuple(sorted(message.resources.extended.items())),
         ),
         concurrency=_range(message.concurrency),
         env=tuple(sorted(message.env.items())),
         custom=_custom(message.custom),
+        placement=_placement(message),
         env_manager=message.env_manager or ModelSpec.env_manager,
         start_timeout_s=message.start_timeout_s or ModelSpec.start_timeout_s,
         tracking_uri=message.tracking_uri,
         secret=message.secret_ref.name,
+    )
+
+
+def _placement(message: v1.Model) -> Placement:
+    return Placement(
+        node_selector=tuple(sorted(message.node_selector.items())),
+        tolerations=tuple(
+            Toleration(each.key, each.operator or Toleration.operator, each.value, each.effect)
+            for each in message.tolerations
+        ),
     )
 
 

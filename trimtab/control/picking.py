@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trimtab.core.errors import InvalidInput, Problem
-from trimtab.core.spec import EndpointSpec, ModelSpec, Source
+from trimtab.core.spec import EndpointSpec, ModelSpec, Placement, Source
 from trimtab.runtime.catalog import CUSTOM, RUNTIMES, Fit, runtime_of
 
 
@@ -55,6 +55,12 @@ def missing_problems(spec: EndpointSpec) -> list[Problem]:
         problem = runtime_of(model).missing(model)
         if problem is not None:
             found.append(Problem(f"models[{index}].{problem.where}", problem.message, problem.hint))
+        if model.placement != Placement():
+            hint = "leave node_selector and tolerations out: one machine has no nodes"
+            found.append(Problem(f"models[{index}]", "says on which nodes its pods may be", hint))
+        if model.resources.extended:
+            hint = "leave it out: pods of one machine see all its GPUs, unless CUDA_VISIBLE_DEVICES is in env"
+            found.append(Problem(f"models[{index}].resources.extended", "is for Kubernetes", hint))
     return found
 
 

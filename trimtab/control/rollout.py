@@ -44,11 +44,12 @@ class RevisionFacts:
         return [p for p in self.pods if p.phase is PodPhase.READY and p.id not in self.leaving]
 
     def usable(self) -> list[Pod]:
-        """Pods that take or may again take traffic, or will, the best to keep first."""
+        """Pods that take or may again take traffic, or will, the best to keep first.
+
+        Not those that are taken away from us: others are wanted in their place.
+        """
         alive = [
-            pod
-            for pod in self.pods
-            if pod.phase in (PodPhase.STARTING, PodPhase.READY) and pod.id not in self.gone_from_envoy
+            pod for pod in self.pods if _alive(pod) and not pod.evicted and pod.id not in self.gone_from_envoy
         ]
         return sorted(alive, key=self._rank)
 
@@ -109,7 +110,7 @@ def plan(
                 starts.append((number, missing))
             elif missing:
                 retry_at_s = now_s + rest_s
-            leaves += spare
+            leaves += spare + _evicted(facts)
         elif routes_settled or not _serves(facts, endpoint):
             leaves += [pod.id for pod in facts.pods if _alive(pod)]
     return Plan(
@@ -198,7 +199,7 @@ def _takes_over(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
 
 
 def _enough(facts: RevisionFacts) -> bool:
-    ready = len(facts.ready())
+    ready = sum(not pod.evicted for pod in facts.ready())
     capped = facts.capped and len(facts.usable()) < facts.wanted
     return ready >= facts.wanted or (capped and ready >= 1)
 
@@ -214,6 +215,16 @@ def _spare(facts: RevisionFacts) -> list[str]:
     """Pods beyond those that may be there: those not yet ready first, then the youngest."""
     beyond = [pod.id for pod in facts.usable()[max(0, facts.places()) :]]
     return beyond + [pod.id for pod in facts.pods if pod.id in facts.gone_from_envoy and _alive(pod)]
+
+
+def _evicted(facts: RevisionFacts) -> list[str]:
+    """Pods that are taken away: they leave at once, or, if no other one serves, as soon as one does."""
+    stays = any(pod.phase is PodPhase.READY for pod in facts.usable())
+    return [
+        pod.id
+        for pod in facts.pods
+        if pod.evicted and _alive(pod) and stays and pod.id not in facts.gone_from_envoy
+    ]
 
 
 def _serves(facts: RevisionFacts, endpoint: EndpointRecord) -> bool:

@@ -74,7 +74,7 @@ class Scraper:
     """Reads every ready pod's page each `each_s`, and keeps what was told until it is asked for.
 
     Pods have turns of their own in the round, by their ids: no crowd of requests at one instant, and no
-    crowd of pages to parse. `dcgm` are the addresses of DCGM exporters' pages.
+    crowd of pages to parse. `dcgm` are the addresses of DCGM exporters' pages; they may come and go.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Scraper:
     ) -> None:
         self._fleet = fleet
         self._clock = clock
-        self._dcgm = tuple(dcgm)
+        self._dcgm = dcgm
         self._runtimes = runtimes
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)

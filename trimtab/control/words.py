@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 
 from trimtab.control.records import EndpointRecord, Outcome
-from trimtab.core.spec import EndpointSpec, ModelSpec
+from trimtab.core.spec import EndpointSpec, ModelSpec, Placement
 
 
 def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
@@ -25,6 +26,8 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
             str(before.resources.memory_bytes or "unset"),
             str(model.resources.memory_bytes or "unset"),
         ),
+        ("extended resources", _pairs(before.resources.extended), _pairs(model.resources.extended)),
+        ("nodes", _nodes(before.placement), _nodes(model.placement)),
         ("env_manager", before.env_manager, model.env_manager),
         ("environment", _names(before), _names(model)),
         ("start timeout", f"{before.start_timeout_s:g} s", f"{model.start_timeout_s:g} s"),
@@ -54,6 +57,15 @@ def _server(model: ModelSpec) -> str:
 
 def _range(model: ModelSpec) -> str:
     return f"{model.concurrency.min}..{model.concurrency.max}"
+
+
+def _pairs(said: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in said) or "none"
+
+
+def _nodes(said: Placement) -> str:
+    tolerated = [f"tolerates {each.key or 'any taint'}" for each in said.tolerations]
+    return "; ".join([_pairs(said.node_selector), *tolerated]) if said != Placement() else "any"
 
 
 def _names(model: ModelSpec) -> str:

@@ -49,6 +49,7 @@ class Pod:
     runtime: str = "mlflow"  # its name in the catalog
     grpc_port: int = 0  # these two: 0 if there is none apart from `port`
     metrics_port: int = 0
+    evicted: bool = False  # its node or a person takes it away: it serves until it is told to stop
     python: str = ""  # the interpreter of the environment that it was started in; empty: not told
 
     @property

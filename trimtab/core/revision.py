@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import Custom, ModelSpec
+from trimtab.core.spec import Custom, ModelSpec, Placement, Resources
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +40,7 @@ def revision_hash(model: ModelSpec) -> str:
     runs: dict[str, object] = {
         "digest": model.source.digest,
         "runtime": model.runtime,
-        "resources": asdict(model.resources) | {"cpu": float(model.resources.cpu)},  # 1 and 1.0 are the same
+        "resources": _resources(model.resources),
         "env": sorted(model.env),
         "start_timeout_s": float(model.start_timeout_s),
     }
@@ -52,4 +52,11 @@ def revision_hash(model: ModelSpec) -> str:
         runs["tracking_uri"] = model.tracking_uri
     if model.secret:
         runs["secret"] = model.secret
+    if model.placement != Placement():
+        runs["placement"] = asdict(model.placement)
     return hashlib.sha256(json.dumps(runs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _resources(said: Resources) -> dict[str, object]:
+    found: dict[str, object] = {"cpu": float(said.cpu), "memory_bytes": said.memory_bytes}  # 1 is 1.0
+    return found | ({"extended": sorted(said.extended)} if said.extended else {})

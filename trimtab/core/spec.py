@@ -12,9 +12,17 @@ CONCURRENCY_MAX = 100_000  # far above what one revision can use; a typing error
 PODS_MAX = 10_000
 START_TIMEOUT_MAX_S = 3_600.0
 REQUEST_TIMEOUT_MAX_S = 3_600.0
+EXTENDED_MAX = 1_024  # of one resource, for one pod
+TOLERATION_OPERATORS = ("Equal", "Exists")
+TOLERATION_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 ENV_MANAGERS = {"uv": "an environment of its own", "local": "trimtab's own"}
 IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+)
+_EXTENDED = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _PATH = re.compile(r"/[!-~]*")
 _SERVER = re.compile(r"https?://[A-Za-z0-9\[][!-~]*")
 
@@ -29,10 +37,32 @@ class ConcurrencyRange:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one pod may use. `memory_bytes` 0: no limit of its own, the machine's guard still holds."""
+    """What one pod may use. `memory_bytes` 0: no limit of its own, the machine's guard still holds.
+
+    `extended` are Kubernetes' extended resources, whole ones: `nvidia.com/gpu`.
+    """
 
     cpu: float = 1.0
     memory_bytes: int = 0
+    extended: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Toleration:
+    """A taint of nodes that does not keep pods away, as Kubernetes has it."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """On which nodes of a cluster pods may be. Not for one machine."""
+
+    node_selector: tuple[tuple[str, str], ...] = ()
+    tolerations: tuple[Toleration, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,7 @@ class ModelSpec:
     start_timeout_s: float = 300.0  # a 13 GB model from a cold disk; a hang is noticed all the same
     tracking_uri: str = ""  # the MLflow server that knows the URI; empty: that of the environment
     secret: str = ""  # a Secret of Kubernetes whose keys are variables of the pod
+    placement: Placement = Placement()
 
 
 @dataclass(frozen=True)
@@ -149,6 +180,8 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
     if model.resources.memory_bytes and model.resources.memory_bytes < 32 << 20:
         hint = "at least 32Mi; leave it out for no limit of its own"
         found.append(Problem(f"{where}.resources.memory", "is too small to start anything", hint))
+    found += _extended_problems(f"{where}.resources.extended", model.resources)
+    found += _placement_problems(where, model.placement)
     if not 0 < model.start_timeout_s <= START_TIMEOUT_MAX_S:
         hint = f"more than 0 and at most {START_TIMEOUT_MAX_S:.0f} seconds"
         found.append(Problem(f"{where}.start_timeout_s", f"is {model.start_timeout_s:g}", hint))
@@ -169,6 +202,43 @@ def _tracking_problems(where: str, tracking_uri: str) -> list[Problem]:
         hint = "for example http://mlflow.ml:5000"
         return [Problem(where, f"`{tracking_uri}` is not a server's address", hint)]
     return []
+
+
+def _extended_problems(where: str, resources: Resources) -> list[Problem]:
+    found: list[Problem] = []
+    for name, count in resources.extended:
+        if not _EXTENDED.fullmatch(name):
+            found.append(Problem(where, f"`{name}` is no extended resource", "for example nvidia.com/gpu: 1"))
+        elif not 1 <= count <= EXTENDED_MAX:
+            found.append(Problem(where, f"{name} is {count}", f"whole ones of one pod, 1 to {EXTENDED_MAX}"))
+    return found
+
+
+def _placement_problems(where: str, placement: Placement) -> list[Problem]:
+    found: list[Problem] = []
+    for key, value in placement.node_selector:
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            hint = "a label of nodes, for example node.kubernetes.io/instance-type: g5.xlarge"
+            found.append(Problem(f"{where}.node_selector", f"`{key}: {value}` is no label", hint))
+    for index, each in enumerate(placement.tolerations):
+        if told := _toleration_problem(each):
+            found.append(Problem(f"{where}.tolerations[{index}]", *told))
+    return found
+
+
+def _toleration_problem(said: Toleration) -> tuple[str, str] | None:
+    """What is wrong with one, and what to do."""
+    if said.operator not in TOLERATION_OPERATORS:
+        return f"operator `{said.operator}` is not known", f"known: {', '.join(TOLERATION_OPERATORS)}"
+    if said.effect and said.effect not in TOLERATION_EFFECTS:
+        return f"effect `{said.effect}` is not known", f"known: {', '.join(TOLERATION_EFFECTS)}"
+    if said.operator == "Exists" and said.value:
+        return "has a value, which Exists does not look at", "leave it out, or say operator: Equal"
+    if said.operator == "Equal" and not said.key:
+        return "has no key", "name the taint's, or say operator: Exists to tolerate any"
+    if (said.key and not _LABEL_KEY.fullmatch(said.key)) or not _LABEL_VALUE.fullmatch(said.value):
+        return f"`{said.key}={said.value}` is no taint", "for example key: nvidia.com/gpu, operator: Exists"
+    return None
 
 
 def _env_manager_problems(where: str, model: ModelSpec) -> list[Problem]:

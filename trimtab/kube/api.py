@@ -199,6 +199,9 @@ def meaning(status: int, content: bytes, path: str) -> TrimtabError:
         return InvalidInput(message, where=path, problems=problems)
     if status == 403 and "exceeded quota" in message:
         return Exhausted(message, where=path, hint="raise the quota of the namespace, or free some of it")
+    if status == 403 and "is being terminated" in message:
+        hint = "wait until its namespace has gone and make it anew, or use another one"
+        return Failed(message, where=path, hint=hint)
     kind, hint = _MEANINGS.get(status, (Failed, ""))
     return kind(message, where=path, hint=hint)
 

@@ -160,6 +160,26 @@ class Model(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class NodeSelectorEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     URI_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
@@ -172,6 +192,8 @@ class Model(_message.Message):
     CUSTOM_FIELD_NUMBER: _builtins.int
     TRACKING_URI_FIELD_NUMBER: _builtins.int
     SECRET_REF_FIELD_NUMBER: _builtins.int
+    NODE_SELECTOR_FIELD_NUMBER: _builtins.int
+    TOLERATIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """default: the endpoint's name"""
     uri: _builtins.str
@@ -204,6 +226,14 @@ class Model(_message.Message):
     def secret_ref(self) -> Global___SecretRef:
         """on Kubernetes: its keys are variables of the pod, MLFLOW_TRACKING_TOKEN for example"""
 
+    @_builtins.property
+    def node_selector(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """on Kubernetes: labels of the nodes that its pods may be on"""
+
+    @_builtins.property
+    def tolerations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Toleration]:
+        """on Kubernetes: taints of nodes that do not keep its pods away"""
+
     def __init__(
         self,
         *,
@@ -219,10 +249,12 @@ class Model(_message.Message):
         custom: Global___Custom | None = ...,
         tracking_uri: _builtins.str = ...,
         secret_ref: Global___SecretRef | None = ...,
+        node_selector: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        tolerations: _abc.Iterable[Global___Toleration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "resources", b"resources", "secret_ref", b"secret_ref", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "env_manager", b"env_manager", "name", b"name", "resources", b"resources", "runtime", b"runtime", "secret_ref", b"secret_ref", "source", b"source", "start_timeout_s", b"start_timeout_s", "tracking_uri", b"tracking_uri", "uri", b"uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "custom", b"custom", "env", b"env", "env_manager", b"env_manager", "name", b"name", "node_selector", b"node_selector", "resources", b"resources", "runtime", b"runtime", "secret_ref", b"secret_ref", "source", b"source", "start_timeout_s", b"start_timeout_s", "tolerations", b"tolerations", "tracking_uri", b"tracking_uri", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +280,40 @@ class SecretRef(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SecretRef: _TypeAlias = SecretRef  # noqa: Y015
+
+@_typing.final
+class Toleration(_message.Message):
+    """As Kubernetes has it: a taint with this key, value and effect is tolerated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """empty: any, with the operator Exists"""
+    operator: _builtins.str
+    """Equal (the default) or Exists"""
+    value: _builtins.str
+    """only with Equal"""
+    effect: _builtins.str
+    """NoSchedule, PreferNoSchedule or NoExecute; empty: all of them"""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        value: _builtins.str = ...,
+        effect: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "key", b"key", "operator", b"operator", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Toleration: _TypeAlias = Toleration  # noqa: Y015
 
 @_typing.final
 class Custom(_message.Message):
@@ -291,21 +357,47 @@ Global___Custom: _TypeAlias = Custom  # noqa: Y015
 class Resources(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ExtendedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CPU_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
+    EXTENDED_FIELD_NUMBER: _builtins.int
     cpu: _builtins.str
     """cores: `1`, `0.5`, `500m`; default 1"""
     memory: _builtins.str
     """bytes: `512Mi`, `2G`; default: no limit of its own"""
+    @_builtins.property
+    def extended(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """on Kubernetes: `nvidia.com/gpu: 1`, or a slice: `nvidia.com/mig-1g.10gb: 1`"""
+
     def __init__(
         self,
         *,
         cpu: _builtins.str = ...,
         memory: _builtins.str = ...,
+        extended: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "memory", b"memory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cpu", b"cpu", "extended", b"extended", "memory", b"memory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

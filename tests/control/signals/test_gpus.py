@@ -124,6 +124,12 @@ def test_other_names_of_the_labels(page: Pages, new: str, old: str) -> None:
     assert not gpu_signals(gpus_of(text), [pod("dcgm-exporter-x7x7x")])
 
 
+def test_pods_of_one_name_in_two_namespaces_are_two(page: Pages) -> None:
+    text = page("dcgm_kubernetes").replace("llm.default-r1-aaaaa", "llm-r1-x")
+    found = gpu_signals(gpus_of(text), [pod("default/llm-r1-x"), pod("other/llm-r1-x")])
+    assert set(found) == {"default/llm-r1-x"}
+
+
 def test_a_slice_is_its_own_pods_and_has_no_utilisation(page: Pages) -> None:
     """DCGM tells a utilisation of 0 for slices, however busy."""
     pods = [pod("llm.default-r1-aaaaa"), pod("iris.default-r2-bbbbb")]

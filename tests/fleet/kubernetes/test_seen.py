@@ -10,9 +10,9 @@ from trimtab.core.errors import Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.core.spec import Custom, ModelSpec, Placement, Resources, Source, Toleration
 from trimtab.fleet.kubernetes import template
-from trimtab.fleet.kubernetes.seen import Ended, cause_of, pod_of, read_deployment, read_pod
+from trimtab.fleet.kubernetes.seen import Ended, Known, cause_of, pod_of, read_deployment, read_pod
 
 KEY = RevisionKey(EndpointName("team-a", "iris"), 3)
 
@@ -28,7 +28,7 @@ def body(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 
 
 def container(**more: Any) -> dict[str, Any]:
-    return {"phase": "Running", "podIP": "10.0.0.7", "containerStatuses": [more]}
+    return {"phase": "Running", "podIP": "10.0.0.7", "containerStatuses": [{"name": "model"} | more]}
 
 
 READY = {
@@ -80,7 +80,7 @@ def test_phases_and_causes(what: str) -> None:
     status, phase, words = CASES[what]
     seen = read_pod(body(status))
     cause = cause_of(seen.ended, ()) if seen.ended else None
-    pod = pod_of(seen, cause, 1_767_225_620.0, leaves=False)
+    pod = pod_of(seen, Known(cause), 1_767_225_620.0)
     assert (pod.phase, pod.revision, pod.id) == (phase, KEY, "team-a/iris-r3-x")
     assert words in pod.cause
     assert pod.start_time_s == (9.0 if phase is PodPhase.READY else 20.0)
@@ -89,8 +89,27 @@ def test_phases_and_causes(what: str) -> None:
 def test_what_goes_is_stopping_whatever_else_it_is() -> None:
     seen = read_pod(body(READY, deletionTimestamp="2026-01-01T00:01:00Z"))
     assert not seen.active
-    assert pod_of(seen, None, 0.0, leaves=False).phase is PodPhase.STOPPING
-    assert pod_of(read_pod(body(READY)), None, 0.0, leaves=True).phase is PodPhase.STOPPING
+    assert pod_of(seen, Known(), 0.0).phase is PodPhase.STOPPING
+    assert pod_of(read_pod(body(READY)), Known(stopped=True), 0.0).phase is PodPhase.STOPPING
+
+
+SERVING = READY | container(state={"running": {}})
+
+
+def test_what_is_taken_away_serves_on_until_it_is_told_to_end() -> None:
+    taken = read_pod(body(SERVING, deletionTimestamp="2026-01-01T00:01:00Z"))
+    found = pod_of(taken, Known(), 0.0)
+    assert (found.phase, found.evicted) == (PodPhase.READY, True)
+    told = pod_of(taken, Known(stopped=True), 0.0)
+    assert (told.phase, told.evicted) == (PodPhase.STOPPING, False)
+    assert not pod_of(read_pod(body(SERVING)), Known(), 0.0).evicted
+
+
+def test_a_pod_that_answers_us_is_ready_before_the_kubelet_says_so() -> None:
+    starting = read_pod(body(container(state={"running": {}})))
+    assert pod_of(starting, Known(), 0.0).phase is PodPhase.STARTING
+    found = pod_of(starting, Known(answered_at_s=1_767_225_602.5), 0.0)
+    assert (found.phase, found.start_time_s) == (PodPhase.READY, 2.5)
 
 
 def test_a_failed_pod_quotes_its_log() -> None:
@@ -100,7 +119,8 @@ def test_a_failed_pod_quotes_its_log() -> None:
 def test_why_pods_are_refused_is_read() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
     whole = body({"conditions": [condition]}, uid="u") | {"spec": {"replicas": 2}}
-    assert read_deployment(whole).refused == "exceeded quota: pods"
+    told = read_deployment(whole).refused
+    assert told == "exceeded quota: pods; raise the quota of the namespace, or lower max_pods or resources"
     assert read_deployment(whole | {"status": {}}).refused == ""
 
 
@@ -124,6 +144,38 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert run["resources"]["limits"] == {"cpu": "500m", "memory": str(1 << 30)}
     assert {"name": "A", "value": "b"} in run["env"]
     assert {"name": "GRPC_PORT", "value": "8081"} in run["env"]
+    assert pod["serviceAccountName"] == "trimtab-iris"
+    assert "initContainers" not in pod
+
+
+def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:
+    model = ModelSpec(
+        "iris",
+        Source("own"),
+        "custom",
+        Resources(extended=(("nvidia.com/gpu", 2),)),
+        custom=Custom(image="own:1"),
+        placement=Placement((("zone", "a"),), (Toleration("nvidia.com/gpu", "Exists"),)),
+    )
+    pod = template.deployment(Revision(KEY, model, "h", 0.0), {}, 1)["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"cpu": "1000m", "nvidia.com/gpu": "2"}
+    assert pod["nodeSelector"] == {"zone": "a"}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+
+def test_a_pod_is_held_until_it_is_let_go_where_there_is_an_image_that_holds() -> None:
+    model = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"), start_timeout_s=600.0)
+    images = {template.HOLD_IMAGE: "hold:1"}
+    pod = template.deployment(Revision(KEY, model, "h", 0.0), images, 1)["spec"]["template"]["spec"]
+    (hold,), (run,) = pod["initContainers"], pod["containers"]
+    assert hold["restartPolicy"] == "Always", "a sidecar"
+    assert {"name": "HOLD_FOR", "value": "600s"} in hold["env"]
+    assert run["lifecycle"]["preStop"]["httpGet"]["port"] == template.HOLD_PORT
+    assert pod["terminationGracePeriodSeconds"] > 600
+    serves = {"conditions": [{"type": template.GATE, "status": "True"}]}
+    assert read_pod(body(serves) | {"spec": pod}).held
+    assert not read_pod(body({}) | {"spec": pod}).held, "nobody has told it that it serves"
+    assert read_pod(body({}) | {"spec": pod}).ready_path == "/ping"
 
 
 def test_a_runtime_without_an_image_is_told() -> None:

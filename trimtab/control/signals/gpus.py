@@ -70,7 +70,7 @@ def _sliced(gpus: Sequence[Gpu], uuid: str) -> bool:
 
 
 def _labelled(gpus: Sequence[Gpu]) -> dict[str, tuple[Gpu, ...]]:
-    """By pod id those that an exporter says are the pod's; ids are unique, whatever the namespace.
+    """By pod id those that an exporter says are the pod's: `NAMESPACE/NAME` on Kubernetes, else the name.
 
     Of a GPU cut in slices only the slices: its own figures are of all of them.
     """
@@ -78,7 +78,7 @@ def _labelled(gpus: Sequence[Gpu]) -> dict[str, tuple[Gpu, ...]]:
     found: dict[str, tuple[Gpu, ...]] = {}
     for gpu in gpus:
         if gpu.device.slice_id or gpu.device.uuid not in sliced:
-            for pod_id in {name for _, name in gpu.pods}:
+            for pod_id in {said for namespace, name in gpu.pods for said in (name, f"{namespace}/{name}")}:
                 found[pod_id] = (*found.get(pod_id, ()), gpu)
     return found
 

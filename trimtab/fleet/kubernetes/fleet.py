@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import orjson
@@ -19,8 +19,12 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet.kubernetes import counts, template
+from trimtab.fleet.kubernetes.attendants import Attendants, Callers
+from trimtab.fleet.kubernetes.holds import Holds, Unheld
 from trimtab.fleet.kubernetes.logs import Logs
+from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
+    Known,
     SeenDeployment,
     SeenPod,
     cause_of,
@@ -38,6 +42,7 @@ from trimtab.fleet.kubernetes.template import (
     Json,
     name_of,
 )
+from trimtab.fleet.kubernetes.usage import Usage
 from trimtab.fleet.protocol import Room
 from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
 
@@ -55,15 +60,16 @@ class Wanted:
     pods: int = 0
     leaving: set[str] = field(default_factory=set)
     made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
+    attended: bool = False  # all that stands around its pods is there
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
 
 
 class KubernetesFleet:
     """Pods of Deployments. See `fleet.protocol.Fleet`.
 
-    `images` are by the name of a runtime. With a `namespace` only what is in there is seen; otherwise the
-    pods of all. `owner` gives a reference to what a Deployment has to go with. `changed` tells of pods and
-    phases.
+    `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
+    only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
+    has to go with. `changed` tells of pods and phases.
     """
 
     def __init__(
@@ -73,19 +79,27 @@ class KubernetesFleet:
         images: Images,
         namespace: str = "",
         owner: Callable[[EndpointName], Json | None] = lambda _: None,
+        callers: Callers | None = None,
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
         self._clock = clock
         self._images = images
         self._owner = owner
+        self._namespace = namespace
         self._logs = Logs(api)
+        self._looks = Looks(self._pod_answered)
+        self._holds = Holds(api)
+        self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node})
+        self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
         self._key_of: dict[Key, RevisionKey] = {}  # of pods
         self._made: dict[Key, RevisionKey] = {}  # Deployments
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
+        self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
+        self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         ours = {"labels": ENDPOINT, "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
         self._deployments = Mirror(
@@ -96,22 +110,25 @@ class KubernetesFleet:
 
     async def open(self) -> None:
         """Adopt what is there and begin to watch it. Raises Unreachable."""
+        self._looks.open()
+        self._holds.open()
         mirrors = (self._pod_mirror, self._deployments)
         self._tasks = [asyncio.create_task(mirror.follow()) for mirror in mirrors]
         try:
             async with asyncio.timeout(OPEN_WITHIN_S):
                 for mirror in mirrors:
                     await mirror.listed.wait()
+                attended = await self._attendants.attended(self._namespace)
         except BaseException as error:
             await self.close()
             if not isinstance(error, TimeoutError):
                 raise
             hint = "see whether the API server runs, and whether we may list pods and deployments"
             raise Unreachable("pods could not be listed", where="Kubernetes", hint=hint) from error
-        for deployment in self._deployments.objects.values():
-            self._adopt(deployment)
+        for place, deployment in self._deployments.objects.items():
+            self._adopt(deployment, attended=place in attended)
         self._adopted = True
-        self._tasks.append(asyncio.create_task(self._work.run()))
+        self._tasks += [asyncio.create_task(each) for each in (self._work.run(), self._usage.run())]
 
     async def close(self) -> None:
         """Stop watching; pods go on serving."""
@@ -119,6 +136,8 @@ class KubernetesFleet:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self._looks.close()
+        await self._holds.close()
 
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that is there or that failed and was not yet forgotten, oldest first.
@@ -130,8 +149,10 @@ class KubernetesFleet:
         for key, pods in self._pods.items():
             leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
             for seen in pods.values():
-                cause = self._causes.get(seen.id)
-                found.append(pod_of(seen, cause, now_s, leaves=seen.leaving or seen.name in leaving))
+                stopped = seen.leaving or seen.name in leaving or seen.id in self._let_go
+                used = self._usage.of(seen.node, seen.id)
+                known = Known(self._causes.get(seen.id), stopped, self._answered.get(seen.id), used)
+                found.append(pod_of(seen, known, now_s))
         for key, wanted in self._wanted.items():
             found += self._asked(key, wanted, now_s)
         return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
@@ -172,6 +193,10 @@ class KubernetesFleet:
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
             await self._api.delete(PODS.path(namespace, name))
+        elif seen.deleting:  # another one comes in its place
+            self._let_go.add(pod_id)
+            self._work.add(key)
+            self.changed.set()
         elif seen.active and wanted is not None and name not in wanted.leaving:
             wanted.leaving.add(name)
             wanted.pods = max(0, wanted.pods - 1)
@@ -202,6 +227,9 @@ class KubernetesFleet:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
 
+    def _seen(self) -> Iterator[SeenPod]:
+        return (seen for pods in self._pods.values() for seen in pods.values())
+
     def _of(self, key: RevisionKey) -> tuple[SeenPod, ...]:
         return tuple(self._pods.get(key, {}).values())
 
@@ -215,14 +243,38 @@ class KubernetesFleet:
             del self._key_of[place], self._pods[before][name]
             if not self._pods[before]:
                 del self._pods[before]
-            self._causes.pop(f"{namespace}/{name}", None)
+            self._forget(f"{namespace}/{name}")
             if before in self._wanted:
                 self._wanted[before].leaving.discard(name)
             self._work.add(before)
         if seen is not None:
             self._key_of[place] = seen.key
             self._pods.setdefault(seen.key, {})[name] = seen
+            self._look_at(seen)
             self._work.add(seen.key)
+        self.changed.set()
+
+    def _forget(self, pod_id: str) -> None:
+        self._causes.pop(pod_id, None)
+        self._answered.pop(pod_id, None)
+        self._let_go.discard(pod_id)
+        self._looks.leave(pod_id)
+        self._holds.forget(pod_id)
+
+    def _look_at(self, seen: SeenPod) -> None:
+        """Ask it ourselves until it answers, or until the kubelet says that it does."""
+        if seen.answers or seen.ended:
+            self._answered.pop(seen.id, None)
+        waits = seen.runs and seen.active and not (seen.answers or seen.ended or seen.leaving)
+        if waits and seen.host and seen.ready_path and seen.id not in self._answered:
+            self._looks.watch(seen.id, seen.host, template.PORT, seen.ready_path)
+        elif not waits:
+            self._looks.leave(seen.id)
+
+    def _pod_answered(self, pod_id: str) -> None:
+        namespace, _, name = pod_id.partition("/")
+        self._answered[pod_id] = self._clock.wall_s()
+        self._work.add(self._key_of[namespace, name])
         self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
@@ -235,16 +287,16 @@ class KubernetesFleet:
             self._made[place] = deployment.key
             known = self._wanted.get(deployment.key)
             if self._adopted and not (known and known.made):
-                self._adopt(deployment)
+                self._adopt(deployment, attended=False)
             self._work.add(deployment.key)
         self.changed.set()
 
-    def _adopt(self, deployment: SeenDeployment) -> None:
+    def _adopt(self, deployment: SeenDeployment, *, attended: bool) -> None:
         """Know what an earlier control plane wanted: see `counts.wanted_before`."""
         pods = self._of(deployment.key)
         leaving = {pod.name for pod in pods if pod.active and pod.leaving}
         pods_wanted = counts.wanted_before(deployment.replicas, pods)
-        self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, self._clock.wall_s())
+        self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, attended, self._clock.wall_s())
 
     def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
         """Those that the API server does not show yet."""
@@ -285,6 +337,7 @@ class KubernetesFleet:
         if owner is not None:
             body["metadata"]["ownerReferences"] = [owner]
         namespace = key.endpoint.namespace
+        await self._attendants.provide(key.endpoint)
         try:
             await self._api.create(DEPLOYMENTS.path(namespace), body)
         except Conflict as error:
@@ -300,20 +353,42 @@ class KubernetesFleet:
         self._made[_place(key)] = key
 
     async def _settle(self, key: RevisionKey) -> None:
-        """Write what differs between what is wanted of a revision and what the API server has."""
+        """Write what differs between what is wanted of a revision and what the API server has.
+
+        Raises Unheld, after all else was done, if a pod could not be told what it should know.
+        """
         pods, wanted = self._of(key), self._wanted.get(key)
-        if wanted is None:  # its Deployment has gone: the API server removes what is left of it
-            return
+        unheld: list[Unheld] = []
         for pod in pods:
-            await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
+            try:
+                await self._let_go_of(pod)
+                if wanted is not None:
+                    await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
+            except Unheld as error:
+                unheld.append(error)
+        if wanted is not None:
+            await self._settle_count(key, pods, wanted)
+        if unheld:
+            raise unheld[0]
+
+    async def _settle_count(self, key: RevisionKey, pods: tuple[SeenPod, ...], wanted: Wanted) -> None:
         deployment = self._deployments.objects.get(_place(key))
         if deployment is None:
             return
+        if not wanted.attended:
+            await self._attendants.bind(key, deployment.uid)
+            wanted.attended = True
         replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
         if replicas != deployment.replicas:
             await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
         elif replicas == 0 and not pods:
             await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    async def _let_go_of(self, pod: SeenPod) -> None:
+        """A pod that is taken away serves on until it was told to end; no other need wait."""
+        serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
+        if pod.deleting and (not serves or pod.id in self._let_go):
+            await self._holds.let_go(pod)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
@@ -323,11 +398,13 @@ class KubernetesFleet:
             self.changed.set()
         if not pod.active:
             return
-        serves = not leaves and (pod.answers or pod.gate)
+        serves = not leaves and (pod.answers or pod.gate or pod.id in self._answered)
         with contextlib.suppress(NotFound):  # it went meanwhile
             if leaves and not pod.leaving:
                 await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
             if pod.gate != serves:
+                if serves:
+                    await self._holds.serves(pod)
                 await self._api.merge(f"{path}/status", _gate(serves=serves))
 
 

@@ -10,16 +10,19 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes.template import (
+    CONTAINER,
     COST,
     COST_OF_LEAVING,
     ENDPOINT,
     GATE,
     GRPC_PORT,
+    HOLD,
     METRICS_PORT,
     PORT,
     REVISION,
     RUNTIME,
 )
+from trimtab.fleet.kubernetes.usage import UNKNOWN, Used
 from trimtab.fleet.words import failure
 from trimtab.runtime.catalog import RUNTIMES
 
@@ -62,6 +65,11 @@ class SeenPod:
     gate: bool = False
     leaving: bool = False
     deleting: bool = False
+    can_hold: bool = False  # there is something beside it that does
+    held: bool = False  # it is not told to end before it is let go
+    runs: bool = False  # its container does
+    node: str = ""
+    ready_path: str = ""  # at which the kubelet asks it
     finished: bool = False  # its phase is Failed or Succeeded: a ReplicaSet does not count it any more
     restarts: int = 0
     ended: Ended | None = None
@@ -81,17 +89,19 @@ class SeenPod:
 def read_deployment(body: Json) -> SeenDeployment:
     metadata = body["metadata"]
     conditions = {each["type"]: each for each in body.get("status", {}).get("conditions") or ()}
-    refused = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
+    failed = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
+    refused = refusal(failed)
     return SeenDeployment(_key(metadata), metadata["uid"], body["spec"].get("replicas", 1), refused)
 
 
 def read_pod(body: Json) -> SeenPod:
-    metadata, status = body["metadata"], body.get("status", {})
+    metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     answers = _is_true(conditions, "ContainersReady")
     scheduled = conditions.get("PodScheduled", {})
-    containers: list[Json] = status.get("containerStatuses") or [{}]
+    can_hold = any(each.get("name") == HOLD for each in spec.get("initContainers") or ())
+    container = _ours(status.get("containerStatuses"))
     return SeenPod(
         name=metadata["name"],
         key=_key(metadata),
@@ -102,40 +112,67 @@ def read_pod(body: Json) -> SeenPod:
         gate=_is_true(conditions, GATE),
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
+        can_hold=can_hold,
+        held=can_hold and GATE in conditions,  # it was told that the pod serves before the gate was set
+        runs="running" in (container.get("state") or {}),
+        node=spec.get("nodeName", ""),
+        ready_path=_ready_path(spec),
         finished=status.get("phase") in ("Failed", "Succeeded"),
-        restarts=containers[0].get("restartCount", 0),
-        ended=_ended(status, containers[0]),
+        restarts=container.get("restartCount", 0),
+        ended=_ended(status, container),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         runtime=annotations.get(RUNTIME, "mlflow"),
     )
 
 
-def pod_of(seen: SeenPod, cause: str | None, now_wall_s: float, *, leaves: bool) -> Pod:
-    """As the fleet reports it. `cause` is why it failed; None if it has not, or if that is not known yet."""
+@dataclass(frozen=True)
+class Known:
+    """What is known of a pod beyond what the API server shows.
+
+    `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
+    end; `answered_at_s`, wall clock, when it answered our own look.
+    """
+
+    cause: str | None = None
+    stopped: bool = False
+    answered_at_s: float | None = None
+    used: Used = UNKNOWN
+
+
+def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
+    """As the fleet reports it."""
     runtime = RUNTIMES.get(seen.runtime)
-    ready_at_s = seen.ready_at_s if cause is None else None
+    phase = _phase(seen, known)
+    ready_at_s = (seen.ready_at_s or known.answered_at_s) if known.cause is None else None
     return Pod(
         id=seen.id,
         revision=seen.key,
-        phase=PodPhase.STOPPING if leaves or seen.deleting else _phase(seen, cause),
+        phase=phase,
         host=seen.host,
         port=PORT,
         process_id=seen.restarts,
         started_at_s=seen.created_at_s,
         ready_at_s=ready_at_s,
         start_time_s=max(0.0, (ready_at_s or now_wall_s) - seen.created_at_s),
-        cause=cause or "",
+        cause=known.cause or "",
         exit_status=seen.ended.exit_status if seen.ended else None,
+        cpu_seconds=known.used.cpu_seconds,
+        memory_bytes=known.used.memory_bytes,
+        measured_at_s=known.used.at_s,
         runtime=seen.runtime,
         grpc_port=GRPC_PORT if runtime and runtime.grpc_port else 0,
         metrics_port=METRICS_PORT if runtime and runtime.metrics_port else 0,
+        evicted=seen.deleting and phase is PodPhase.READY,
     )
 
 
-def _phase(seen: SeenPod, cause: str | None) -> PodPhase:
-    if cause is not None:
+def _phase(seen: SeenPod, known: Known) -> PodPhase:
+    answers = (seen.answers or known.answered_at_s is not None) and not seen.ended
+    if known.stopped or (seen.deleting and not (answers and seen.runs)):
+        return PodPhase.STOPPING
+    if known.cause is not None:
         return PodPhase.FAILED
-    return PodPhase.READY if seen.answers and not seen.ended else PodPhase.STARTING
+    return PodPhase.READY if answers else PodPhase.STARTING
 
 
 def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
@@ -149,6 +186,22 @@ def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
     if ended.reason == "Evicted":
         return f"was evicted by its node: {ended.message}"
     return failure(ended.exit_status, "", log_lines)
+
+
+_REMEDIES = {  # of what the API server says when it refuses a pod
+    "exceeded quota": "raise the quota of the namespace, or lower max_pods or resources",
+    "must specify": "its quota counts that: set resources.memory",
+    "is being terminated": "the namespace is being deleted: use another one",
+    "violates PodSecurity": "pods are made for the level `restricted`: see what changed them on their way",
+    "minimum ": "a LimitRange of the namespace asks for more: raise resources",
+    "maximum ": "a LimitRange of the namespace allows less: lower resources",
+}
+
+
+def refusal(said: str) -> str:
+    """Why pods cannot be made, in the API server's words, and what to do about it."""
+    remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
+    return f"{said}; {remedy}" if remedy else said
 
 
 def _ended(status: Json, container: Json) -> Ended | None:
@@ -168,6 +221,17 @@ def _ended(status: Json, container: Json) -> Ended | None:
 def _key(metadata: Json) -> RevisionKey:
     labels = metadata["labels"]
     return RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+
+
+def _ready_path(spec: Json) -> str:
+    probe: Json = _ours(spec.get("containers")).get("readinessProbe") or {}
+    path: str = probe.get("httpGet", {}).get("path", "")
+    return path
+
+
+def _ours(containers: list[Json] | None) -> Json:
+    """The model's, whatever others have put beside it; nothing while it is not there."""
+    return next((each for each in containers or () if each.get("name") == CONTAINER), {})
 
 
 def _is_true(conditions: dict[str, Json], name: str) -> bool:

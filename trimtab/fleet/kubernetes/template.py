@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from trimtab.core.errors import Failed
+from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec
+from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec, Placement
 from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
 
 Json = dict[str, Any]
@@ -25,16 +27,38 @@ COST_OF_LEAVING = "-2147483648"
 
 CONTAINER = "model"
 PORT, GRPC_PORT, METRICS_PORT = 8080, 8081, 8082
+HOLD = "hold"  # stands beside the model: see deploy/hold
+HOLD_PORT = 8083
+HOLD_IMAGE = HOLD  # in Images, beside the runtimes'
+UNHELD_S = 5  # without it: Envoy knows by then, and the server has to end what it has by itself
 TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
 MODEL_FOLDER = Path("/model")  # of an image that has its model in it
 HOME = "/model"  # of what a pod brings itself: its model, and the environment of it
 PREPARE = ("python", "-m", "trimtab.prepare")  # fills in `{python}` and `{model}`
-TERM_GRACE_S = 30  # for what a pod still has when it is told to end; `control` had it drained before
+TERM_GRACE_S = 30  # for what a pod still has when it is told to end all the same
+LOCKED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def hold_s(revision: Revision) -> int:
+    """How long a pod that Kubernetes takes away goes on serving unless it is let go before.
+
+    In that time one in its place may start, and what it has in flight may end.
+    """
+    return max(1, int(revision.model.start_timeout_s))
 
 
 def name_of(key: RevisionKey) -> str:
     """Of its Deployment: `iris-r3`."""
     return f"{key.endpoint.name}-r{key.number}"
+
+
+def account_of(endpoint: EndpointName) -> str:
+    """Of its ServiceAccount and NetworkPolicy: a name that people's own objects hardly have."""
+    return f"trimtab-{endpoint.name}"
 
 
 def labels_of(key: RevisionKey) -> dict[str, str]:
@@ -73,7 +97,9 @@ def _pod(revision: Revision, images: Images) -> Json:
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERM_GRACE_S,
+        "serviceAccountName": account_of(revision.key.endpoint),
+        **_placement(revision.model.placement),
+        "terminationGracePeriodSeconds": hold_s(revision) + TERM_GRACE_S,
         "readinessGates": [{"conditionType": GATE}],
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "topologySpreadConstraints": [
@@ -84,6 +110,7 @@ def _pod(revision: Revision, images: Images) -> Json:
                 "labelSelector": {"matchLabels": labels_of(revision.key)},
             }
         ],
+        **({"initContainers": [_hold(images[HOLD_IMAGE], revision)]} if HOLD_IMAGE in images else {}),
         "containers": [_container(revision, images)],
         "volumes": [{"name": name, "emptyDir": {}} for name in _volumes(revision.model)],
     }
@@ -121,11 +148,8 @@ def _container(revision: Revision, images: Images) -> Json:
             "timeoutSeconds": 2,
             "failureThreshold": 3,
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "lifecycle": {"preStop": _pre_stop(images)},
+        "securityContext": LOCKED,
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in _volumes(model).items()],
     }
 
@@ -154,6 +178,41 @@ def _volumes(model: ModelSpec) -> dict[str, str]:
     return {"tmp": TMP} | ({"model": HOME} if _brings(model) else {})
 
 
+def _placement(said: Placement) -> Json:
+    found: Json = {}
+    if said.node_selector:
+        found["nodeSelector"] = dict(said.node_selector)
+    if said.tolerations:
+        found["tolerations"] = [
+            {name: value for name, value in asdict(each).items() if value} for each in said.tolerations
+        ]
+    return found
+
+
+def _pre_stop(images: Images) -> Json:
+    """What the kubelet waits for before it tells the server to end. Neither needs a shell in its image."""
+    if HOLD_IMAGE in images:
+        return {"httpGet": {"path": "/hold", "port": HOLD_PORT}}
+    return {"sleep": {"seconds": UNHELD_S}}
+
+
+def _hold(image: str, revision: Revision) -> Json:
+    """A sidecar, as Kubernetes knows them: it starts before the model and ends after it."""
+    little = {"cpu": "20m", "memory": "16Mi"}
+    return {
+        "name": HOLD,
+        "image": image,
+        "restartPolicy": "Always",
+        "env": [
+            {"name": "PORT", "value": str(HOLD_PORT)},
+            {"name": "HOLD_FOR", "value": f"{hold_s(revision)}s"},
+        ],
+        "ports": [{"name": HOLD, "containerPort": HOLD_PORT}],
+        "resources": {"requests": little, "limits": little},
+        "securityContext": LOCKED,
+    }
+
+
 def _runtime(revision: Revision) -> Runtime:
     runtime = RUNTIMES[revision.model.runtime]
     return runtime.adapted(runtime, revision.model)
@@ -176,4 +235,5 @@ def _resources(revision: Revision) -> Json:
     what = {"cpu": f"{round(said.cpu * 1_000)}m"}
     if said.memory_bytes:
         what["memory"] = str(said.memory_bytes)
+    what |= {name: str(count) for name, count in said.extended}
     return {"requests": what, "limits": what}

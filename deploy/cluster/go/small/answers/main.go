@@ -1,7 +1,8 @@
 // Command answers is a model server for tests that fits into an image of one file.
 //
 // It listens on PORT, is ready at /ping once READY_AFTER has passed (a duration; none: at once), and answers
-// /invocations with the name of its pod. With EXIT_AFTER it ends with status 3 after that time.
+// /invocations with the name of its pod, after ANSWER_AFTER. With EXIT_AFTER it ends with status 3 after that time.
+// What PAGE holds is at /metrics.
 package main
 
 import (
@@ -17,6 +18,7 @@ import (
 func main() {
 	began := time.Now()
 	readyAfter, _ := time.ParseDuration(os.Getenv("READY_AFTER"))
+	answerAfter, _ := time.ParseDuration(os.Getenv("ANSWER_AFTER"))
 	if after, err := time.ParseDuration(os.Getenv("EXIT_AFTER")); err == nil {
 		time.AfterFunc(after, func() {
 			fmt.Println("the model cannot be loaded: no such file")
@@ -29,8 +31,12 @@ func main() {
 		}
 	})
 	http.HandleFunc("/invocations", func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(answerAfter)
 		name, _ := os.Hostname()
 		fmt.Fprintln(w, name)
+	})
+	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, os.Getenv("PAGE"))
 	})
 	server := &http.Server{Addr: ":" + os.Getenv("PORT")}
 	ended := make(chan struct{})

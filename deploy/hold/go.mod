@@ -1,0 +1,3 @@
+module trimtab.dev/hold
+
+go 1.26

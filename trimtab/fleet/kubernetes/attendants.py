@@ -1,0 +1,140 @@
+"""What stands around the pods of an endpoint: who they are, who may reach them, how many may go at once.
+
+All of it goes with the last Deployment that owns it: the API server collects it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from trimtab.core.errors import Conflict, NotFound
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes.template import (
+    ENDPOINT,
+    GRPC_PORT,
+    HOLD_PORT,
+    METRICS_PORT,
+    PORT,
+    REVISION,
+    account_of,
+    labels_of,
+    name_of,
+)
+from trimtab.kube import Api, Json, Key, Resource
+
+ACCOUNTS = Resource("v1", "serviceaccounts")
+POLICIES = Resource("networking.k8s.io/v1", "networkpolicies")
+BUDGETS = Resource("policy/v1", "poddisruptionbudgets")
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Who may reach the pods: those in `namespace` that bear `labels`, Envoy and the control plane."""
+
+    namespace: str = "trimtab"
+    labels: Mapping[str, str] = field(default_factory=lambda: {"app.kubernetes.io/part-of": "trimtab"})
+
+
+def service_account(endpoint: EndpointName) -> Json:
+    """Who the pods are. They get no token; a cloud's own identity may be tied to it by an annotation."""
+    body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _of_endpoint(endpoint)}
+    return body | {"automountServiceAccountToken": False}
+
+
+def network_policy(endpoint: EndpointName, callers: Callers) -> Json:
+    """Only the callers reach the pods, and only where a model server listens."""
+    who = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": callers.namespace}},
+        "podSelector": {"matchLabels": dict(callers.labels)},
+    }
+    ports = [{"protocol": "TCP", "port": port} for port in (PORT, GRPC_PORT, METRICS_PORT, HOLD_PORT)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _of_endpoint(endpoint),
+        "spec": {
+            "podSelector": {"matchLabels": {ENDPOINT: endpoint.name}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [who], "ports": ports}],
+        },
+    }
+
+
+def disruption_budget(key: RevisionKey, owner: Json) -> Json:
+    """One pod of a revision at a time: the next may be evicted once another is ready in its place.
+
+    The one that goes serves on until then, even if it was the last: see `template.hold_s`. Pods that never
+    got ready hold up nobody who drains a node.
+    """
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": name_of(key),
+            "namespace": key.endpoint.namespace,
+            "labels": labels_of(key),
+            "ownerReferences": [owner],
+        },
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": labels_of(key)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def _of_endpoint(endpoint: EndpointName) -> Json:
+    return {
+        "name": account_of(endpoint),
+        "namespace": endpoint.namespace,
+        "labels": {ENDPOINT: endpoint.name},
+    }
+
+
+class Attendants:
+    """Makes them. What is there already stays as it is: people may have added to it."""
+
+    def __init__(self, api: Api, callers: Callers) -> None:
+        self._api = api
+        self._callers = callers
+
+    async def attended(self, namespace: str) -> frozenset[Key]:
+        """The namespace and name of each revision that has all of them: its budget is made last."""
+        only_names = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+        query = {"labelSelector": f"{ENDPOINT},{REVISION}"}
+        found = orjson.loads(await self._api.get(BUDGETS.path(namespace), query, only_names))
+        return frozenset(
+            (each["metadata"]["namespace"], each["metadata"]["name"]) for each in found["items"] or ()
+        )
+
+    async def provide(self, endpoint: EndpointName) -> None:
+        """What the first pod must not be without."""
+        for resource, body in self._of(endpoint):
+            with contextlib.suppress(Conflict):
+                await self._api.create(resource.path(endpoint.namespace), body)
+
+    async def bind(self, key: RevisionKey, uid: str) -> None:
+        """Let all of it go with the Deployment, and with those of the endpoint's other revisions."""
+        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name_of(key), "uid": uid}
+        namespace = key.endpoint.namespace
+        for resource, body in self._of(key.endpoint):
+            owned = {"metadata": {"ownerReferences": [owner]}}
+            try:
+                await self._api.merge(resource.path(namespace, body["metadata"]["name"]), owned)
+            except NotFound:  # it went with another Deployment, or is from before there were any
+                await self._api.create(
+                    resource.path(namespace), body | {"metadata": body["metadata"] | owned["metadata"]}
+                )
+        with contextlib.suppress(Conflict):
+            await self._api.create(BUDGETS.path(namespace), disruption_budget(key, owner))
+
+    def _of(self, endpoint: EndpointName) -> tuple[tuple[Resource, Json], ...]:
+        return (
+            (ACCOUNTS, service_account(endpoint)),
+            (POLICIES, network_policy(endpoint, self._callers)),
+        )
