@@ -53,6 +53,6 @@ def test_health_follows_the_conditions(status: dict[str, Any] | None, wanted: st
 
 def test_a_spec_that_is_refused_is_degraded_and_says_why() -> None:
     wrong = InvalidInput("is below 1", where="concurrency.min", hint="use 1 or more")
-    found, message = health(status_of(None, wrong, 2, "", (), NOW))
+    found, message = health(status_of(v1.Endpoint(), wrong, 2, "", (), NOW))
     assert found == "Degraded"
     assert "use 1 or more" in message
