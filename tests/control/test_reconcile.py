@@ -11,7 +11,7 @@ import pytest
 from trimtab.control import publishing, reconcile
 from trimtab.control.records import Outcome
 from trimtab.control.rollout import FAILURES_MAX
-from trimtab.core.errors import Failed
+from trimtab.core.errors import Failed, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, ROUTES
 
@@ -329,3 +329,39 @@ async def test_every_spike_is_followed_and_left_again(new_plane: Any, tmp_path: 
     await plane.until(lambda: plane.phases(1) == ["ready"], within_s=120)
     assert plane.fleet.alive(1)[0].id == plane.fleet.started[0], "the oldest pod stays"
     plane.close()
+
+
+async def test_a_server_that_does_not_answer_is_no_fault_of_the_models(plane: Any, spec: Spec) -> None:
+    plane.apply(spec(1, low=2))
+    plane.fleet.refuse = Unreachable("the API server does not answer")
+    for _ in range(2 * FAILURES_MAX):
+        await plane.seconds(60)
+    assert plane.record().outcome is Outcome.ROLLING
+    assert plane.endpoints.revisions(plane.record().name)[1].failures == 0
+    assert plane.reconciler.live(plane.record().name).capped_by == (
+        "what starts pods: the API server does not answer"
+    )
+    plane.fleet.refuse = None
+    await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
+
+
+async def test_nothing_is_started_or_ended_by_what_the_next_control_plane_would_not_find(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as writing:
+        writing.setattr(plane.store, "recorded", lambda name: False)
+        plane.apply(spec(1))
+        await plane.seconds(5)
+        assert plane.fleet.started == []
+    await served(plane, spec(1))
+    plane.apply(spec(2))
+    await plane.until(lambda: plane.record().serving_revision == 2)
+    with monkeypatch.context() as writing:
+        writing.setattr(plane.store, "recorded", lambda name: False)
+        await plane.seconds(5)
+        assert plane.phases(1) == ["ready"], "a control plane that begins now would route to it"
+        plane.endpoints.delete(plane.record().name)
+        await plane.seconds(5)
+        assert plane.phases(2) == ["ready"]
+    name = plane.record().name
+    await plane.until(lambda: all(record.name != name for record in plane.endpoints.all()))

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 import yaml
 
@@ -24,6 +25,7 @@ from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
 from trimtab.core.errors import InvalidInput, NotFound
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
+from trimtab.kube.lease import LEASE_S
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 
@@ -239,7 +241,7 @@ async def test_of_two_only_the_holder_of_the_lease_writes(
         first.send_signal(signal.SIGCONT)
         status = await asyncio.to_thread(first.wait, 60)
         assert status == 1, "it ends by itself"
-        assert "another may lead" in plane.log.read_text()
+        assert "is held by" in plane.log.read_text()
         after = await found(api, ENDPOINTS.path(namespace, "iris"))
         assert after["metadata"]["generation"] == before["metadata"]["generation"]
         assert after["status"]["servingRevision"] == 2
@@ -251,6 +253,48 @@ async def test_of_two_only_the_holder_of_the_lease_writes(
         assert await only_has(api, namespace, "iris-r2")
     finally:
         other.end()
+
+
+@contextlib.contextmanager
+def no_api_server() -> Iterator[None]:
+    """It hangs: connections are taken, and nothing is answered."""
+    (server,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.info["cmdline"]
+        and process.info["cmdline"][0].endswith("kube-apiserver")
+        and any(here().id in word for word in process.info["cmdline"])
+    ]
+    server.suspend()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+async def test_while_the_api_server_is_away_what_runs_serves_on(
+    api: Api, namespace: str, image: str, plane: Plane
+) -> None:
+    plane.kill()
+    plane.lease = f"{namespace}/control-plane"
+    plane.start()
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Ready")
+    with plane.calling("iris", 2) as told:
+        with no_api_server():
+            await asyncio.sleep(LEASE_S + 5.0)  # longer than we may write without having renewed the lease
+            assert plane.cli("status", "iris", "-n", namespace).returncode == 0
+        await applied(api, namespace, "iris", spec(image, 2, 8))
+
+        async def follows() -> bool:
+            return len(await names(api, PODS, namespace)) >= 2
+
+        await until(follows)
+    assert set(told["statuses"]) == {"200"}, told
+    assert sum(told["statuses"].values()) > 100, told
+    assert plane.process is not None
+    assert plane.process.poll() is None, "nobody could take the lease meanwhile: it goes on"
+    assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
 
 
 def context_name() -> str:

@@ -50,6 +50,8 @@ class Lease:
         self._name = name
         self._holder = holder
         self._renewed_at_s = float("-inf")
+        self._term: int | None = None  # how often it has changed hands, with our last; None: not ours yet
+        self._other = ""  # who has it instead, or has had it since we did, when it was read last
         self._watched: tuple[_Seen | None, float] = (None, 0.0)  # and since when it is as it is
 
     @classmethod
@@ -62,11 +64,11 @@ class Lease:
         return cls(api, clock, namespace, name, holder)
 
     def check(self) -> None:
-        """Raises Conflict once others may hold it: nothing may be written any more."""
+        """Raises Unreachable once others may hold it: nothing may be written before it is renewed."""
         age_s = self._clock.now_s() - self._renewed_at_s
         if age_s > HELD_S:
             where = f"Lease {self._namespace}/{self._name}"
-            raise Conflict(f"was not renewed for {age_s:.0f} s: another may lead", where=where)
+            raise Unreachable(f"was not renewed for {age_s:.0f} s: another may lead", where=where)
 
     async def acquire(self) -> None:
         """Wait until it is ours."""
@@ -77,17 +79,17 @@ class Lease:
         log.info("leading: %s holds Lease %s/%s", self._holder, self._namespace, self._name)
 
     async def keep(self) -> None:
-        """Renew it until cancelled. Raises Failed once it is not ours any more, or may not be."""
+        """Renew it until cancelled. Raises Failed once another one has it.
+
+        While the API server is away nobody can take it: then nothing is written, and all else goes on.
+        """
         while True:
             await asyncio.sleep(RENEW_EACH_S)
-            held = await self._tried()
-            try:
-                self.check()
-            except Conflict as error:
-                hint = "this one ends; started again it waits for its turn"
-                raise Failed(str(error), hint=hint) from error
-            if not held:
+            if not await self._tried():
                 log.warning("Lease %s/%s could not be renewed", self._namespace, self._name)
+            if self._other:
+                where, hint = f"Lease {self._namespace}/{self._name}", "started again it waits for its turn"
+                raise Failed(f"is held by {self._other} now: this one ends", where=where, hint=hint)
 
     async def give_back(self) -> None:
         """So that the next one need not wait for its end; if that fails, it does."""
@@ -106,14 +108,21 @@ class Lease:
         try:
             async with asyncio.timeout(CALL_WITHIN_S):
                 seen = await self._read()
-                if seen is not None and seen.holder not in ("", self._holder) and not self._over(seen):
+                self._other = self._taken_by(seen)
+                if self._other and (self._term is not None or seen is None or not self._over(seen)):
                     return False
-                await self._write(seen, self._holder)
+                self._term = await self._write(seen, self._holder)
         except (Conflict, Unreachable, TimeoutError) as error:
             log.debug("Lease %s/%s: %s", self._namespace, self._name, error)
             return False
         self._renewed_at_s = began_s
         return True
+
+    def _taken_by(self, seen: _Seen | None) -> str:
+        """By its term another one shows that has given it back too: what we know is older than that."""
+        if self._term is not None and (seen is None or seen.transitions != self._term):
+            return (seen.holder if seen is not None else "") or "another"
+        return seen.holder if seen is not None and seen.holder != self._holder else ""
 
     def _over(self, seen: _Seen) -> bool:
         """Whether it has not changed for as long as it lasts, by our own clock: others' may go wrong."""
@@ -136,11 +145,11 @@ class Lease:
             spec.get("leaseDurationSeconds") or LEASE_S,
         )
 
-    async def _write(self, seen: _Seen | None, holder: str) -> None:
-        """Raises Conflict if it is not as it was seen."""
+    async def _write(self, seen: _Seen | None, holder: str) -> int:
+        """Returns its term since. Raises Conflict if it is not as it was seen."""
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         taken = seen is None or seen.holder != holder
-        before = seen.transitions if seen else 0
+        term = (seen.transitions if seen else 0) + (1 if taken and holder else 0)
         body: Json = {
             "apiVersion": LEASES.version,
             "kind": "Lease",
@@ -149,11 +158,12 @@ class Lease:
                 "holderIdentity": holder,
                 "leaseDurationSeconds": LEASE_S,
                 "renewTime": now,
-                "leaseTransitions": before + 1 if taken and holder else before,
+                "leaseTransitions": term,
             },
         }
         if seen is None:
             await self._api.create(LEASES.path(self._namespace), body)
-            return
+            return term
         body["metadata"]["resourceVersion"] = seen.version
         await self._api.apply(LEASES.path(self._namespace, self._name), body)
+        return term

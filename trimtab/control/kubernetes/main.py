@@ -63,7 +63,6 @@ Keep = Callable[[], Coroutine[None, None, None]]
 
 @dataclass(frozen=True)
 class _Parts:
-    store: KubernetesStore
     endpoints: Endpoints
     watched: Watched
     intake: Intake
@@ -79,6 +78,8 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     start, and Failed if a part of it broke while it ran.
     """
     address, keys = checked_gateway(options)
+    checked_xds(options)
+    checked_control(options)
     home = Home.open(options.home)
     with home.locked():
         metrics = Metrics()
@@ -114,11 +115,23 @@ async def _leading(options: KubernetesOptions) -> AsyncIterator[tuple[Api, Keep]
         await lease.acquire()
         ending.push_async_callback(lease.give_back)
         api.guard = lease.check
-        yield api, lease.keep
+        keeping = asyncio.create_task(lease.keep())  # from now on: to list what is there may take long
+        ending.push_async_callback(_end, keeping)
+        yield api, lambda: _broken(keeping)
 
 
 async def _nothing() -> None:
     """There is only this one."""
+
+
+async def _broken(task: asyncio.Task[None]) -> None:
+    """Until it breaks: it does not end by itself."""
+    await asyncio.shield(task)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _run(
@@ -159,7 +172,7 @@ def _build(
     store.decided = events.decided
     view = plane.platform.endpoint
     writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
-    return _Parts(store, endpoints, watched, intake, writer, events, plane)
+    return _Parts(endpoints, watched, intake, writer, events, plane)
 
 
 async def _work(

@@ -80,7 +80,6 @@ class Writer:
         self._loads_left = LOADS_PER_S
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
-        self.writes = 0
 
     def dirty(self, name: EndpointName) -> None:
         """Something of it is to be written."""
@@ -181,7 +180,6 @@ class Writer:
         whole["metadata"] |= precondition | body.get("metadata", {})
         path = path_of(seen.name, "status" if "status" in body else "")
         answer = read_endpoint(orjson.loads(await self._api.apply(path, {**body, **whole})))
-        self.writes += 1
         status = body.get("status", told.status)
         told = _Told(seen.uid, answer.version, self._clock.now_s(), answer.finalized, status)
         self._told[seen.name] = told

@@ -1,0 +1,143 @@
+"""Who may write, and for how long: a Lease in an API server that remembers, by a clock that we set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from trimtab.core.clock import ManualClock
+from trimtab.core.errors import Conflict, InvalidInput, NotFound, Unreachable
+from trimtab.kube import Lease
+from trimtab.kube.lease import HELD_S, LEASE_S
+
+
+class Server:
+    """The one object, with its versions. `away`: it does not answer."""
+
+    def __init__(self) -> None:
+        self.body: dict[str, Any] | None = None
+        self.version = 0
+        self.away = False
+
+    async def get(self, path: str) -> bytes:
+        self._answers()
+        if self.body is None:
+            raise NotFound("no such Lease", where=path)
+        return orjson.dumps(self.body)
+
+    async def create(self, path: str, body: dict[str, Any]) -> bytes:
+        self._answers()
+        if self.body is not None:
+            raise Conflict("is there", where=path)
+        return self._put(body)
+
+    async def apply(self, path: str, body: dict[str, Any]) -> bytes:
+        self._answers()
+        if body["metadata"]["resourceVersion"] != str(self.version):
+            raise Conflict("has changed", where=path)
+        return self._put(body)
+
+    def _answers(self) -> None:
+        if self.away:
+            raise Unreachable("is away")
+
+    def _put(self, body: dict[str, Any]) -> bytes:
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        self.body = body
+        return orjson.dumps(body)
+
+
+class Race:
+    """Some who want it, one server, one clock."""
+
+    def __init__(self) -> None:
+        self.server = Server()
+        self.clock = ManualClock()
+
+    def runner(self, name: str) -> Lease:
+        return Lease.parse(self.server, self.clock, "trimtab/control-plane", name)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def race() -> Race:
+    return Race()
+
+
+def may_write(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except Unreachable as error:
+        return "Lease trimtab/control-plane: was not renewed for" not in str(error)
+    return True
+
+
+async def test_one_holds_it_and_others_wait_for_its_end(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert not may_write(one)
+    assert await one._tried()
+    assert not await two._tried()
+    assert (may_write(one), may_write(two)) == (True, False)
+    for _ in range(4):  # renewed in time: nobody takes it however long it lasts
+        race.clock.advance(LEASE_S - 1)
+        assert await one._tried()
+        assert not await two._tried()
+    race.clock.advance(LEASE_S + 1)
+    assert await two._tried()
+    assert (may_write(one), may_write(two)) == (False, True)
+
+
+async def test_a_holder_stops_writing_before_another_begins(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    assert not await two._tried()
+    race.clock.advance(HELD_S + 0.1)
+    assert not may_write(one)
+    assert not await two._tried()
+    assert HELD_S < LEASE_S
+
+
+async def test_while_the_server_is_away_nobody_writes_and_afterwards_the_same_one_does(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    race.server.away = True
+    race.clock.advance(120.0)
+    assert not await one._tried()
+    assert not may_write(one)
+    assert one._other == ""
+    race.server.away = False
+    assert await one._tried()
+    assert may_write(one)
+    assert not await two._tried()
+
+
+@pytest.mark.parametrize("gives_back", [False, True])
+async def test_one_that_slept_knows_that_another_led_meanwhile(race: Race, gives_back: bool) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    assert not await two._tried()
+    race.clock.advance(LEASE_S + 1)
+    assert await two._tried()
+    if gives_back:
+        await two.give_back()
+    race.clock.advance(60.0)
+    assert not await one._tried()
+    assert one._other == ("another" if gives_back else "two")
+    assert not may_write(one)
+
+
+async def test_what_is_given_back_is_taken_at_once(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    await one.give_back()
+    assert not may_write(one)
+    assert await two._tried()
+    await one.give_back()  # it is another's now
+    assert await two._tried()
+
+
+async def test_a_lease_is_named_with_its_namespace(race: Race) -> None:
+    with pytest.raises(InvalidInput, match="--lease"):
+        Lease.parse(race.server, race.clock, "control-plane", "one")  # type: ignore[arg-type]
