@@ -25,6 +25,8 @@ def typed(page: str) -> Iterator[str]:
 
 def wrong(line: str) -> list[str]:
     """What of a command does not exist."""
+    for option in (option for parameter in cli.params for option in parameter.opts):
+        line = re.sub(rf"^trimtab {option}( [A-Z]+\b)?", "trimtab", line)  # its value is in capitals
     words = re.findall(r"(?:--)?[a-z][a-z-]*|-[a-z]\b", line.partition("#")[0])
     command = cli.commands.get(words[1]) if len(words) > 1 else cli
     if command is None:
@@ -44,4 +46,6 @@ def test_such_a_slip_is_found() -> None:
     assert wrong("trimtab explain iris") == ["explain"]
     assert wrong("trimtab why iris --replay --sett up_window_s=10") == ["--sett"]
     assert wrong("trimtab why iris --at -5m") == []
+    assert wrong("trimtab --kube-context NAME why iris --sett") == ["--sett"]
+    assert wrong("trimtab --kube-context") == []
     assert sum(1 for page in PAGES for _ in typed(page)) > 40
