@@ -67,7 +67,9 @@ def build(names: Sequence[str] = NAMES) -> list[Built]:
     folder.mkdir(parents=True, exist_ok=True)
     _provide()
     with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
-        _buildah(folder, "rm", "--all")  # of builds that were killed
+        _buildah(folder, "rm", "--all")  # of builds that were killed, as are halves of archives
+        for half in folder.glob("*.part"):
+            half.unlink()
         base = _base(folder)
         context.write(Path(copied))
         return [_image(folder, name, base, copied) for name in names]
@@ -117,7 +119,6 @@ def _image(folder: Path, name: str, base: str, copied: str) -> Built:
         for old in sorted(folder.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime)[:-1]:
             old.unlink()
         part = archive.with_suffix(".part")
-        part.unlink(missing_ok=True)
         _buildah(folder, "push", "--quiet", tag, f"docker-archive:{part}:{called}")
         part.rename(archive)
         _buildah(folder, "rmi", "--prune")

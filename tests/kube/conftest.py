@@ -70,7 +70,13 @@ def our_images() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
-    """The address of an MLflow server in a namespace of its own, with two versions of the model `iris`."""
+    """The address of an MLflow server in a namespace of its own, with two versions of the model `iris`.
+
+    TRIMTAB_KUBE_TRACKING names one that is there already.
+    """
+    if "TRIMTAB_KUBE_TRACKING" in os.environ:
+        yield os.environ["TRIMTAB_KUBE_TRACKING"]
+        return
     name = f"mlflow-{uuid.uuid4().hex[:8]}"
 
     async def begin() -> str:
