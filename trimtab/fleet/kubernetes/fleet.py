@@ -387,7 +387,7 @@ class KubernetesFleet:
     async def _let_go_of(self, pod: SeenPod) -> None:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
         serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
-        if pod.deleting and (not serves or pod.id in self._let_go):
+        if pod.deleting and pod.runs and (not serves or pod.id in self._let_go):
             await self._holds.let_go(pod)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
