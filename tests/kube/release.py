@@ -85,8 +85,8 @@ def installation(images: dict[str, str], **more: str) -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
         beside.submit(asyncio.run, begin()).result()
+        helm("install", namespace, str(CHART), *values(namespace, images, **more))
         try:
-            helm("install", namespace, str(CHART), *values(namespace, images, **more))
             yield namespace
         finally:
             beside.submit(asyncio.run, end()).result()
@@ -127,6 +127,9 @@ class Installed:
         spec = orjson.loads(await self.api.get(SERVICES.path(self.namespace, "t-envoy")))["spec"]
         return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
+    async def url(self, name: str) -> str:
+        return f"{await self.gateway()}/serving-endpoints/{name}.{self.namespace}/invocations"
+
     async def pods(self, selector: str) -> list[Json]:
         listed = orjson.loads(await self.api.get(PODS.path(self.namespace), {"labelSelector": selector}))
         return list(listed["items"])
@@ -148,9 +151,27 @@ def is_ready(pod: Json) -> bool:
     return conditions.get("Ready") == "True"
 
 
-async def envoys(release: Installed) -> set[str]:
-    pods = await release.pods("app.kubernetes.io/component=envoy")
+async def control_planes(release: Installed) -> set[str]:
+    pods = await release.pods("app.kubernetes.io/component=control-plane")
     return {pod["metadata"]["name"] for pod in pods}
+
+
+async def envoys(release: Installed, *, ready: bool = False) -> set[str]:
+    """Their names; of those only that are ready, if that is asked for."""
+    pods = await release.pods("app.kubernetes.io/component=envoy")
+    return {pod["metadata"]["name"] for pod in pods if is_ready(pod) or not ready}
+
+
+async def pods_of(release: Installed, name: str) -> set[str]:
+    """The names of an endpoint's pods, of those too that leave."""
+    return {pod["metadata"]["name"] for pod in await release.pods(f"{ENDPOINT}={name}")}
+
+
+async def serves(release: Installed, name: str, count: int) -> bool:
+    """The endpoint is ready with so many pods, and no other one is there."""
+    pods = await release.pods(f"{ENDPOINT}={name}")
+    there = [is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods]
+    return there == [True] * count and await release.condition(name) == "True"
 
 
 async def replaced(release: Installed, before: set[str]) -> bool:

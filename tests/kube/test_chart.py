@@ -80,7 +80,7 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
     path = ENDPOINTS.path(namespace, "iris")
     await release.api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", {"models": [wanted]}))
     await until(lambda: _is(release, "True"), WITHIN_S)
-    url = f"{await release.gateway()}/serving-endpoints/iris.{namespace}/invocations"
+    url = await release.url("iris")
     assert call(url) == {"predictions": [0]}
     with calling(url, 2) as through:
         led = await leader(release)
