@@ -38,6 +38,7 @@ from trimtab.fleet.kubernetes.template import (
     ENDPOINT,
     GATE,
     HASH,
+    REVISION,
     Images,
     Json,
     name_of,
@@ -49,6 +50,7 @@ from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
 OPEN_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
@@ -100,7 +102,7 @@ class KubernetesFleet:
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
-        ours = {"labels": ENDPOINT, "namespace": namespace}
+        ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
         self._deployments = Mirror(
             api, Selection(DEPLOYMENTS, **ours), read_deployment, self._deployment_changed
@@ -129,6 +131,12 @@ class KubernetesFleet:
             self._adopt(deployment, attended=place in attended)
         self._adopted = True
         self._tasks += [asyncio.create_task(each) for each in (self._work.run(), self._usage.run())]
+
+    async def ended(self) -> None:
+        """Until a part of it breaks, which it raises: none ends by itself."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
     async def close(self) -> None:
         """Stop watching; pods go on serving."""
@@ -171,7 +179,8 @@ class KubernetesFleet:
         if not wanted.made:
             wanted.made = True
             try:
-                await self._create(revision)
+                async with _answered(_place(key)):
+                    await self._create(revision)
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
                 wanted.pods = max(0, wanted.pods - 1)
@@ -192,7 +201,8 @@ class KubernetesFleet:
             return
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
-            await self._api.delete(PODS.path(namespace, name))
+            async with _answered((namespace, name)):
+                await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
             self._work.add(key)
@@ -379,10 +389,11 @@ class KubernetesFleet:
             await self._attendants.bind(key, deployment.uid)
             wanted.attended = True
         replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
-        if replicas != deployment.replicas:
-            await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
-        elif replicas == 0 and not pods:
-            await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+        with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
+            if replicas != deployment.replicas:
+                await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
+            elif replicas == 0 and not pods:
+                await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
 
     async def _let_go_of(self, pod: SeenPod) -> None:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
@@ -408,23 +419,43 @@ class KubernetesFleet:
                 await self._api.merge(f"{path}/status", _gate(serves=serves))
 
 
+@contextlib.asynccontextmanager
+async def _answered(place: Key) -> AsyncIterator[None]:
+    """Raises Unreachable if that takes longer than ANSWER_WITHIN_S."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            yield
+    except TimeoutError as error:
+        told = f"the API server has not answered within {ANSWER_WITHIN_S:g} s"
+        hint = "see whether it runs: `kubectl get --raw /readyz`; it is asked again by itself"
+        raise Unreachable(told, where="/".join(place), hint=hint) from error
+
+
 def _place(key: RevisionKey) -> Key:
     return key.endpoint.namespace, name_of(key)
 
 
 def _count(deployment: SeenDeployment, replicas: int) -> Json:
-    """Only of this very object: one that was deleted meanwhile is not made again from its count alone."""
+    """Only of this very object as it was seen.
+
+    One that was deleted meanwhile is not made again from its count alone, and who decided long ago, stopped
+    since by whatever, takes back nothing of what another control plane wrote.
+    """
     namespace, name = _place(deployment.key)
     return {
         "apiVersion": DEPLOYMENTS.version,
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace, "uid": deployment.uid},
+        "metadata": {"name": name, "namespace": namespace, **_precondition(deployment)},
         "spec": {"replicas": replicas},
     }
 
 
 def _background(deployment: SeenDeployment) -> Json:
-    return {"propagationPolicy": "Background", "preconditions": {"uid": deployment.uid}}
+    return {"propagationPolicy": "Background", "preconditions": _precondition(deployment)}
+
+
+def _precondition(deployment: SeenDeployment) -> Json:
+    return {"uid": deployment.uid, "resourceVersion": deployment.version}
 
 
 def _gate(*, serves: bool) -> Json:

@@ -42,18 +42,19 @@ class Holds:
         self._told -= {(pod_id, SERVES), (pod_id, LET_GO)}
 
     async def serves(self, pod: SeenPod) -> None:
-        """From now on it is held when it is deleted. Raises Unheld."""
+        """From now on it is held when it is deleted. Raises Unheld, or Unreachable as `Api.guard` does."""
         if pod.can_hold:
             await self._tell(pod, SERVES)
 
     async def let_go(self, pod: SeenPod) -> None:
-        """It may end. Raises Unheld; then it is held until that has taken too long."""
+        """It may end. Raises as `serves` does; then it is held until that has taken too long."""
         if pod.held:
             await self._tell(pod, LET_GO)
 
     async def _tell(self, pod: SeenPod, what: str) -> None:
         """Once is enough: it is remembered there."""
         if pod.host and (pod.id, what) not in self._told:
+            self._api.guard()  # it is a write, by whichever way: another control plane may lead by now
             if not await self._directly(pod, what):
                 await self._through_the_server(pod, what)
             self._told.add((pod.id, what))

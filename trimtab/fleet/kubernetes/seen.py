@@ -39,6 +39,7 @@ class SeenDeployment:
 
     key: RevisionKey
     uid: str
+    version: str  # what is decided on it is written to it only while it is this one
     replicas: int
     refused: str = ""  # why its pods cannot be made, as the API server says it
 
@@ -91,7 +92,8 @@ def read_deployment(body: Json) -> SeenDeployment:
     conditions = {each["type"]: each for each in body.get("status", {}).get("conditions") or ()}
     failed = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
     refused = refusal(failed)
-    return SeenDeployment(_key(metadata), metadata["uid"], body["spec"].get("replicas", 1), refused)
+    replicas = body["spec"].get("replicas", 1)
+    return SeenDeployment(_key(metadata), metadata["uid"], metadata["resourceVersion"], replicas, refused)
 
 
 def read_pod(body: Json) -> SeenPod:
