@@ -76,6 +76,33 @@ def signals(platform: Stoppable) -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP cancel what is within, which is no error: `signals` takes over from there.
+
+    The first process of a container never hears of signals that it has no handler for.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+        task.uncancel()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
 def new_server() -> grpc.aio.Server:
     """A gRPC server that takes what Envoys send."""
     return grpc.aio.server(
