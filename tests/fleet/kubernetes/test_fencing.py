@@ -19,23 +19,26 @@ from trimtab.core.spec import Custom, ModelSpec, Source
 from trimtab.fleet.kubernetes import KubernetesFleet, fleet
 from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
-from trimtab.fleet.kubernetes.template import labels_of, name_of
+from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
 
 KEY = RevisionKey(EndpointName("team", "iris"), 1)
 MODEL = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"))
 
 
 class Server:
-    """Has one Deployment of a count of 3, with no pods yet. `hangs`: writes are never answered."""
+    """Has one Deployment of a count of 3, and `pods` of it. `hangs`: writes are never answered."""
 
     def __init__(self) -> None:
         self.applied: list[dict[str, Any]] = []
         self.hangs = False
+        self.pods: list[dict[str, Any]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
         metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
         metadata |= {"uid": "u", "resourceVersion": "7"}
-        items = [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else []
+        items = (
+            [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else self.pods
+        )
         return orjson.dumps({"metadata": {"resourceVersion": "9"}, "items": items})
 
     @asynccontextmanager
@@ -54,6 +57,9 @@ class Server:
     async def apply(self, path: str, body: dict[str, Any]) -> bytes:
         self.applied.append(body)
         return b"{}"
+
+    def guard(self) -> None:
+        """It leads."""
 
     async def _answered(self) -> None:
         if self.hangs:
@@ -102,6 +108,38 @@ async def test_a_part_that_breaks_is_told(opened: KubernetesFleet, monkeypatch: 
         with pytest.raises(ExceptionGroup, match="unhandled errors") as told:
             await opened.ended()
     assert told.group_contains(RuntimeError, match="a slip of ours")
+
+
+def taken_away(name: str) -> dict[str, Any]:
+    """A pod on a node that is dead: it is held, and was told to go."""
+    metadata = {"name": name, "namespace": "team", "labels": labels_of(KEY), "resourceVersion": "8"}
+    metadata |= {"creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-01T01:00:00Z"}
+    status = {
+        "podIP": "10.1.0.2",
+        "conditions": [{"type": GATE, "status": "False"}],
+        "containerStatuses": [{"name": CONTAINER, "state": {"running": {}}}],
+    }
+    return {"metadata": metadata, "spec": {"initContainers": [{"name": HOLD}]}, "status": status}
+
+
+async def test_pods_that_do_not_answer_are_waited_for_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = asyncio.Barrier(3)
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        async with together:
+            return True
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    server.pods = [taken_away(name) for name in ("a", "b", "c")]
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await made.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+        await until(lambda: server.applied, within_s=20)
+    finally:
+        await made.close()
 
 
 class Guarded:

@@ -20,7 +20,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet.kubernetes import counts, template
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
-from trimtab.fleet.kubernetes.holds import Holds, Unheld
+from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
@@ -52,6 +52,7 @@ PODS = Resource("v1", "pods")
 OPEN_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
+PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
 
@@ -365,21 +366,23 @@ class KubernetesFleet:
     async def _settle(self, key: RevisionKey) -> None:
         """Write what differs between what is wanted of a revision and what the API server has.
 
-        Raises Unheld, after all else was done, if a pod could not be told what it should know.
+        Raises what went wrong first, Unheld for example, after all else was done.
         """
         pods, wanted = self._of(key), self._wanted.get(key)
-        unheld: list[Unheld] = []
-        for pod in pods:
-            try:
+        at_once = asyncio.Semaphore(PODS_AT_ONCE)
+
+        async def settle(pod: SeenPod) -> None:
+            async with at_once:
                 await self._let_go_of(pod)
                 if wanted is not None:
                     await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
-            except Unheld as error:
-                unheld.append(error)
+
+        work = [settle(pod) for pod in pods]
         if wanted is not None:
-            await self._settle_count(key, pods, wanted)
-        if unheld:
-            raise unheld[0]
+            work.append(self._settle_count(key, pods, wanted))
+        for told in await asyncio.gather(*work, return_exceptions=True):
+            if told is not None:
+                raise told
 
     async def _settle_count(self, key: RevisionKey, pods: tuple[SeenPod, ...], wanted: Wanted) -> None:
         deployment = self._deployments.objects.get(_place(key))

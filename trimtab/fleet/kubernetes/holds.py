@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 
 from trimtab.core.errors import TrimtabError, Unreachable
@@ -72,7 +74,11 @@ class Holds:
     async def _through_the_server(self, pod: SeenPod, what: str) -> None:
         namespace, name = pod.key.endpoint.namespace, f"{pod.name}:{HOLD_PORT}"
         try:
-            await self._api.create(PODS.path(namespace, name, f"proxy/{what}"), {})
-        except TrimtabError as error:
+            async with asyncio.timeout(
+                ASK_TIMEOUT_S
+            ):  # the API server waits for a node that is dead for 30 s
+                await self._api.create(PODS.path(namespace, name, f"proxy/{what}"), {})
+        except (TrimtabError, TimeoutError) as error:
+            told = error.message if isinstance(error, TrimtabError) else "no answer in time"
             hint = "may the control plane reach its pods? see their NetworkPolicy"
-            raise Unheld(f"its hold cannot be told: {error.message}", where=pod.id, hint=hint) from error
+            raise Unheld(f"its hold cannot be told: {told}", where=pod.id, hint=hint) from error
