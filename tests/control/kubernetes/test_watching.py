@@ -13,6 +13,7 @@ from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
+from trimtab.core.spec import EndpointSpec
 
 IRIS = EndpointName("team", "iris")
 
@@ -122,3 +123,15 @@ def test_a_watch_that_is_behind_ends_nothing_that_came_since(plane: Plane) -> No
     assert not plane.endpoints.get(IRIS).deleting
     plane.intake.gone(IRIS, "another")
     assert plane.endpoints.get(IRIS).deleting
+
+
+def test_a_slip_of_ours_about_one_object_is_its_problem(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: EndpointName, spec: EndpointSpec) -> None:
+        raise KeyError("a slip of ours")
+
+    monkeypatch.setattr(plane.endpoints, "check", broken)
+    plane.intake.take(seen())
+    assert "a slip of ours" in str(plane.intake.problems[IRIS])
+    assert plane.endpoints.all() == []

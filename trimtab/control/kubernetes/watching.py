@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.kubernetes.objects import SeenEndpoint, spec_of
 from trimtab.control.kubernetes.store import KubernetesStore
-from trimtab.core.errors import InvalidInput, NotFound, TrimtabError
+from trimtab.core.errors import Failed, InvalidInput, NotFound, TrimtabError
 from trimtab.core.names import EndpointName, name_problems
 
 log = logging.getLogger(__name__)
@@ -64,9 +64,16 @@ class Intake:
         try:
             self._apply(seen)
         except TrimtabError as error:
-            if str(self.problems.get(name)) != str(error):
-                log.warning("%s: generation %d was not taken: %s", name, seen.generation, error)
-            self.problems[name] = error
+            self._refuse(seen, error)
+        except Exception as error:  # a slip of ours about one object keeps no other from being served
+            log.exception("%s: generation %d", name, seen.generation)
+            hint = "report it, with its spec; the one before stays"
+            self._refuse(seen, Failed(f"internal error: {error!r}", where="spec", hint=hint))
+
+    def _refuse(self, seen: SeenEndpoint, problem: TrimtabError) -> None:
+        if str(self.problems.get(seen.name)) != str(problem):
+            log.warning("%s: generation %d was not taken: %s", seen.name, seen.generation, problem)
+        self.problems[seen.name] = problem
 
     def gone(self, name: EndpointName, uid: str) -> None:
         """This object is not there any more; there may be another one of its name already."""
