@@ -39,7 +39,7 @@ async def named(what: str, work: Coroutine[None, None, None]) -> None:
         raise Failed(
             f"{what} broke: {error!r}; Envoy and the pods serve on",
             where="control plane",
-            hint="start it again with `trimtab up`, and report what its log says",
+            hint="start it again (`trimtab up`; a pod is by itself), and report what its log says",
         ) from error
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kube.words import until
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Unreachable
+from trimtab.core.errors import Conflict, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import Custom, ModelSpec, Source
@@ -31,11 +31,16 @@ class Server:
     def __init__(self) -> None:
         self.applied: list[dict[str, Any]] = []
         self.hangs = False
+        self.now, self.changed, self.conflicts = 3, False, 0  # its count, and whether it is another one since
         self.pods: list[dict[str, Any]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
         metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
         metadata |= {"uid": "u", "resourceVersion": "7"}
+        if path.endswith(name_of(KEY)):
+            return orjson.dumps(
+                {"metadata": metadata | {"resourceVersion": "8"}, "spec": {"replicas": self.now}}
+            )
         items = (
             [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else self.pods
         )
@@ -55,6 +60,9 @@ class Server:
         return b"{}"
 
     async def apply(self, path: str, body: dict[str, Any]) -> bytes:
+        if self.changed and body["metadata"]["resourceVersion"] == "7":
+            self.conflicts += 1
+            raise Conflict("it changed meanwhile")
         self.applied.append(body)
         return b"{}"
 
@@ -85,6 +93,26 @@ async def test_a_count_is_written_to_what_it_was_decided_on(server: Server, open
     assert server.applied[0]["spec"] == {"replicas": 4}
     named = server.applied[0]["metadata"]
     assert (named["uid"], named["resourceVersion"]) == ("u", "7")
+
+
+async def test_a_status_that_changed_meanwhile_holds_up_no_count(
+    server: Server, opened: KubernetesFleet
+) -> None:
+    server.changed = True
+    await opened.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+    await until(lambda: server.applied)
+    assert server.applied[0]["metadata"]["resourceVersion"] == "8"
+
+
+async def test_a_count_that_another_one_wrote_meanwhile_is_left(
+    server: Server, opened: KubernetesFleet
+) -> None:
+    server.changed, server.now = True, 9
+    await opened.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+    await until(lambda: server.conflicts)
+    for _ in range(20):
+        await asyncio.sleep(0)  # so that it would have been written
+    assert server.applied == []
 
 
 async def test_an_api_server_that_hangs_is_waited_for_a_moment_only(

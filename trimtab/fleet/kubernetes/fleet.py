@@ -394,9 +394,20 @@ class KubernetesFleet:
         replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
         with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
             if replicas != deployment.replicas:
-                await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
+                await self._put_count(deployment, replicas)
             elif replicas == 0 and not pods:
                 await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    async def _put_count(self, seen: SeenDeployment, replicas: int) -> None:
+        """Raises Conflict if it is another one since: while pods start its status is, all the time."""
+        path = DEPLOYMENTS.path(*_place(seen.key))
+        try:
+            await self._api.apply(path, _count(seen, replicas))
+        except Conflict:
+            now = read_deployment(orjson.loads(await self._api.get(path)))
+            if (now.uid, now.replicas) != (seen.uid, seen.replicas):
+                raise
+            await self._api.apply(path, _count(now, replicas))
 
     async def _let_go_of(self, pod: SeenPod) -> None:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
