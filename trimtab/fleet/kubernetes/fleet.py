@@ -180,7 +180,7 @@ class KubernetesFleet:
         if not wanted.made:
             wanted.made = True
             try:
-                async with _answered(_place(key)):
+                async with _in_time(_place(key)):
                     await self._create(revision)
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
@@ -202,7 +202,7 @@ class KubernetesFleet:
             return
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
-            async with _answered((namespace, name)):
+            async with _in_time((namespace, name)):
                 await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
@@ -434,7 +434,7 @@ class KubernetesFleet:
 
 
 @contextlib.asynccontextmanager
-async def _answered(place: Key) -> AsyncIterator[None]:
+async def _in_time(place: Key) -> AsyncIterator[None]:
     """Raises Unreachable if that takes longer than ANSWER_WITHIN_S."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
