@@ -3,9 +3,11 @@
     python bench/runtimes.py [--case iris-dataframe-split] [--connections 64] [--peers mlflow,fastapi]
 
 Each peer is installed once into an environment of its own below .venv/bench, with the versions of
-scikit-learn and NumPy that are used here. All servers are started, with one worker each; then `wrk`
-(one thread) asks one after the other, in several rounds, and the median round counts. `ratio_to` is
-ours divided by theirs: above 1 is better for throughput, below 1 for latencies.
+scikit-learn and NumPy that are used here. Ours is started once; each peer is started, asked in turns with
+ours by `wrk` (one thread) for several rounds, and ended before the next: some keep a core busy while nobody
+asks them, and every one would be measured with all the others on it. One worker each; the median round
+counts. `ratio_to` is ours divided by theirs, of the rounds that they took turns in: above 1 is better for
+throughput, below 1 for latencies.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -378,39 +380,51 @@ def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, second
     return {"throughput": requests / duration_us * 1e6, "p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6}
 
 
+Runs = list[dict[str, float]]
+
+
 def measure(
     peers: list[Peer], case: Case, folder: Path, connections: int, seconds: float, rounds: int
-) -> dict[str, dict[str, float]]:
-    """The median round of each, taken in turns."""
-    taken: dict[str, list[dict[str, float]]] = {peer.name: [] for peer in peers}
-    with ExitStack() as stack:
-        urls = {}
+) -> dict[str, tuple[Runs, Runs]]:
+    """By peer, the rounds of ours and of its own that they took in turns."""
+    own, found = ours(case), {}
+    with serving(own, started(own, case, folder)) as own_url:
         for peer in peers:
-            python = Path(sys.executable) if peer.name == "ours" else python_for(peer)
-            start = Start(case, folder, free_port("127.0.0.1"), python)
-            urls[peer.name] = stack.enter_context(serving(peer, start))
-        for peer in peers:
-            wrk(urls[peer.name], peer, case, folder, connections, min(seconds, 2.0))  # warm
-        for _ in range(rounds):
-            for peer in peers:
-                taken[peer.name].append(wrk(urls[peer.name], peer, case, folder, connections, seconds))
-    return {name: middle(runs) for name, runs in taken.items()}
+            with serving(peer, started(peer, case, folder)) as url:
+                sides = ((own, own_url), (peer, url))
+                for side, at in sides:
+                    wrk(at, side, case, folder, connections, min(seconds, 2.0))  # warm
+                taken = [
+                    [wrk(at, side, case, folder, connections, seconds) for side, at in sides]
+                    for _ in range(rounds)
+                ]
+            found[peer.name] = [mine for mine, _ in taken], [theirs for _, theirs in taken]
+    return found
 
 
-def middle(runs: list[dict[str, float]]) -> dict[str, float]:
+def started(peer: Peer, case: Case, folder: Path) -> Start:
+    python = Path(sys.executable) if peer.name == "ours" else python_for(peer)
+    return Start(case, folder, free_port("127.0.0.1"), python)
+
+
+def middle(runs: Runs) -> dict[str, float]:
     return {key: round(statistics.median(run[key] for run in runs), 6) for key in runs[0]}
 
 
-def compare(case: str, found: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """The result as it is printed with --json."""
-    own = found["ours"]
-    peers = {name: values for name, values in found.items() if name != "ours"}
+def compare(case: str, found: dict[str, tuple[Runs, Runs]]) -> dict[str, Any]:
+    """The result as it is printed with --json; `ours` is the median of all rounds."""
     names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"))
     ratios = {
-        name: {short: round(own[key] / values[key], 3) for short, key in names}
-        for name, values in peers.items()
+        name: {short: round(middle(mine)[key] / middle(theirs)[key], 3) for short, key in names}
+        for name, (mine, theirs) in found.items()
     }
-    return {"schema_version": 1, "case": case, "ours": own, "peers": peers, "ratio_to": ratios}
+    return {
+        "schema_version": 1,
+        "case": case,
+        "ours": middle([run for mine, _ in found.values() for run in mine]),
+        "peers": {name: middle(theirs) for name, (_, theirs) in found.items()},
+        "ratio_to": ratios,
+    }
 
 
 def chosen(names: str, case: str) -> list[Peer]:
@@ -431,7 +445,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise CannotMeasure("`wrk` sends the load and is not here: apt-get install wrk")
     make, save = CASES[arguments.case]
     case = make()
-    peers = [ours(case), *chosen(arguments.peers, arguments.case)]
+    peers = chosen(arguments.peers, arguments.case)
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as name:
         folder = Path(name)
         save(case, folder)

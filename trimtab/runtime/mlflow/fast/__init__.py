@@ -1,6 +1,7 @@
 """A short way to the answer that MLflow's own server would give, for the requests it is sure of.
 
     envelope   the body: which of the four JSON forms, its data, its params
+    template   bodies that differ in their rows alone: only those are read
     columns    signatures of columns: data to rows, rows to what the model takes
     tensors    signatures of tensors: data to arrays
     estimator  scikit-learn models that may be given a matrix instead of a DataFrame

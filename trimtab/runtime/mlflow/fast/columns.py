@@ -177,12 +177,14 @@ class Columns:
         return pd.DataFrame({column.name: column.kind.series(values) for column, values in series})
 
     def _split(self, data: Any) -> tuple[Names, list[Row]] | None:
-        if type(data) is not dict or data.keys() != {"columns", "data"}:
+        if type(data) is not dict or len(data) != 2 or "columns" not in data or "data" not in data:
             return None
         given, rows = data["columns"], data["data"]
-        if type(given) is not list or type(rows) is not list or set(map(type, rows)) != {list}:
+        if type(given) is not list or type(rows) is not list or not _all_lists(rows, len(given)):
             return None
-        if set(map(type, given)) != {str} or set(map(len, rows)) != {len(given)}:
+        if tuple(given) == self._all:
+            return self._all, rows
+        if set(map(type, given)) != {str}:
             return None
         names = self._ordered(given)
         return None if names is None else (names, _arranged(rows, given, names))
@@ -253,6 +255,13 @@ class _Layout:
             return self.only.sure(rows[0])
         values = zip(*rows, strict=True)
         return all(column.kind.sure(each) for column, each in zip(self.columns, values, strict=True))
+
+
+def _all_lists(rows: list[Any], length: int) -> bool:
+    """Whether each of some rows is a list of this length."""
+    if len(rows) == 1:
+        return type(rows[0]) is list and len(rows[0]) == length
+    return set(map(type, rows)) == {list} and set(map(len, rows)) == {length}
 
 
 def _arranged(rows: list[Row], given: list[str], names: Names) -> list[Row]:
