@@ -38,7 +38,7 @@ from trimtab.host.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".venv" / "bench"
-READY_S = 60.0
+READY_S = 240.0  # on a machine that is busy
 SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROW = [5.1, 3.5, 1.4, 0.2]
 FLAVOURS, OVERRIDES = (ROOT / "tests" / "flavours" / name for name in ("flavours.txt", "overrides.txt"))
@@ -399,6 +399,8 @@ def measure(
                     for _ in range(rounds)
                 ]
             found[peer.name] = [mine for mine, _ in taken], [theirs for _, theirs in taken]
+            rates = [f"{middle(runs)['throughput']:.0f}" for runs in found[peer.name]]
+            print(f"ours {rates[0]} requests/s, {peer.name} {rates[1]}", file=sys.stderr, flush=True)
     return found
 
 
@@ -437,6 +439,8 @@ def chosen(names: str, case: str) -> list[Peer]:
         if peer.cases is not None and case not in peer.cases:
             raise CannotMeasure(f"{name} does not serve `{case}`; it serves {', '.join(sorted(peer.cases))}")
         found.append(peer)
+    if not found:
+        raise CannotMeasure(f"name a peer to compare with, of {', '.join(PEERS)}")
     return found
 
 

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 from typing import Any
 
 import psutil
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.runtime.fuzz import GOOD, bodies, content_types, headers
+from tests.runtime.fuzz_protocols import EXAMPLES, QUICKLY, binary_lengths, frames, infers
 
-EXAMPLES = int(os.environ.get("TRIMTAB_FUZZ_EXAMPLES", "120"))
 WAIT_S = 60.0
-QUICKLY = settings(
-    max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
-)
 
 # Beginnings of requests that are none, or that say two things at once.
 RAW = (
@@ -65,6 +61,38 @@ def test_no_body_and_no_header_brings_a_pod_down(iris_pod: Any, mlflows_own: Any
     assert seen[200] >= EXAMPLES // 20, "good ones are among them"
     assert seen[400] >= EXAMPLES // 4
     assert workers(iris_pod) == before, "the same processes serve"
+    assert_well(iris_pod)
+
+
+def test_no_tensors_bring_a_pod_down(iris_pod: Any) -> None:
+    """Whatever is wrong with them is the caller's fault, in either protocol's own words."""
+    before = workers(iris_pod)
+    seen: dict[tuple[int, str | None], int] = {}
+
+    @QUICKLY
+    @given(infers, binary_lengths)
+    def rest(body: bytes, length: str) -> None:
+        sent = {"inference-header-content-length": length} if length else {}
+        reply = iris_pod.ask("POST", "/v2/models/iris/infer", body, **sent)
+        seen[reply.status, None] = seen.get((reply.status, None), 0) + 1
+        assert reply.status in (200, 400, 501), reply
+        assert (reply.status == 200) == ("error" not in reply.value)
+        assert reply.headers.get("x-trimtab-fault") == (None if reply.status == 200 else "caller")
+
+    @QUICKLY
+    @given(frames)
+    def grpc(body: bytes) -> None:
+        call = "/inference.GRPCInferenceService/ModelInfer"
+        reply = iris_pod.ask("POST", call, body, "application/grpc")
+        status = reply.headers.get("grpc-status")
+        seen[reply.status, status] = seen.get((reply.status, status), 0) + 1
+        assert (reply.status, status in (None, "3", "5", "8", "12")) == (200, True), reply
+        assert (status is None) == ("x-trimtab-fault" not in reply.headers)
+
+    rest()
+    grpc()
+    assert min(seen[200, None], seen[400, None], seen[200, "3"]) > 0, "good ones and bad ones are among them"
+    assert workers(iris_pod) == before
     assert_well(iris_pod)
 
 

@@ -217,6 +217,27 @@ def test_what_a_model_prints_is_in_the_log(odd_pod: Any) -> None:
     assert "POST /invocations" not in odd_pod.log.read_text()
 
 
+@pytest.mark.parametrize(("how", "ended"), [("multiprocessing", 5), ("os.fork", 1)])
+def test_a_child_that_a_model_forks_is_no_second_pod(odd_pod: Any, how: str, ended: int) -> None:
+    """One that came back from `predict` would wait for work for ever, and hold all connections open."""
+    assert odd_pod.predict(do="forks", how=how).value["predictions"] == [ended]
+    assert odd_pod.predict(do="threads").status == 200
+
+
+@pytest.mark.parametrize("how", ["none", "closed"])
+def test_a_model_that_closes_what_the_pod_writes_to(odd: Path, start_pod: StartPod, how: str) -> None:
+    """It is asked on, and the log says what there is to say."""
+    pod = start_pod(odd, TRIMTAB_LOG_REQUESTS="all").wait_ready()
+    assert pod.predict(do="breaks", how=how).status == 200
+    assert pod.predict(do="raises").status == 400
+    assert pod.predict(do="returns_object").status == 500, "whose traceback is written"
+    assert pod.predict(do="threads", name="x").status == 200
+    until(lambda: pod.log.read_text().count('"event": "request"') == 4, "a line for each")
+    assert "KeyError: 'no such feature'" in pod.log.read_text()
+    os.killpg(pod.process.pid, signal.SIGTERM)
+    assert pod.wait_end() == 0
+
+
 def test_sigterm_finishes_what_is_in_flight(odd: Path, start_pod: StartPod, tmp_path: Path) -> None:
     pod = start_pod(odd).wait_ready()
     gate = tmp_path / "gate"

@@ -1,5 +1,6 @@
 """A model that does what the request says: {"inputs": [{"do": NAME, …}]}."""
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -66,6 +67,30 @@ class Odd(PythonModel):
         """TCP_NODELAY of each connection that this process has accepted."""
         found = [_no_delay(int(link.name)) for link in Path("/proc/self/fd").iterdir()]
         return [delay for delay in found if delay is not None]
+
+    def forks(self, order):
+        """What becomes of a child that goes on as we do, or that does its work and ends."""
+        if order["how"] == "multiprocessing":
+            child = multiprocessing.get_context("fork").Process(target=os._exit, args=(5,))
+            child.start()
+            child.join(30)
+            return [child.exitcode]
+        child = os.fork()
+        if child == 0:
+            return ["the child"]
+        deadline = time.monotonic() + 30
+        while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return [os.waitstatus_to_exitcode(ended[1]) if ended[0] else "alive"]
+
+    def breaks(self, order):
+        """Leave nothing of the process as it was."""
+        os.chdir("/")
+        sys.stdout.close()
+        sys.stderr = None if order["how"] == "none" else sys.stderr
+        if order["how"] == "closed":
+            sys.stderr.close()
+        return []
 
     def prints(self, order):
         print(order["text"])  # noqa: T201

@@ -13,6 +13,7 @@ import httpx2
 import mlflow.pyfunc
 import openai
 import pytest
+from hypothesis import given
 from mlflow.models import Model as MlflowModel
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import ChatModel
@@ -37,6 +38,7 @@ from mlflow.types.responses import (
     ResponsesAgentStreamEvent,
 )
 
+from tests.runtime.fuzz_protocols import QUICKLY, chats
 from trimtab.core.clock import SystemClock
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
@@ -187,6 +189,31 @@ async def test_a_chat_model_answers_whole(task: str | None) -> None:
     assert (told["object"], told["model"], told["id"][:9]) == ("chat.completion", "bot", "chatcmpl-")
     assert told["created"] > 0
     assert "server-timing" in reply.headers
+
+
+@pytest.mark.parametrize("name", ["stream", "temperature", "max_tokens", "model", "user", "n", "stop"])
+async def test_null_is_as_if_it_were_not_said(name: str) -> None:
+    """So it is with OpenAI; MLflow's own checks took it for a value."""
+    reply = await Pod(chat(Whole())).ask({**HELLO, name: None})
+    assert reply.status == 200, reply
+    assert reply.value["choices"][0]["message"]["content"] == "to be or not (None, 1.0)"
+
+
+@QUICKLY
+@given(chats)
+async def test_no_call_is_a_failure_of_ours(body: bytes) -> None:
+    """What goes wrong is told in OpenAI's form, whole or as an event: the caller's fault, or the model's."""
+    reply = await Pod(chat(Parted())).ask(body)
+    streamed = reply.headers["content-type"].startswith("text/event-stream")
+    assert (reply.status == 200) == ("x-trimtab-fault" not in reply.headers)
+    if reply.status != 200:
+        assert set(reply.value["error"]) == {"message", "type", "param", "code"}
+        assert reply.headers["x-trimtab-fault"] == ("model" if reply.status >= 500 else "caller"), reply
+        assert reply.status < 500 or "IndexError" in reply.value["error"]["message"], reply  # of no messages
+    elif streamed:
+        assert reply.events[-1] == "[DONE]" or "error" in reply.events[-1]
+    else:
+        assert reply.value["choices"]
 
 
 async def test_a_chat_model_answers_in_parts() -> None:

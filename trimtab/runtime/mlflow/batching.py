@@ -10,9 +10,7 @@ where requests go.
 
 from __future__ import annotations
 
-import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +22,7 @@ from trimtab.runtime.mlflow.dispatch import Ways
 from trimtab.runtime.mlflow.failure import said
 from trimtab.runtime.mlflow.fast.path import FastPath, NotRows, apart, written, written_apart
 from trimtab.runtime.mlflow.job import Job, now_s
+from trimtab.runtime.mlflow.log import report, say
 
 STUCK_S = 2.0  # twenty times what a batch may take
 
@@ -205,7 +204,7 @@ class Batcher:
 
     def _broken(self, batch: Sequence[Job], error: BaseException) -> None:
         """It was neither the model nor a request: batching itself failed."""
-        traceback.print_exc()
+        report(error)
         self._end(f"it failed itself: {said(error)}")
         for job in batch:
             if job.answer is None:
@@ -216,7 +215,7 @@ class Batcher:
     def _end(self, doubt: str) -> None:
         if self.doubt is None:
             self.doubt = doubt
-            print(f"batching ends: {doubt}", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"batching ends: {doubt}")
 
     def _clear(self) -> None:
         while job := self._first(asleep=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import traceback
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +18,7 @@ from trimtab.core.errors import Exhausted
 from trimtab.runtime.mlflow.answer import Answer, Fault, error
 from trimtab.runtime.mlflow.job import Job, now_s
 from trimtab.runtime.mlflow.liveness import Working
+from trimtab.runtime.mlflow.log import report
 from trimtab.runtime.mlflow.pool import Pool
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Dispatch:
         self._observe_whole = observe_whole
         self._batcher: Batcher | None = None
         self._watched = False
+        self._process = os.getpid()
 
     def batch(self, batcher: Batcher) -> None:
         """Predict requests together from now on."""
@@ -102,6 +104,8 @@ class Dispatch:
 
     def answered(self, jobs: Sequence[Job]) -> None:
         """Hand answers over to the event loop. Those whose loop has ended need none."""
+        if os.getpid() != self._process:
+            os._exit(1)  # the model forked, and its child came back here: it would hold all connections open
         with contextlib.suppress(RuntimeError):
             jobs[0].answered.get_loop().call_soon_threadsafe(self._deliver, jobs)
 
@@ -109,8 +113,8 @@ class Dispatch:
         job.queue_s = now_s() - job.created_s
         try:
             self._model.carry_out(job)
-        except BaseException:  # noqa: BLE001  our own mistake; a request without an answer would wait for ever
-            traceback.print_exc()
+        except BaseException as error:  # noqa: BLE001  our own mistake; without an answer it would wait for ever
+            report(error)
         if job.answer is None:
             job.answer = BROKEN
         self.answered([job])

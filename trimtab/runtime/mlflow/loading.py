@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trimtab.runtime.mlflow import threads
 from trimtab.runtime.mlflow.answer import JSON
 from trimtab.runtime.mlflow.failure import ModelError, said
+from trimtab.runtime.mlflow.log import report, say
 from trimtab.runtime.mlflow.pool import Pool
 from trimtab.runtime.mlflow.stages import Stages
 
@@ -60,12 +59,12 @@ def _quickened(scorer: Scorer, example: bytes | None, pool: Pool) -> Loaded:
 
         quick = Quick.of(scorer, example)
     except Exception as error:  # noqa: BLE001  a version of MLflow that has other insides
-        print(f"no fast path with this MLflow: {said(error)}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"no fast path with this MLflow: {said(error)}")
         quick = None
     if quick is None:
         return Loaded(scorer, None)
     verdict = pool.submit(lambda: quick.judge(example)).result()
-    print(f"batching {'on' if verdict.batch else 'off'}: {verdict.why}", file=sys.stderr, flush=True)  # noqa: T201
+    say(f"batching {'on' if verdict.batch else 'off'}: {verdict.why}")
     return Loaded(scorer, quick, verdict)
 
 
@@ -81,7 +80,7 @@ def _load(folder: Path, stages: Stages) -> Scorer:
         scorer = scoring.load(folder)
         os.environ[SERVING] = "true"
     except BaseException as error:  # the model's own code runs here, and may well call sys.exit
-        traceback.print_exc()
+        report(error)
         raise ModelError(f"{step}: {said(error)}", where=str(folder)) from error
     stages.complete("load")
     return scorer
@@ -95,7 +94,7 @@ def _warm(scorer: Scorer, body: bytes | None, folder: Path, pool: Pool) -> None:
     if score.answer.status == 200:
         return
     if score.raised is not None:
-        traceback.print_exception(type(score.raised), score.raised, score.raised.__traceback__)
+        report(score.raised)
     cause = said(score.raised) if score.raised else score.answer.body
     raise ModelError(
         f"model failed on its own input example: {cause}",

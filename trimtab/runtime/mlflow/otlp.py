@@ -13,7 +13,6 @@ import gzip
 import http.client
 import ssl
 import struct
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -21,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic as now_s
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from trimtab.runtime.mlflow.log import say
 
 PATH = "/v1/traces"  # behind the endpoint of all signals
 TIMEOUT_S = 10.0  # of one export, with its repetitions; OpenTelemetry's default
@@ -58,7 +59,7 @@ class HttpExporter:
             return SpanExportResult.SUCCESS
         self._lost += 1
         if self._lost & (self._lost - 1) == 0:  # the 1st, 2nd, 4th, 8th …
-            print(f"spans: {self._url} did not take them: {problem}", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"spans: {self._url} did not take them: {problem}")
         return SpanExportResult.FAILURE
 
     def force_flush(self, timeout_millis: int = 0) -> bool:  # noqa: ARG002  as the SDK has it

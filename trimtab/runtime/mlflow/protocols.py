@@ -7,7 +7,6 @@ model has brought in most of it: it must not make a start longer.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from trimtab.runtime.mlflow.invocation import (
     body_of,
     head,
 )
+from trimtab.runtime.mlflow.log import say
 from trimtab.runtime.mlflow.metrics import Measured, Meter
 from trimtab.runtime.mlflow.telemetry import REQUEST_ID, Telemetry, header, request_id
 
@@ -61,7 +61,7 @@ class Protocols:
             )
         except Exception as problem:  # noqa: BLE001  /invocations is there all the same
             words = f"only MLflow's own protocol with this MLflow: {said(problem)}"
-            print(words, file=sys.stderr, flush=True)  # noqa: T201
+            say(words)
             self._otherwise = error(501, "NOT_IMPLEMENTED", words, Fault.CALLER)
 
     @staticmethod

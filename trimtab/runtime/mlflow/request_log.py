@@ -7,9 +7,7 @@ a bounded rate, and the next one says how many were left out.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -18,6 +16,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.lines import encoded
 from trimtab.runtime.mlflow.answer import Answer, Fault
 from trimtab.runtime.mlflow.job import Job
+from trimtab.runtime.mlflow.log import say
 
 WHICH = "TRIMTAB_LOG_REQUESTS"
 SLOW = "TRIMTAB_LOG_SLOW_S"
@@ -41,18 +40,11 @@ class Ended:
     job: Job | None = None
 
 
-def written(line: str) -> None:
-    """To the log; on a full disk the line is lost, and nothing else."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-
-
 class RequestLog:
     """For one thread: the event loop."""
 
     def __init__(
-        self, environment: Mapping[str, str], clock: Clock, write: Callable[[str], None] = written
+        self, environment: Mapping[str, str], clock: Clock, write: Callable[[str], None] = say
     ) -> None:
         which = environment.get(WHICH, "slow")
         if which not in _KINDS:

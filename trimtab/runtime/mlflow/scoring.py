@@ -19,6 +19,7 @@ from mlflow.version import VERSION
 from trimtab.runtime.mlflow.answer import TEXT, Answer, Fault
 from trimtab.runtime.mlflow.failure import said
 from trimtab.runtime.mlflow.job import Job, now_s
+from trimtab.runtime.mlflow.log import report
 
 
 def load(folder: Path) -> Scorer:
@@ -67,7 +68,7 @@ class Scorer:
         except MlflowException as error:
             return _outcome(error, watched.asked)
         except Exception as error:  # noqa: BLE001  whatever the model returned may do anything
-            traceback.print_exc()
+            report(error)
             fault = Fault.MODEL if watched.asked else Fault.CALLER
             return Score(Answer("Internal Server Error", 500, TEXT, fault), error)
         except BaseException as error:  # noqa: BLE001  SystemExit in a thread would end the event loop

@@ -12,7 +12,6 @@ the caller's `traceparent`, and a trace that the caller does not sample has none
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from typing import Any
 
 from trimtab.runtime.mlflow.answer import Fault
 from trimtab.runtime.mlflow.job import now_s
+from trimtab.runtime.mlflow.log import say
 from trimtab.runtime.mlflow.otlp import HttpExporter
 from trimtab.runtime.mlflow.request_log import Ended
 
@@ -64,9 +64,9 @@ def configured(pod: str) -> Spans | None:
         package = GRPC_EXPORTER if "exporter" in (error.name or "") else SDK
         hint = f"add {package} to the model's requirements"
         hint += ", or set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf" if package == GRPC_EXPORTER else ""
-        print(f"no spans: {error}; {hint}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"no spans: {error}; {hint}")
     except Exception as error:  # noqa: BLE001  a wrong variable must not cost the pod
-        print(f"no spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"no spans: {type(error).__name__}: {error}")
     return None
 
 
@@ -104,7 +104,7 @@ class Spans:
         self._drain()
         self._provider.shutdown()
         if self.dropped:
-            print(f"spans: {self.dropped} requests have none", file=sys.stderr, flush=True)  # noqa: T201
+            say(f"spans: {self.dropped} requests have none")
 
     def _drain(self) -> None:
         while self._waiting:
@@ -113,7 +113,7 @@ class Spans:
             except Exception as error:  # noqa: BLE001  one request without its spans
                 self.dropped += 1
                 if self.dropped & (self.dropped - 1) == 0:  # the 1st, 2nd, 4th, 8th …
-                    print(f"spans: {type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+                    say(f"spans: {type(error).__name__}: {error}")
 
     def _make(self, noted: _Noted) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from trimtab.core.clock import Clock
+from trimtab.runtime.mlflow.log import say
 
 
 class Stages:
@@ -37,4 +37,4 @@ class Stages:
             with self._path.open("a") as file:
                 file.write(line)
         except OSError as error:
-            print(f"cannot write {self._path}: {error}", file=sys.stderr)  # noqa: T201
+            say(f"cannot write {self._path}: {error}")

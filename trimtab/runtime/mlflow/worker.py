@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
-import traceback
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from uvicorn_worker import UvicornWorker
 
 from trimtab.runtime.mlflow.failure import ModelError, said
 from trimtab.runtime.mlflow.http import PodProtocol
+from trimtab.runtime.mlflow.log import report, say
 from trimtab.runtime.mlflow.pod import Pod
 
 BOOT_FAILED = 3  # gunicorn's own status for a worker that could not start
@@ -51,9 +52,8 @@ class PodWorker(UvicornWorker):  # type: ignore[misc]
             server.stop()
             serving.join()
             if not isinstance(error, ModelError):
-                traceback.print_exc()
-            words = error.message if isinstance(error, ModelError) else said(error)
-            print(f"ModelError: {words}", file=sys.stderr, flush=True)  # noqa: T201
+                report(error)
+            say(f"ModelError: {error.message if isinstance(error, ModelError) else said(error)}")
             sys.exit(BOOT_FAILED)
         _on_signals(server)
         pod.open()
@@ -67,8 +67,8 @@ class PodWorker(UvicornWorker):  # type: ignore[misc]
         """End the process, for certain: if a prediction hangs, a dead master would not kill us."""
         pod.close()
         if pod.busy or os.getppid() != self.ppid:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(Exception):  # a model may have closed it
+                sys.stdout.flush()
             os._exit(0)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from trimtab.runtime.mlflow.answer import JSON, Answer, Fault
 from trimtab.runtime.mlflow.failure import said
 from trimtab.runtime.mlflow.fast.path import FastPath, Question
 from trimtab.runtime.mlflow.job import Job, Waiter
+from trimtab.runtime.mlflow.log import report
 from trimtab.runtime.mlflow.open_inference.messages import Refused, Request, Tensor, Wanted
 from trimtab.runtime.mlflow.open_inference.outputs import tensors_of
 from trimtab.runtime.mlflow.open_inference.signature import Inputs, Spec, given, question
@@ -56,7 +56,7 @@ class InferJob(Job):
         except Unanswered as unanswered:
             return unanswered.answer
         except Exception as error:  # noqa: BLE001  nobody would answer the request otherwise
-            traceback.print_exc()
+            report(error)
             return _failed(f"the request could not be read: {said(error)}", Fault.PLATFORM)
         return self.written(raw, str)
 

@@ -40,6 +40,9 @@ def read(call: Call, called: tuple[str, ...], fields: frozenset[str], body: byte
     told = _object(body)
     if call.key not in told:
         raise BadCall(f"`{call.key}` is missing")
+    told = {
+        name: value for name, value in told.items() if value is not None or name == call.key
+    }  # as if unsaid
     model = _field(told, fields, "model", str)
     if model is not None and called and model not in called:
         raise BadCall(f"the model `{model}` does not exist; here is `{called[0]}`", 404)
