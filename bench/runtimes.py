@@ -7,7 +7,8 @@ scikit-learn and NumPy that are used here. Ours is started once; each peer is st
 ours by `wrk` (one thread) for several rounds, and ended before the next: some keep a core busy while nobody
 asks them, and every one would be measured with all the others on it. One worker each; the median round
 counts. `ratio_to` is ours divided by theirs, of the rounds that they took turns in: above 1 is better for
-throughput, below 1 for latencies.
+throughput, below 1 for latencies and for `cpu`, the server's CPU time for a request. That one hardly depends
+on who else uses the machine; throughput does, and more for a server of one process than for one of several.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from bench.footprint import cpu_seconds
 from bench.peers.catalog import PEERS, Case, Peer, Start
 from bench.rig import machine
 from trimtab.host.ports import free_port
@@ -276,9 +281,26 @@ def run_uv(command: list[str], what: str) -> None:
         raise CannotMeasure(f"{what} cannot be installed here: " + "\n  ".join(last))
 
 
+@dataclass(frozen=True)
+class Side:
+    """A server that runs."""
+
+    peer: Peer
+    url: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes so far."""
+        used_s = 0.0
+        for process in (self.process, *self.process.children(recursive=True)):
+            with suppress(psutil.Error):
+                used_s += cpu_seconds(process)
+        return used_s
+
+
 @contextmanager
-def serving(peer: Peer, start: Start) -> Iterator[str]:
-    """A server that has given the right answer; its URL. Raises CannotMeasure."""
+def serving(peer: Peer, start: Start) -> Iterator[Side]:
+    """A server that has given the right answer. Raises CannotMeasure."""
     peer.prepare(start)
     threads = dict.fromkeys(SINGLE_THREADED, "1")
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
@@ -299,7 +321,7 @@ def serving(peer: Peer, start: Start) -> Iterator[str]:
     try:
         url = peer.url.format(port=start.port)
         wait_for_answer(peer, start, url, process, log)
-        yield url
+        yield Side(peer, url, psutil.Process(process.pid))
     finally:
         end(process)
 
@@ -353,8 +375,9 @@ end
 """
 
 
-def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
+def wrk(side: Side, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
     """One run. Raises CannotMeasure if an answer was no answer."""
+    peer = side.peer
     body, script = folder / f"{peer.name}.body", folder / f"{peer.name}.lua"
     body.write_text(json.dumps(peer.asks(case)))
     headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in peer.headers.items())
@@ -368,16 +391,19 @@ def wrk(url: str, peer: Peer, case: Case, folder: Path, connections: int, second
         "30s",
         "-s",
         str(script),
-        url,
+        side.url,
     ]
+    used_s = side.cpu_seconds()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    used_s = side.cpu_seconds() - used_s
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", done.stdout)
     if found is None:
         raise CannotMeasure(f"wrk failed: {done.stdout} {done.stderr}")
     requests, duration_us, p50_us, p99_us, errors = map(int, found.groups())
     if errors or not requests:
         raise CannotMeasure(f"{peer.name}: {errors} of {requests} requests failed")
-    return {"throughput": requests / duration_us * 1e6, "p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6}
+    found_s = {"p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6, "cpu_s": used_s / requests}
+    return {"throughput": requests / duration_us * 1e6, **found_s}
 
 
 Runs = list[dict[str, float]]
@@ -388,17 +414,16 @@ def measure(
 ) -> dict[str, tuple[Runs, Runs]]:
     """By peer, the rounds of ours and of its own that they took in turns."""
     own, found = ours(case), {}
-    with serving(own, started(own, case, folder)) as own_url:
+    with serving(own, started(own, case, folder)) as mine:
         for peer in peers:
-            with serving(peer, started(peer, case, folder)) as url:
-                sides = ((own, own_url), (peer, url))
-                for side, at in sides:
-                    wrk(at, side, case, folder, connections, min(seconds, 2.0))  # warm
+            with serving(peer, started(peer, case, folder)) as theirs:
+                sides = (mine, theirs)
+                for side in sides:
+                    wrk(side, case, folder, connections, min(seconds, 2.0))  # warm
                 taken = [
-                    [wrk(at, side, case, folder, connections, seconds) for side, at in sides]
-                    for _ in range(rounds)
+                    [wrk(side, case, folder, connections, seconds) for side in sides] for _ in range(rounds)
                 ]
-            found[peer.name] = [mine for mine, _ in taken], [theirs for _, theirs in taken]
+            found[peer.name] = [run for run, _ in taken], [run for _, run in taken]
             rates = [f"{middle(runs)['throughput']:.0f}" for runs in found[peer.name]]
             print(f"ours {rates[0]} requests/s, {peer.name} {rates[1]}", file=sys.stderr, flush=True)
     return found
@@ -415,7 +440,7 @@ def middle(runs: Runs) -> dict[str, float]:
 
 def compare(case: str, found: dict[str, tuple[Runs, Runs]]) -> dict[str, Any]:
     """The result as it is printed with --json; `ours` is the median of all rounds."""
-    names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"))
+    names = (("throughput", "throughput"), ("p50", "p50_s"), ("p99", "p99_s"), ("cpu", "cpu_s"))
     ratios = {
         name: {short: round(middle(mine)[key] / middle(theirs)[key], 3) for short, key in names}
         for name, (mine, theirs) in found.items()
@@ -484,12 +509,15 @@ def main() -> int:
 def table(result: dict[str, Any]) -> str:
     """The result for people."""
     lines = [f"{result['case']}, {result['connections']} connections, {result['cores']} cores"]
-    lines.append(f"{'':10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}   ours is")
+    lines.append(f"{'':10}{'requests/s':>12}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>9}   ours is")
     for name, values in {"ours": result["ours"], **result["peers"]}.items():
         p50_ms, p99_ms = 1e3 * values["p50_s"], 1e3 * values["p99_s"]
         ratio = result["ratio_to"].get(name, {})
         ratios = ", ".join(f"{value:.2f} × {what}" for what, value in ratio.items())
-        lines.append(f"{name:10}{values['throughput']:12.0f}{p50_ms:9.2f}{p99_ms:9.2f}   {ratios}")
+        cpu_us = 1e6 * values["cpu_s"]
+        lines.append(
+            f"{name:10}{values['throughput']:12.0f}{p50_ms:9.2f}{p99_ms:9.2f}{cpu_us:9.0f}   {ratios}"
+        )
     return "\n".join(lines)
 
 

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 import requests
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 HERE = Path(__file__).parent
-BOT = "bot"
+BOT, AGENT = "bot", "agent"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def served(lasting: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     command = [sys.executable, str(HERE / "save_chat.py"), str(folder)]
     subprocess.run(command, check=True, capture_output=True, timeout=180)
     lasting("deploy", str(folder / "echo"), "--name", BOT)
+    lasting("deploy", str(folder / "agent"), "--name", AGENT)
     return lasting
 
 
@@ -41,6 +43,24 @@ def test_openais_own_client_works_unchanged_by_either_address(served: Any) -> No
         assert found["parts"] == 4
         assert "nobody" in found["wrong"]
         assert found["models"] in ([BOT, f"{BOT}.default"], None)
+
+
+def test_openais_own_client_and_an_agent_of_responses(served: Any) -> None:
+    """Whole and in parts, with a text and with messages, and what goes wrong."""
+    address = f"http://{served.listen}/serving-endpoints/{AGENT}/v1"
+    client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+    messages: Any = [{"role": "user", "content": "to be or not"}]
+    for asked in ("to be or not", messages):
+        whole = client.responses.create(model=AGENT, input=asked)
+        assert (whole.output_text, whole.object, whole.model) == ("to be or not", "response", AGENT)
+        events: list[Any] = list(client.responses.create(model=AGENT, input=asked, stream=True))
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert deltas == ["to", "be", "or", "not"]
+        assert events[-1].type == "response.output_item.done"
+    with pytest.raises(openai.InternalServerError, match="ValueError: no words"):
+        client.responses.create(model=AGENT, input="raise")
+    with pytest.raises(openai.NotFoundError, match="the model answers /v1/responses"):
+        client.chat.completions.create(model=AGENT, messages=messages)
 
 
 def test_its_names_and_the_list_of_models(served: Any) -> None:

@@ -18,6 +18,7 @@ import pytest
 import requests
 from uv import find_uv_bin
 
+from tests.runtime.receiver import Receiver, receiver
 from trimtab.environment.interpreters import choose, installed
 from trimtab.host.process import stray_members
 
@@ -87,6 +88,16 @@ def silent_index() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/simple"
 
 
+def traces_to(found: Receiver) -> dict[str, str]:
+    return {"OTEL_EXPORTER_OTLP_ENDPOINT": found.address, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+
+
+def spans_of_its_pod(found: Receiver) -> bool:
+    """Of the request and each of its stages, not only Envoy's."""
+    names = {span.name for span in found.spans if span.service == "old.default"}
+    return {"POST /invocations", "queue", "batch", "predict"} <= names
+
+
 def python_3_10() -> str:
     """The Python 3.10 of this machine; empty if there is none."""
     found = choose("3.10", installed(Path(find_uv_bin()), dict(os.environ)))
@@ -94,20 +105,26 @@ def python_3_10() -> str:
 
 
 @pytest.mark.skipif(not python_3_10(), reason="no Python 3.10 on this machine")
-def test_a_model_of_python_3_10_serves_on_it(platform: Any, tmp_path: Path) -> None:
+def test_a_model_of_python_3_10_serves_on_it(platform: Any, tmp_path: Path, until: Any) -> None:
     model = save(tmp_path / "model", MLFLOW, "scikit-learn==1.6.1", python=python_3_10())
-    platform.up()
-    platform("deploy", model, "--name", "old")
-    assert answers(platform, "old") == [python_3_10(), "1.6.1", 1]
-    assert "Python 3.10 is wanted" in environment(platform, "old")
+    with receiver() as found:
+        platform.environment |= traces_to(found)
+        platform.up()
+        platform("deploy", model, "--name", "old")
+        assert answers(platform, "old") == [python_3_10(), "1.6.1", 1]
+        assert "Python 3.10 is wanted" in environment(platform, "old")
+        until(lambda: spans_of_its_pod(found), what="spans, which need no package that it did not ask for")
 
 
-def test_a_model_of_an_older_mlflow_serves_on_that(platform: Any, tmp_path: Path) -> None:
+def test_a_model_of_an_older_mlflow_serves_on_that(platform: Any, tmp_path: Path, until: Any) -> None:
     """Which pins another gunicorn, another numpy and pandas, and has another server inside."""
     model = save(tmp_path / "model", "mlflow==2.14.3", "scikit-learn==1.5.2")
-    platform.up()
-    platform("deploy", model, "--name", "old")
-    assert answers(platform, "old") == [HERE, "1.5.2", 1]
+    with receiver() as found:
+        platform.environment |= traces_to(found)
+        platform.up()
+        platform("deploy", model, "--name", "old")
+        assert answers(platform, "old") == [HERE, "1.5.2", 1]
+        until(lambda: spans_of_its_pod(found), what="spans, with the SDK of that time")
 
 
 def test_what_cannot_be_had_fails_the_deployment_and_leaves_what_serves(
