@@ -4,8 +4,8 @@
 
 Each is an MLflow endpoint with all protocols. The first build is that of a control plane that just started;
 the next is after a change of one endpoint's timeout. A real Envoy with one worker then answers requests for
-the endpoint that comes last, by path, host and header, and for none. There is no pod: Envoy answers 503 by
-itself, so what is measured is its own. CPU time throughout: a shared machine lends its cores to others.
+the endpoint that comes last, by path, host, header and body, and for none. There is no pod: Envoy answers 503
+by itself, so what is measured is its own. CPU time throughout: a shared machine lends its cores to others.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from trimtab.xds.snapshot import Snapshot, build_snapshot
 from trimtab.xds.world import EndpointView, Gateway, RevisionView, Share, World
 
 ENVOY = Path(sys.executable).with_name("envoy")
-DOORS = ("by_path_us", "by_host_us", "by_header_us", "by_nothing_us")
+DOORS = ("by_path_us", "by_host_us", "by_header_us", "by_body_us", "by_nothing_us")
 CONNECTIONS = 8
 LOAD_TIMEOUT_S = 60.0  # of the load's command, beyond the seconds that it was asked for
 CONFIRM_TIMEOUT_S = 300.0  # Envoy takes a thousand endpoints in
@@ -111,10 +111,15 @@ async def asked(endpoints: int, seconds: int) -> dict[str, float]:
                 "by_path_us": (f"{at}/serving-endpoints/{name}/invocations", {}),
                 "by_host_us": (f"{at}/invocations", {"Host": f"{name}.{gateway.domain}"}),
                 "by_header_us": (f"{at}/invocations", {ENDPOINT_HEADER: name}),
+                "by_body_us": (
+                    f"{at}/serving-endpoints/chat/completions",
+                    {"content-type": "application/json"},
+                ),
                 "by_nothing_us": (f"{at}/invocations", {}),
             }
             for door, (url, headers) in doors.items():
-                found[door] = await _cpu_us(process, url, headers, folder, seconds)
+                asked_for = json.dumps({"model": name})
+                found[door] = await _cpu_us(process, url, headers, asked_for, folder, seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return found
@@ -127,12 +132,12 @@ async def _confirmed(ads: AdsServer, snapshot: Snapshot) -> None:
 
 
 async def _cpu_us(
-    process: psutil.Process, url: str, headers: dict[str, str], folder: Path, seconds: int
+    process: psutil.Process, url: str, headers: dict[str, str], body: str, folder: Path, seconds: int
 ) -> float:
     """Envoy's CPU microseconds of one request."""
     lua = folder / "ask.lua"
     lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items()]
-    lua.write_text("\n".join(['wrk.method = "POST"', 'wrk.body = "{}"', *lines]))
+    lua.write_text("\n".join(['wrk.method = "POST"', f"wrk.body = '{body}'", *lines]))
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(lua), url]
     begin_s = cpu_seconds(process)
     load = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

@@ -216,6 +216,11 @@ async def test_openais_clients_name_their_endpoint_in_the_body(
             assert answer.status == 404
     status, said = await ask("chat/completions", "llm", headers={"content-type": JSON_UTF8})
     assert (status, said["port"]) == (200, llm.port)
+    for header in ("llm.team-a", "nobody", "-"):  # what we make of the body is not a caller's to say
+        status, said = await ask("chat/completions", "llm", headers={"x-trimtab-model": header})
+        assert (status, said["port"]) == (200, llm.port)
+        assert "x-trimtab-model" not in said["headers"]
+        assert (await ask("chat/completions", "nobody", headers={"x-trimtab-model": header}))[0] == 404
     async with http.get(f"{gate.url}/serving-endpoints/chat/completions") as answer:
         assert answer.status == 404
 

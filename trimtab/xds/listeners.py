@@ -94,6 +94,7 @@ def _connection_manager(gateway: Gateway) -> HttpConnectionManager:
         merge_slashes=True,
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
         stream_idle_timeout=UPLOAD_IDLE_TIMEOUT,
+        early_header_mutation_extensions=[by_model.callers_header_cut()],
         request_headers_timeout=HEADERS_TIMEOUT,
         always_set_request_id_in_response=True,
         local_reply_config=build_local_replies(),
@@ -113,11 +114,13 @@ def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
     buffer = Buffer(max_request_bytes=BODY_BYTES_MAX)
     reader = _http_filter(by_model.FILTER, by_model.model_reader())
     reader.disabled = True  # but for the calls that name their endpoint in the body
+    namer = _http_filter(by_model.NAMING_FILTER, by_model.model_teller())
+    namer.disabled = True
     router = _http_filter("envoy.filters.http.router", Router())
     teller = _http_filter(faults.FILTER, faults.fault_teller())
     bridged = _http_filter(bridge.FILTER, bridge.reverse_bridge())
     bridged.disabled = True  # but for pods that take gRPC over HTTP/1.1
-    found = [teller, _http_filter(BUFFER_FILTER, buffer), reader, bridged, router]
+    found = [teller, _http_filter(BUFFER_FILTER, buffer), reader, namer, bridged, router]
     if keys:
         found.insert(0, _http_filter("envoy.filters.http.api_key_auth", _api_key_auth(keys)))
     return found

@@ -42,7 +42,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.xds import lookup, replies, wire
 from trimtab.xds.bridge import is_bridged, over
-from trimtab.xds.by_model import BODY_CALLS, asking_route, named_in_body, path_of, to_own_path
+from trimtab.xds.by_model import BODY_CALLS, MODEL_HEADER, asking_route, path_of, to_own_path
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.world import (
@@ -146,13 +146,14 @@ def _shared_host(targets: tuple[_Target, ...]) -> bytes:
 
 
 def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
-    """Entries for the calls that name their endpoint in the body."""
-    asked = list(zip(*(routes for target in targets if (routes := _by_model(target))), strict=True))
-    aimed = asked or [()] * len(BODY_CALLS)
-    return [
-        lookup.entry(path_of(call), lookup.routes([*routes, _asking(call), *_nobodys()]))
-        for call, routes in zip(BODY_CALLS, aimed, strict=True)
-    ]
+    """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
+    found = [entries for target in targets if (entries := _by_model(target))]
+    named = [b"".join(entries) for entries in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
+    entries = []
+    for call, by_name in zip(BODY_CALLS, named, strict=True):
+        unnamed = lookup.routes([_asking(call), *_nobodys()])
+        entries.append(lookup.entry(path_of(call), lookup.exact(MODEL_HEADER, by_name, otherwise=unnamed)))
+    return entries
 
 
 @cache
@@ -189,18 +190,19 @@ def _in_order(door: Door, target: _Target) -> list[bytes]:
 
 @lru_cache(maxsize=8192)
 def _by_model(target: _Target) -> tuple[bytes, ...]:
-    """The routes of callers who name the endpoint in the body, one for each call; none if it has no such."""
+    """Entries of callers who name the endpoint in the body, of each call; none if it has no such."""
     weights = dict(target.clusters).get(Protocol.OPENAI)
     if weights is None:
         return ()
-    named = named_in_body(target.name)
-    return tuple(
-        _route(
-            wire.text(MATCH_PATH, path_of(call)) + method_is(call.method) + named,
+    entries = []
+    for call in BODY_CALLS:
+        route = _route(
+            wire.text(MATCH_PATH, path_of(call)) + method_is(call.method),
             action=_clusters(weights) + _timeouts(target.timeout_s, streams=call.streams) + to_own_path(),
         )
-        for call in BODY_CALLS
-    )
+        found = lookup.routes([route + _without_model_header()])
+        entries.append(b"".join(lookup.entry(name, found) for name in written_names(target.name)))
+    return tuple(entries)
 
 
 def _virtual_host(name: str, domains: list[str]) -> bytes:
@@ -325,6 +327,11 @@ def _any_path() -> bytes:
 @cache
 def _is_grpc() -> bytes:
     return bytes(RouteMatch(grpc=RouteMatchGrpcRouteMatchOptions()))
+
+
+@cache
+def _without_model_header() -> bytes:
+    return bytes(Route(request_headers_to_remove=[MODEL_HEADER]))
 
 
 @cache
