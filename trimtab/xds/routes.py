@@ -147,10 +147,10 @@ def _shared_host(targets: tuple[_Target, ...]) -> bytes:
 
 def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
     """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
-    found = [entries for target in targets if (entries := _by_model(target))]
-    named = [b"".join(entries) for entries in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
+    found = [named for target in targets if (named := _by_model(target))]
+    by_call = [b"".join(named) for named in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
     entries = []
-    for call, by_name in zip(BODY_CALLS, named, strict=True):
+    for call, by_name in zip(BODY_CALLS, by_call, strict=True):
         unnamed = lookup.routes([_asking(call), *_nobodys()])
         entries.append(lookup.entry(path_of(call), lookup.exact(MODEL_HEADER, by_name, otherwise=unnamed)))
     return entries

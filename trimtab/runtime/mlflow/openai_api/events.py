@@ -19,9 +19,7 @@ from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 EVENTS = "text/event-stream; charset=utf-8"
 DONE = "[DONE]"
-TAKEN_WITHIN_S = (
-    300.0  # a client that takes nothing for longer has left; Envoy's clients by their own timeout
-)
+TAKEN_WITHIN_S = 300.0  # a client that takes nothing for longer has left; Envoy's bound is its timeout
 
 
 class Stream:

@@ -40,9 +40,10 @@ def read(call: Call, called: tuple[str, ...], fields: frozenset[str], body: byte
     told = _object(body)
     if call.key not in told:
         raise BadCall(f"`{call.key}` is missing")
-    told = {
-        name: value for name, value in told.items() if value is not None or name == call.key
-    }  # as if unsaid
+    # To OpenAI null is as if it were not said, and a text the one message of a user; MLflow knows neither.
+    told = {name: value for name, value in told.items() if value is not None or name == call.key}
+    if call is RESPONSES and isinstance(told["input"], str):
+        told["input"] = [{"role": "user", "content": told["input"]}]
     model = _field(told, fields, "model", str)
     if model is not None and called and model not in called:
         raise BadCall(f"the model `{model}` does not exist; here is `{called[0]}`", 404)
@@ -51,10 +52,6 @@ def read(call: Call, called: tuple[str, ...], fields: frozenset[str], body: byte
         raise BadCall(f"{call.route} has no streams")
     if _NEWER in told and _NEWER not in fields and _OLDER in fields:
         told.setdefault(_OLDER, told.pop(_NEWER))
-    if call is RESPONSES and isinstance(
-        told["input"], str
-    ):  # to OpenAI the same; MLflow knows the list alone
-        told["input"] = [{"role": "user", "content": told["input"]}]
     return Asked(call, told, model or (called[0] if called else "model"), stream)
 
 
