@@ -58,9 +58,15 @@ def matcher(on_match: bytes) -> bytes:
 def _tree(kind: int, header: str, entries: bytes, otherwise: bytes) -> bytes:
     if not entries:  # Envoy takes no empty map
         return otherwise
-    tree = wire.field(TREE_INPUT, _header(header)) + wire.field(kind, entries)
-    return wire.field(
-        ON_MATCH_MATCHER, wire.field(MATCHER_TREE, tree) + wire.field(MATCHER_OTHERWISE, otherwise)
+    looked_at, before_entries = wire.field(TREE_INPUT, _header(header)), wire.head(kind, len(entries))
+    return wire.field(  # megabytes of entries, around megabytes of others: copied once
+        ON_MATCH_MATCHER,
+        wire.head(MATCHER_TREE, len(looked_at) + len(before_entries) + len(entries)),
+        looked_at,
+        before_entries,
+        entries,
+        wire.head(MATCHER_OTHERWISE, len(otherwise)),
+        otherwise,
     )
 
 

@@ -102,7 +102,8 @@ def build_routes(world: World) -> bytes:
 @lru_cache(maxsize=1)
 def _table(targets: tuple[_Target, ...], domain: str) -> bytes:
     hosted = [_endpoint_host(target, domain) for target in targets]
-    return _table_head() + wire.repeated(TABLE_VIRTUAL_HOSTS, [*hosted, _shared_host(targets)])
+    hosts = [wire.field(TABLE_VIRTUAL_HOSTS, host) for host in hosted]
+    return b"".join((_table_head(), *hosts, *_shared_host(targets)))
 
 
 def _target(endpoint: EndpointView) -> _Target:
@@ -135,14 +136,19 @@ def _endpoint_host(target: _Target, domain: str) -> bytes:
     return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
 
 
-def _shared_host(targets: tuple[_Target, ...]) -> bytes:
-    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
+def _shared_host(targets: tuple[_Target, ...]) -> tuple[bytes, ...]:
+    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up.
+
+    In parts, since one of them has megabytes: joined, they are a field of the table.
+    """
     found = [_shared(target) for target in targets]
     by_body = lookup.prefix(":path", b"".join(_by_body(targets)), otherwise=lookup.routes(_nobodys()))
     by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=by_body)
     by_door = lookup.prefix(":path", b"".join(shared.begins for shared in found), otherwise=by_header)
     by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_door)
-    return _virtual_host("*", ["*"]) + wire.field(VIRTUAL_HOST_MATCHER, lookup.matcher(by_path))
+    matcher, host = lookup.matcher(by_path), _virtual_host("*", ["*"])
+    before = wire.head(VIRTUAL_HOST_MATCHER, len(matcher))
+    return wire.head(TABLE_VIRTUAL_HOSTS, len(host) + len(before) + len(matcher)), host, before, matcher
 
 
 def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:

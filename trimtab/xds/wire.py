@@ -22,9 +22,17 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def field(number: int, payload: bytes) -> bytes:
-    """One length-delimited field of a message: a string, bytes, or a message already encoded."""
-    return varint(number << 3 | LENGTH_DELIMITED) + varint(len(payload)) + payload
+def head(number: int, length: int) -> bytes:
+    """What comes before the bytes of a length-delimited field."""
+    return varint(number << 3 | LENGTH_DELIMITED) + varint(length)
+
+
+def field(number: int, *parts: bytes) -> bytes:
+    """One length-delimited field of a message: a string, bytes, or a message already encoded.
+
+    In parts, a large one is copied once for all of them.
+    """
+    return b"".join((head(number, sum(map(len, parts))), *parts))
 
 
 def text(number: int, value: str) -> bytes:
@@ -34,7 +42,7 @@ def text(number: int, value: str) -> bytes:
 
 def repeated(number: int, payloads: Iterable[bytes]) -> bytes:
     """A repeated field of strings, bytes or encoded messages."""
-    return b"".join(field(number, payload) for payload in payloads)
+    return b"".join(part for payload in payloads for part in (head(number, len(payload)), payload))
 
 
 def pack_any(type_url: str, value: bytes) -> bytes:
