@@ -15,7 +15,7 @@ predict = subject.load(CASE, FOLDER)
 
 @batch
 def infer(rows: Any) -> Any:
-    return {"predictions": predict(rows).astype(np.float64).reshape(-1, 1)}
+    return {"predictions": predict(rows).astype(np.float64).reshape(len(rows), -1)}
 
 
 if __name__ == "__main__":
@@ -26,7 +26,7 @@ if __name__ == "__main__":
             "iris",
             infer,
             inputs=[Tensor(name="rows", dtype=np.float64, shape=(-1,))],
-            outputs=[Tensor(name="predictions", dtype=np.float64, shape=(1,))],
+            outputs=[Tensor(name="predictions", dtype=np.float64, shape=(-1,))],
             config=ModelConfig(max_batch_size=64, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
         )
         triton.serve()
