@@ -99,6 +99,7 @@ class KubernetesFleet:
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
+        self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         ours = {"labels": ENDPOINT, "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
@@ -148,11 +149,9 @@ class KubernetesFleet:
         found: list[Pod] = []
         for key, pods in self._pods.items():
             leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
-            for seen in pods.values():
-                stopped = seen.leaving or seen.name in leaving or seen.id in self._let_go
-                used = self._usage.of(seen.node, seen.id)
-                known = Known(self._causes.get(seen.id), stopped, self._answered.get(seen.id), used)
-                found.append(pod_of(seen, known, now_s))
+            found += [
+                self._pod(seen, now_s, stopped=seen.leaving or seen.name in leaving) for seen in pods.values()
+            ]
         for key, wanted in self._wanted.items():
             found += self._asked(key, wanted, now_s)
         return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
@@ -227,6 +226,23 @@ class KubernetesFleet:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
 
+    def _pod(self, seen: SeenPod, now_s: float, *, stopped: bool) -> Pod:
+        """As it was reported before, if nothing has changed: of 10,000 pods few have."""
+        pod_id = seen.id
+        known = (
+            self._causes.get(pod_id),
+            stopped or pod_id in self._let_go,
+            self._answered.get(pod_id),
+            self._usage.of(seen.node, pod_id),
+        )
+        before = self._reported.get(pod_id)
+        if before is not None and before[0] is seen and before[1] == known:
+            return before[2]
+        pod = pod_of(seen, Known(*known), now_s)
+        if pod.ready_at_s is not None:  # the start of any other takes longer at each look
+            self._reported[pod_id] = seen, known, pod
+        return pod
+
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
@@ -256,6 +272,7 @@ class KubernetesFleet:
 
     def _forget(self, pod_id: str) -> None:
         self._causes.pop(pod_id, None)
+        self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
         self._let_go.discard(pod_id)
         self._looks.leave(pod_id)
