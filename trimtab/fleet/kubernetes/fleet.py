@@ -148,9 +148,10 @@ class KubernetesFleet:
         now_s = self._clock.wall_s()
         found: list[Pod] = []
         for key, pods in self._pods.items():
-            leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
+            leaving = self._wanted[key].leaving if key in self._wanted else None
             found += [
-                self._pod(seen, now_s, stopped=seen.leaving or seen.name in leaving) for seen in pods.values()
+                self._pod(seen, now_s, stopped=seen.leaving if leaving is None else seen.name in leaving)
+                for seen in pods.values()
             ]
         for key, wanted in self._wanted.items():
             found += self._asked(key, wanted, now_s)
@@ -159,11 +160,14 @@ class KubernetesFleet:
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
 
-        Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
+        One that starts and was to leave again stays instead: it waits for the others that start anyhow. Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
         refuses of the first one is raised as it says it.
         """
         key = revision.key
         wanted = self._wanted.setdefault(key, Wanted())
+        back = next(filter(self._may_stay, self._of(key)), None)
+        if back is not None:
+            wanted.leaving.remove(back.name)
         wanted.pods += 1  # before it is made: the mirror may show it before we are answered
         number = wanted.pods
         wanted.asked_at_s = self._clock.wall_s()
@@ -177,7 +181,11 @@ class KubernetesFleet:
                 raise
         self._work.add(key)
         self.changed.set()
-        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+        return back.id if back else f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+
+    def _may_stay(self, pod: SeenPod) -> bool:
+        """Whether it is to leave and has not served yet: nobody has drained it."""
+        return pod.starts and pod.name in self._wanted[pod.key].leaving and pod.id not in self._answered
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
         """Have this pod end, and not another one; an unknown id is no error.
@@ -417,8 +425,9 @@ class KubernetesFleet:
             return
         serves = not leaves and (pod.answers or pod.gate or pod.id in self._answered)
         with contextlib.suppress(NotFound):  # it went meanwhile
-            if leaves and not pod.leaving:
-                await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
+            if leaves != pod.leaving:
+                cost = COST_OF_LEAVING if leaves else None
+                await self._api.merge(path, {"metadata": {"annotations": {COST: cost}}})
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)
