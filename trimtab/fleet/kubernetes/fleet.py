@@ -160,7 +160,9 @@ class KubernetesFleet:
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
 
-        One that starts and was to leave again stays instead: it waits for the others that start anyhow. Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
+        One that starts and was to leave stays instead: it waits for others that start anyhow.
+
+        Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
         refuses of the first one is raised as it says it.
         """
         key = revision.key
