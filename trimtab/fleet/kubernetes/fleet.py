@@ -102,6 +102,7 @@ class KubernetesFleet:
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
+        self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
@@ -156,12 +157,11 @@ class KubernetesFleet:
         now_s = self._clock.wall_s()
         found: list[Pod] = []
         for key, pods in self._pods.items():
-            leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
-            for seen in pods.values():
-                stopped = seen.leaving or seen.name in leaving or seen.id in self._let_go
-                used = self._usage.of(seen.node, seen.id)
-                known = Known(self._causes.get(seen.id), stopped, self._answered.get(seen.id), used)
-                found.append(pod_of(seen, known, now_s))
+            leaving = self._wanted[key].leaving if key in self._wanted else None
+            found += [
+                self._pod(seen, now_s, stopped=seen.leaving if leaving is None else seen.name in leaving)
+                for seen in pods.values()
+            ]
         for key, wanted in self._wanted.items():
             found += self._asked(key, wanted, now_s)
         return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
@@ -169,11 +169,16 @@ class KubernetesFleet:
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
 
+        One that starts and was to leave stays instead: it waits for others that start anyhow.
+
         Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
         refuses of the first one is raised as it says it.
         """
         key = revision.key
         wanted = self._wanted.setdefault(key, Wanted())
+        back = next(filter(self._may_stay, self._of(key)), None)
+        if back is not None:
+            wanted.leaving.remove(back.name)
         wanted.pods += 1  # before it is made: the mirror may show it before we are answered
         number = wanted.pods
         wanted.asked_at_s = self._clock.wall_s()
@@ -188,7 +193,11 @@ class KubernetesFleet:
                 raise
         self._work.add(key)
         self.changed.set()
-        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+        return back.id if back else f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+
+    def _may_stay(self, pod: SeenPod) -> bool:
+        """Whether it is to leave and has not served yet: nobody has drained it."""
+        return pod.starts and pod.name in self._wanted[pod.key].leaving and pod.id not in self._answered
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
         """Have this pod end, and not another one; an unknown id is no error.
@@ -238,6 +247,23 @@ class KubernetesFleet:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
 
+    def _pod(self, seen: SeenPod, now_s: float, *, stopped: bool) -> Pod:
+        """As it was reported before, if nothing has changed: of 10,000 pods few have."""
+        pod_id = seen.id
+        known = (
+            self._causes.get(pod_id),
+            stopped or pod_id in self._let_go,
+            self._answered.get(pod_id),
+            self._usage.of(seen.node, pod_id),
+        )
+        before = self._reported.get(pod_id)
+        if before is not None and before[0] is seen and before[1] == known:
+            return before[2]
+        pod = pod_of(seen, Known(*known), now_s)
+        if pod.ready_at_s is not None:  # the start of any other takes longer at each look
+            self._reported[pod_id] = seen, known, pod
+        return pod
+
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
@@ -267,6 +293,7 @@ class KubernetesFleet:
 
     def _forget(self, pod_id: str) -> None:
         self._causes.pop(pod_id, None)
+        self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
         self._let_go.discard(pod_id)
         self._looks.leave(pod_id)
@@ -425,8 +452,9 @@ class KubernetesFleet:
             return
         serves = not leaves and (pod.answers or pod.gate or pod.id in self._answered)
         with contextlib.suppress(NotFound):  # it went meanwhile
-            if leaves and not pod.leaving:
-                await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
+            if leaves != pod.leaving:
+                cost = COST_OF_LEAVING if leaves else None
+                await self._api.merge(path, {"metadata": {"annotations": {COST: cost}}})
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)

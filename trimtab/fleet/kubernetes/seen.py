@@ -78,6 +78,11 @@ class SeenPod:
     runtime: str = "mlflow"
 
     @property
+    def starts(self) -> bool:
+        """Whether it is on its way, and has not served yet."""
+        return self.active and not self.answers and not self.gate
+
+    @property
     def id(self) -> str:
         return f"{self.key.endpoint.namespace}/{self.name}"
 
