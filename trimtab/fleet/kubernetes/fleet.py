@@ -53,6 +53,7 @@ OPEN_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
+_BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
 
@@ -385,7 +386,8 @@ class KubernetesFleet:
                 told = "there is a Deployment of that name which is not ours"
                 raise Failed(told, where=where, hint=hint) from error
             if (found["metadata"].get("annotations") or {}).get(HASH) != revision.hash:
-                await self._api.delete(DEPLOYMENTS.path(*_place(key)), {"propagationPolicy": "Background"})
+                only = {"uid": found["metadata"]["uid"]}
+                await self._api.delete(DEPLOYMENTS.path(*_place(key)), _BACKGROUND | {"preconditions": only})
                 told, hint = "there is a Deployment of another revision; it is removed first", "wait"
                 raise Unreachable(told, where=f"{namespace}/{name_of(key)}", hint=hint) from error
         self._made[_place(key)] = key
@@ -493,7 +495,7 @@ def _count(deployment: SeenDeployment, replicas: int) -> Json:
 
 
 def _background(deployment: SeenDeployment) -> Json:
-    return {"propagationPolicy": "Background", "preconditions": _precondition(deployment)}
+    return _BACKGROUND | {"preconditions": _precondition(deployment)}
 
 
 def _precondition(deployment: SeenDeployment) -> Json:
