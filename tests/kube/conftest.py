@@ -9,22 +9,21 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
-import orjson
 import pytest
 
 from deploy.cluster import binaries, images, lifecycle
 from deploy.cluster.place import here
-from deploy.crd.generate import definition
 from deploy.images import build
 from tests.kube import tracking
 from tests.kube.inside import cluster_network, inner_kubeconfig
-from tests.kube.words import CRDS, HELD_S, HOLD, NAMESPACES, PODS, Make, is_served, until
+from tests.kube.words import HELD_S, HOLD, NAMESPACES, PODS, Make, define, namespace_of
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
 from trimtab.core.spec import Custom, ModelSpec, Resources, Source
-from trimtab.kube import Api, Json
+from trimtab.kube import Api
 
 IMAGE = "localhost/answers:1"
+OURS = (*build.NAMES, build.HOLD)
 
 
 @pytest.fixture
@@ -49,12 +48,12 @@ async def namespace(api: Api) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def our_images() -> dict[str, str]:
-    """The names of `control-plane`, `envoy` and `mlflow`, built and on the node.
+    """The names of `control-plane`, `envoy`, `mlflow` and `hold`, built and on the node.
 
     For a cluster that is not ours TRIMTAB_KUBE_IMAGES names them, in this order, with commas between.
     """
     if "TRIMTAB_KUBE_IMAGES" in os.environ:
-        return dict(zip(build.NAMES, os.environ["TRIMTAB_KUBE_IMAGES"].split(","), strict=True))
+        return dict(zip(OURS, os.environ["TRIMTAB_KUBE_IMAGES"].split(","), strict=True))
     if os.environ["KUBECONFIG"] != str(here().kubeconfig):
         pytest.skip("TRIMTAB_KUBE_IMAGES names no images: see `python -m deploy.images`")
     if reason := build.why_not():
@@ -65,7 +64,7 @@ def our_images() -> dict[str, str]:
         pytest.skip(f"our images have no base here: {error}")
     for image in built:
         lifecycle.import_image(here(), image.archive)
-    return {name: image.name for name, image in zip(build.NAMES, built, strict=True)}
+    return {name: image.name for name, image in zip(OURS, built, strict=True)}
 
 
 @pytest.fixture(scope="session")
@@ -101,26 +100,10 @@ async def closing(api: Api) -> AsyncIterator[Api]:
         await api.close()
 
 
-def namespace_of(name: str) -> Json:
-    """One at the Pod Security level `restricted`."""
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-
-
 @pytest.fixture
 async def crd(api: Api) -> None:
     """The API server knows ServingEndpoint, as it is generated now."""
-    wanted = definition()
-    path = CRDS.path(name=wanted["metadata"]["name"])
-    await api.apply(path, wanted)
-
-    async def established() -> bool:
-        status = orjson.loads(await api.get(path)).get("status", {})
-        conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
-        return conditions.get("Established") == "True"
-
-    await until(established)
-    await until(lambda: is_served(api))
+    await define(api)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import yaml
 
 from deploy.cluster import binaries
 from deploy.crd.generate import definition
+from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers
 
 pytestmark = pytest.mark.kube
 
@@ -110,7 +111,44 @@ def test_the_control_plane_may_neither_read_secrets_nor_anything_at_all() -> Non
     rules = of_kind(rendered(), "ClusterRole", "ns-t-control")["rules"]
     allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
     assert not [each for each in allowed if "*" in each]
-    assert not [resource for resource, _ in allowed if resource.startswith(("secrets", "pods/exec", "roles"))]
+    assert not [
+        resource
+        for resource, _ in allowed
+        if resource.startswith(("secrets", "pods/exec", "pods/proxy", "roles"))
+    ]
+
+
+def test_what_stands_around_models_is_told_of_the_release() -> None:
+    """Who reaches their pods is the release's own pods, in its namespace; the rest as the values say."""
+
+    def arguments(**values: str | None) -> list[str]:
+        control = of_kind(rendered(**values), "Deployment", "t-control")
+        found: list[str] = control["spec"]["template"]["spec"]["containers"][0]["args"]
+        return found
+
+    objects = rendered()
+    (callers,) = (each for each in arguments() if each.startswith("--callers="))
+    said = checked_callers(KubernetesOptions(Path("home"), callers=callers.partition("=")[2]))
+    assert said.namespace == "ns"
+    for name in ("t-control", "t-envoy"):
+        labels = of_kind(objects, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert said.labels.items() <= labels.items()
+    assert "--no-node-metrics" in arguments()
+    assert "--no-node-metrics" not in arguments(controlPlane__nodeMetrics="true")
+    assert not [each for each in arguments() if each.startswith(("--image=hold", "--dcgm"))]
+    assert "--image=hold=registry/hold:1" in arguments(images__hold="registry/hold:1")
+    assert "--dcgm-pods=gpu-operator" in arguments(controlPlane__gpuExporters="gpu-operator")
+
+
+def test_exporters_of_gpus_are_looked_for_in_one_namespace_and_nothing_else_is_there() -> None:
+    assert not [each for each in rendered(namespace="models") if each["metadata"].get("namespace") == "gpus"]
+    objects = rendered(namespace="models", controlPlane__gpuExporters="gpus")
+    role = of_kind(objects, "Role", "ns-t-control-gpus")
+    assert role["metadata"]["namespace"] == "gpus"
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}]
+    binding = of_kind(objects, "RoleBinding", "ns-t-control-gpus")
+    assert (binding["metadata"]["namespace"], binding["roleRef"]["name"]) == ("gpus", "ns-t-control-gpus")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "t-control", "namespace": "ns"}]
 
 
 def test_every_value_is_described() -> None:

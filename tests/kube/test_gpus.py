@@ -44,7 +44,7 @@ async def test_a_slice_of_a_gpu_is_matched_with_its_pod_by_an_exporter_that_is_f
 ) -> None:
     fleet, exporters = (
         KubernetesFleet(inside, SystemClock(), {HOLD_IMAGE: HOLD}, namespace),
-        Exporters(inside),
+        Exporters(inside, namespace),
     )
     scraper = Scraper(fleet, SystemClock(), dcgm=exporters, each_s=0.5)
     await fleet.open()

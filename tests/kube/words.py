@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import orjson
 
+from deploy.crd.generate import definition
 from trimtab.core.errors import NotFound, Unreachable
 from trimtab.core.revision import Revision
 from trimtab.kube import Api, Json, Resource
@@ -22,6 +23,27 @@ HELD_S = 60.0  # a pod that nobody lets go; also what its start may take
 DEADLINE_S = 60.0
 
 Make = Callable[..., Revision]  # a number, an image, and variables of the server
+
+
+def namespace_of(name: str) -> Json:
+    """One at the Pod Security level `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+async def define(api: Api) -> None:
+    """Have the API server know ServingEndpoint, as it is generated now."""
+    wanted = definition()
+    path = CRDS.path(name=wanted["metadata"]["name"])
+    await api.apply(path, wanted)
+
+    async def established() -> bool:
+        status = (await read(api, path)).get("status", {})
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+        return conditions.get("Established") == "True"
+
+    await until(established)
+    await until(lambda: is_served(api))
 
 
 async def is_served(api: Api) -> bool:

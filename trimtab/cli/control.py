@@ -84,6 +84,24 @@ from trimtab.core.errors import InvalidInput
     "--dcgm", metavar="URL[,URL…]", default="", help="DCGM exporters that watch the GPUs of these pods."
 )
 @click.option(
+    "--dcgm-pods",
+    metavar="NAMESPACE",
+    default="",
+    help="Find them in this namespace by the labels of NVIDIA's charts, instead of --dcgm.",
+)
+@click.option(
+    "--node-metrics/--no-node-metrics",
+    default=True,
+    show_default=True,
+    help="Ask kubelets for the CPU and memory of pods; it takes the right to get nodes/proxy.",
+)
+@click.option(
+    "--callers",
+    metavar="NAMESPACE/LABEL=VALUE[,…]",
+    default="",
+    help="Pods that may reach the models': Envoys, and us.  [default: ours in the namespace trimtab]",
+)
+@click.option(
     "--lease",
     metavar="NAMESPACE/NAME",
     default="",
@@ -94,7 +112,7 @@ from trimtab.core.errors import InvalidInput
     "images",
     metavar="RUNTIME=IMAGE",
     multiple=True,
-    help="What pods of a runtime run; may be given several times.",
+    help="What pods of a runtime run, and `hold` beside them; may be given several times.",
 )
 def control(images: tuple[str, ...], **said: Any) -> None:
     """Run the control plane of a Kubernetes cluster: ServingEndpoints in, pods and Envoys' configuration out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 
 import grpc
@@ -38,13 +38,13 @@ METRICS_EACH_S = 1.0
 
 @dataclass(frozen=True)
 class Around:
-    """What a control plane is told when it starts. `dcgm`: addresses of exporters' pages."""
+    """What a control plane is told when it starts. `dcgm`: exporters' pages; they may come and go."""
 
     home: Home
     started: Started
     gateway: Gateway
     metrics: Metrics
-    dcgm: tuple[str, ...] = ()
+    dcgm: Collection[str] = ()
     down_window_s: float | None = None
 
 

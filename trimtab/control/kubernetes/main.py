@@ -12,7 +12,7 @@ import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -25,6 +25,7 @@ from trimtab.control.kubernetes.changes import KubernetesChanges
 from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
+    checked_callers,
     checked_control,
     checked_gateway,
     checked_xds,
@@ -40,10 +41,10 @@ from trimtab.control.options import ServeOptions as LocalOptions
 from trimtab.control.running import bind_unix, cancelled_by_signals, first_of, named, relay, served, signals
 from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
-from trimtab.core.errors import Conflict
+from trimtab.core.errors import Conflict, InvalidInput
 from trimtab.core.names import EndpointName
 from trimtab.envoy.bootstrap import Bootstrap
-from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.fleet.kubernetes import Exporters, KubernetesFleet
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
 from trimtab.kube import Api, Lease
@@ -69,6 +70,7 @@ class _Parts:
     intake: Intake
     writer: Writer
     events: Events
+    exporters: Exporters | None
     plane: ControlPlane
 
 
@@ -81,6 +83,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     address, keys = checked_gateway(options)
     checked_xds(options)
     checked_control(options)
+    checked_callers(options)
     home = Home.open(options.home)
     with home.locked():
         metrics = Metrics()
@@ -90,7 +93,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         started = Started(os.getpid(), trimtab.__version__, public, str(metrics_at), str(home.control_socket))
         traces = traces_from(os.environ)
         gateway = Gateway(address.host, address.port, options.domain, keys, traces, ACCESS_LOG)
-        dcgm = checked_dcgm(LocalOptions(home=options.home, dcgm=options.dcgm))
+        dcgm = _exporters(options)
         around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
         try:
             with cancelled_by_signals():
@@ -99,6 +102,13 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         finally:
             metrics_server.shutdown()
             metrics_server.server_close()
+
+
+def _exporters(options: KubernetesOptions) -> tuple[str, ...]:
+    """Those that are named. Raises InvalidInput or Exhausted."""
+    if options.dcgm and options.dcgm_pods:
+        raise InvalidInput("are two ways to say the same", where="--dcgm, --dcgm-pods", hint="give one")
+    return checked_dcgm(LocalOptions(home=options.home, dcgm=options.dcgm))
 
 
 @contextlib.asynccontextmanager
@@ -160,7 +170,18 @@ def _build(
 ) -> _Parts:
     clock: Clock = SystemClock()
     endpoints = Endpoints(store, clock, on_kubernetes(options.images))
-    fleet = KubernetesFleet(api, clock, options.images, options.namespace, watched.owner)
+    fleet = KubernetesFleet(
+        api,
+        clock,
+        options.images,
+        options.namespace,
+        watched.owner,
+        checked_callers(options),
+        node_metrics=options.node_metrics,
+    )
+    exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
+    if exporters is not None:
+        around = replace(around, dcgm=exporters)
 
     def changed(name: EndpointName) -> None:
         plane.reconciler.spec_changed(name)
@@ -174,7 +195,7 @@ def _build(
     store.decided = events.decided
     view = plane.platform.endpoint
     writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
-    return _Parts(endpoints, watched, fleet, intake, writer, events, plane)
+    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, plane)
 
 
 async def _work(
@@ -190,6 +211,8 @@ async def _work(
         "the lease": keep(),
         "tidying": _tidy(parts.endpoints, parts.fleet),
     }
+    if parts.exporters is not None:
+        work["the watch of DCGM exporters"] = parts.exporters.run()
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(named(what, each)) for what, each in work.items()]
         around.home.announce(around.started)

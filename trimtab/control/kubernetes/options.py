@@ -13,6 +13,7 @@ from trimtab.control.options import Address, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
+from trimtab.fleet.kubernetes import HOLD_IMAGE, Callers
 from trimtab.xds.world import ApiKey
 
 DEFAULT_LISTEN = "0.0.0.0:8080"  # in Envoy's pods
@@ -25,9 +26,11 @@ class KubernetesOptions:
 
     `listen` is where Envoys listen, `public` how callers reach them. `xds` is where we listen for Envoys,
     `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it; `xds_plaintext` says that others are kept
-    away by a NetworkPolicy instead. `images` are by the name of a runtime. `namespace` is the one whose
-    endpoints are served, empty for all. `lease` is NAMESPACE/NAME of the Lease by which one of several
-    replicas leads; empty: there is only this one.
+    away by a NetworkPolicy instead. `images` are by the name of a runtime, and by `hold`. `namespace` is the
+    one whose endpoints are served, empty for all. `callers` are NAMESPACE/LABEL=VALUE[,…]: who may reach the
+    models' pods, Envoys and we ourselves. `dcgm_pods` is the namespace in which DCGM exporters are found;
+    `node_metrics` says whether kubelets are asked for what pods use. `lease` is NAMESPACE/NAME of the Lease
+    by which one of several replicas leads; empty: there is only this one.
     """
 
     home: Path
@@ -45,6 +48,9 @@ class KubernetesOptions:
     control: str = DEFAULT_CONTROL
     metrics_listen: str = "127.0.0.1:0"
     dcgm: str = ""
+    dcgm_pods: str = ""
+    node_metrics: bool = True
+    callers: str = ""
     lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,6 +95,18 @@ def checked_control(options: KubernetesOptions) -> Address:
     return address
 
 
+def checked_callers(options: KubernetesOptions) -> Callers:
+    """Who may reach the models' pods. Raises InvalidInput."""
+    if not options.callers:
+        return Callers()
+    namespace, _, said = options.callers.partition("/")
+    labels = dict(part.partition("=")[::2] for part in said.split(","))
+    if not namespace or not all(labels) or not all(labels.values()):
+        hint = "write NAMESPACE/LABEL=VALUE[,…], for example trimtab/app.kubernetes.io/part-of=trimtab"
+        raise InvalidInput(f"`{options.callers}` names no pods", where="--callers", hint=hint)
+    return Callers(namespace, labels)
+
+
 def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
     """What keeps a spec from being served in pods of these images."""
 
@@ -100,7 +118,7 @@ def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
                 hint = "give custom.image: a pod has no folder of yours to run a command in"
                 found.append(Problem(f"{where}.custom", "has no image", hint))
             elif model.runtime != "custom" and model.runtime not in images:
-                known = ", ".join(sorted({*images, "custom"}))
+                known = ", ".join(sorted({*images, "custom"} - {HOLD_IMAGE}))
                 hint = f"this control plane has: {known}; bring an image of your own by custom.image"
                 found.append(Problem(f"{where}.runtime", f"there is no image for `{model.runtime}`", hint))
         return found

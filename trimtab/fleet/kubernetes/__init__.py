@@ -1,7 +1,8 @@
 """Pods on Kubernetes: a Deployment for each revision. See `fleet.KubernetesFleet`."""
 
 from trimtab.fleet.kubernetes.attendants import Callers
+from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet
-from trimtab.fleet.kubernetes.template import Images
+from trimtab.fleet.kubernetes.template import HOLD_IMAGE, Images
 
-__all__ = ["Callers", "Images", "KubernetesFleet"]
+__all__ = ["HOLD_IMAGE", "Callers", "Exporters", "Images", "KubernetesFleet"]

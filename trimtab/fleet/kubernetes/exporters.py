@@ -16,10 +16,14 @@ PORT_NAME = "metrics"
 
 
 class Exporters(Collection[str]):
-    """The URLs of the pages of those that are ready. Iterate it again for what there is then."""
+    """The URLs of the pages of those that are ready, in one namespace.
 
-    def __init__(self, api: Api, labels: Collection[str] = LABELS) -> None:
-        self._mirrors = [Mirror(api, Selection(PODS, each), page_of, lambda _: None) for each in labels]
+    Iterate it again for what there is then.
+    """
+
+    def __init__(self, api: Api, namespace: str, labels: Collection[str] = LABELS) -> None:
+        selections = [Selection(PODS, each, namespace) for each in labels]
+        self._mirrors = [Mirror(api, each, page_of, lambda _: None) for each in selections]
 
     async def run(self) -> None:
         """Follow them, until cancelled."""

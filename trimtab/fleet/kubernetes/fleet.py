@@ -73,7 +73,8 @@ class KubernetesFleet:
 
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
-    has to go with. `changed` tells of pods and phases.
+    has to go with. Without `node_metrics` no kubelet is asked what pods use. `changed` tells of pods
+    and phases.
     """
 
     def __init__(
@@ -84,6 +85,8 @@ class KubernetesFleet:
         namespace: str = "",
         owner: Callable[[EndpointName], Json | None] = lambda _: None,
         callers: Callers | None = None,
+        *,
+        node_metrics: bool = True,
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -95,6 +98,7 @@ class KubernetesFleet:
         self._looks = Looks(self._pod_answered)
         self._holds = Holds(api)
         self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node})
+        self._node_metrics = node_metrics
         self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -133,7 +137,9 @@ class KubernetesFleet:
         for place, deployment in self._deployments.objects.items():
             self._adopt(deployment, attended=place in attended)
         self._adopted = True
-        self._tasks += [asyncio.create_task(each) for each in (self._work.run(), self._usage.run())]
+        self._tasks.append(asyncio.create_task(self._work.run()))
+        if self._node_metrics:
+            self._tasks.append(asyncio.create_task(self._usage.run()))
 
     async def ended(self) -> None:
         """Until a part of it breaks, which it raises: none ends by itself."""

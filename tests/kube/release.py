@@ -1,0 +1,222 @@
+"""A release of the chart, as helm installs it, and calls through its Envoys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+
+from deploy.cluster import binaries
+from deploy.cluster.place import here
+from tests.kube.plane import CALLER, on_node
+from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, define, namespace_of, until
+from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
+from trimtab.fleet.kubernetes.template import ENDPOINT
+from trimtab.kube import Api, Json, Resource
+
+CHART = Path(__file__).parents[2] / "deploy" / "chart"
+SERVICES = Resource("v1", "services")
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+WITHIN_S = 400.0  # images are there; Python and MLflow start, on a busy machine
+FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
+
+
+def helm(verb: str, namespace: str, *arguments: str) -> str:
+    """Of the release `t`."""
+    where = (f"--namespace={namespace}", "--kubeconfig", os.environ["KUBECONFIG"])
+    command = [str(binaries.build_helm()), verb, "t", *arguments, *where]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def values(namespace: str, images: dict[str, str], **more: str) -> list[str]:
+    said = {
+        "images.controlPlane": images["control-plane"],
+        "images.envoy": images["envoy"],
+        "images.hold": images["hold"],
+        "images.runtimes.mlflow": images["mlflow"],
+        "pullPolicy": "Never",
+        "namespace": namespace,
+        "crd.install": "false",  # it is the cluster's, and other tests have it too
+        "envoy.allowAnonymous": "true",
+        "controlPlane.resources.requests.cpu": "50m",
+        "envoy.resources.requests.cpu": "50m",
+        "controlPlane.replicas": "2",
+        "envoy.drainSeconds": "20",
+    }
+    said |= {name.replace("__", "."): value for name, value in more.items()}
+    return [f"--set={name}={value}" for name, value in said.items()]
+
+
+@contextmanager
+def installation(images: dict[str, str], **more: str) -> Iterator[str]:
+    """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards."""
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("calls come from the network of a cluster of our own")
+    namespace = f"test-{uuid.uuid4().hex[:8]}"
+
+    async def begin() -> None:
+        async with connected() as api:
+            await define(api)
+            await api.create(NAMESPACES.path(), namespace_of(namespace))
+
+    async def end() -> None:
+        async with connected() as api:
+            release = Installed(api, namespace, images)
+            for name in names(await api.get(ENDPOINTS.path(namespace))):
+                await api.delete(ENDPOINTS.path(namespace, name))
+            try:
+                await until(release.has_no_endpoint, WITHIN_S)
+            finally:
+                helm("uninstall", namespace)
+                await api.delete(NAMESPACES.path(name=namespace))
+
+    with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
+        beside.submit(asyncio.run, begin()).result()
+        helm("install", namespace, str(CHART), *values(namespace, images, **more))
+        try:
+            yield namespace
+        finally:
+            beside.submit(asyncio.run, end()).result()
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[Api]:
+    api = await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])
+    try:
+        yield api
+    finally:
+        await api.close()
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A release of the chart in a namespace of its own, which serves the endpoints in there."""
+
+    api: Api
+    namespace: str
+    images: dict[str, str]
+
+    def values(self, **more: str) -> list[str]:
+        return values(self.namespace, self.images, **more)
+
+    def helm(self, verb: str, *arguments: str) -> str:
+        return helm(verb, self.namespace, *arguments)
+
+    async def condition(self, name: str, kind: str = "Ready") -> str:
+        status = orjson.loads(await self.api.get(ENDPOINTS.path(self.namespace, name))).get("status") or {}
+        found = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+        return str(found.get(kind, ""))
+
+    async def has_no_endpoint(self) -> bool:
+        return not names(await self.api.get(ENDPOINTS.path(self.namespace)))
+
+    async def gateway(self) -> str:
+        spec = orjson.loads(await self.api.get(SERVICES.path(self.namespace, "t-envoy")))["spec"]
+        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    async def url(self, name: str) -> str:
+        return f"{await self.gateway()}/serving-endpoints/{name}.{self.namespace}/invocations"
+
+    async def pods(self, selector: str) -> list[Json]:
+        listed = orjson.loads(await self.api.get(PODS.path(self.namespace), {"labelSelector": selector}))
+        return list(listed["items"])
+
+
+async def leader(release: Installed) -> str:
+    """Wait until of two control planes one is ready, and the other one waits; the name of the first."""
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            pods = await release.pods("app.kubernetes.io/component=control-plane")
+            ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
+            if len(pods) == 2 and len(ready) == 1:
+                return str(ready[0])
+            await asyncio.sleep(0.1)
+
+
+def is_ready(pod: Json) -> bool:
+    conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions") or ()}
+    return conditions.get("Ready") == "True"
+
+
+async def control_planes(release: Installed) -> set[str]:
+    pods = await release.pods("app.kubernetes.io/component=control-plane")
+    return {pod["metadata"]["name"] for pod in pods}
+
+
+async def envoys(release: Installed, *, ready: bool = False) -> set[str]:
+    """Their names; of those only that are ready, if that is asked for."""
+    pods = await release.pods("app.kubernetes.io/component=envoy")
+    return {pod["metadata"]["name"] for pod in pods if is_ready(pod) or not ready}
+
+
+async def pods_of(release: Installed, name: str) -> set[str]:
+    """The names of an endpoint's pods, of those too that leave."""
+    return {pod["metadata"]["name"] for pod in await release.pods(f"{ENDPOINT}={name}")}
+
+
+async def serves(release: Installed, name: str, count: int) -> bool:
+    """The endpoint is ready with so many pods, and no other one is there."""
+    pods = await release.pods(f"{ENDPOINT}={name}")
+    there = [is_ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods]
+    return there == [True] * count and await release.condition(name) == "True"
+
+
+async def replaced(release: Installed, before: set[str]) -> bool:
+    """None of the Envoys before is there, and two others are ready."""
+    pods = await release.pods("app.kubernetes.io/component=envoy")
+    return not before & await envoys(release) and [is_ready(pod) for pod in pods] == [True, True]
+
+
+async def has_ready(release: Installed, count: int) -> bool:
+    """So many pods of the endpoint are there, and all of them are ready."""
+    pods = await release.pods("serving.trimtab.dev/endpoint=iris")
+    return len(pods) == count and all(map(is_ready, pods))
+
+
+async def left(release: Installed, endpoints: Collection[str]) -> bool:
+    """Whether of all models in the namespace only what stands for these endpoints is there."""
+    found = set()
+    for resource in (DEPLOYMENTS, ACCOUNTS, POLICIES, BUDGETS, PODS):
+        listed = await release.api.get(resource.path(release.namespace), {"labelSelector": ENDPOINT})
+        found |= {each["metadata"]["labels"][ENDPOINT] for each in orjson.loads(listed)["items"]}
+    return found == set(endpoints)
+
+
+def names(listed: bytes) -> list[str]:
+    return sorted(each["metadata"]["name"] for each in orjson.loads(listed)["items"])
+
+
+@contextmanager
+def calling(url: str, at_once: int) -> Iterator[dict[str, int]]:
+    """Call for as long as the block runs; afterwards what is yielded tells how often each status came."""
+    statuses: dict[str, int] = {}
+    command = on_node(sys.executable, CALLER, url, str(at_once), FLOWER)
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as caller:
+        try:
+            yield statuses
+        finally:
+            caller.terminate()
+            told, _ = caller.communicate(timeout=90)
+        statuses |= json.loads(told)["statuses"]
+
+
+def call(url: str) -> Json:
+    command = on_node("curl", "--silent", "--show-error", "--fail-with-body", "--max-time", "60")
+    command += ["--header", "Content-Type: application/json", "--data", FLOWER, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: Json = json.loads(done.stdout)
+    return found

@@ -1,0 +1,182 @@
+"""What goes wrong in a cluster, under calls through the Envoys of the chart: one release, three pods."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.kube.release import (
+    WITHIN_S,
+    Installed,
+    calling,
+    control_planes,
+    envoys,
+    installation,
+    leader,
+    left,
+    pods_of,
+    serves,
+)
+from tests.kube.words import ENDPOINTS, PODS, endpoint, evict, until
+from trimtab.core.errors import Unreachable
+from trimtab.kube import Api, Json
+
+pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
+
+AT_ONCE = 4
+ENOUGH = 100  # calls: a test with fewer shows nothing
+AT_ONCE_KILL = {"gracePeriodSeconds": 0}  # the kubelet sends SIGKILL, and the object is gone before
+
+
+def spec(image: str, pods: int, most: int, max_pods: int) -> Json:
+    model = {
+        "uri": "own",
+        "custom": {"image": image},
+        "resources": {"cpu": "10m", "memory": "32Mi"},
+        "concurrency": {"min": pods, "max": most},
+        "env": {"ANSWER_AFTER": "100ms"},
+        "startTimeoutSeconds": 60,
+    }
+    return {"models": [model], "maxPods": max_pods}
+
+
+@dataclass(frozen=True)
+class Served:
+    """`iris`, of three pods, behind the Envoys of a release."""
+
+    release: Installed
+    url: str
+    image: str
+
+    async def apply(self, pods: int, most: int = 64, max_pods: int = 3) -> None:
+        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, most, max_pods))
+        await self.release.api.apply(ENDPOINTS.path(self.release.namespace, "iris"), body, "kubectl")
+
+    async def has(self, pods: int) -> None:
+        """Wait until so many are ready, and none leaves."""
+        await until(lambda: serves(self.release, "iris", pods), WITHIN_S)
+
+    async def kill(self, pod: str) -> None:
+        await self.release.api.delete(PODS.path(self.release.namespace, pod), AT_ONCE_KILL)
+
+
+@pytest.fixture(scope="module")
+def namespace_of_release(our_images: dict[str, str]) -> Iterator[str]:
+    with installation(our_images, controlPlane__env__TRIMTAB_DOWN_WINDOW_S="3.0") as namespace:
+        yield namespace
+
+
+@pytest.fixture
+async def served(
+    namespace_of_release: str, our_images: dict[str, str], image: str, api: Api
+) -> Served:
+    """As it should be, whatever the test before left behind."""
+    release = Installed(api, namespace_of_release, our_images)
+    await leader(release)
+    await until(lambda: two_envoys(release), WITHIN_S)
+    found = Served(release, await release.url("iris"), image)
+    await found.apply(pods=3)
+    await found.has(pods=3)
+    return found
+
+
+async def two_envoys(release: Installed) -> bool:
+    return len(await envoys(release, ready=True)) == 2
+
+
+async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served: Served) -> None:
+    with calling(served.url, AT_ONCE) as told:
+        led = await leader(served.release)
+        await served.kill(led)
+        await served.apply(pods=4, max_pods=4)
+        await served.has(pods=4)
+        assert await leader(served.release) != led
+    assert told.keys() == {"200"}, told
+    assert told["200"] > ENOUGH
+
+
+async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Served) -> None:
+    before = await pods_of(served.release, "iris")
+    with calling(served.url, AT_ONCE) as told:
+        killed = await control_planes(served.release)
+        for each in killed:
+            await served.kill(each)
+        await served.apply(pods=4, max_pods=4)
+        await served.has(pods=4)
+        assert await leader(served.release) not in killed
+    assert told.keys() == {"200"}, told
+    assert told["200"] > ENOUGH
+    assert before < await pods_of(served.release, "iris"), "none was restarted"
+
+
+async def test_of_an_envoy_that_is_killed_only_its_own_requests_fail(served: Served) -> None:
+    before = await pods_of(served.release, "iris")
+    with calling(served.url, AT_ONCE) as told:
+        (killed, *_) = sorted(await envoys(served.release))
+        await served.kill(killed)
+        await until(lambda: two_envoys(served.release), WITHIN_S)
+    failed = sum(count for status, count in told.items() if status != "200")
+    assert failed <= AT_ONCE, told
+    assert told["200"] > ENOUGH
+    assert await pods_of(served.release, "iris") == before
+
+
+async def test_a_model_pod_that_is_killed_fails_no_request(served: Served) -> None:
+    (killed, *others) = sorted(await pods_of(served.release, "iris"))
+    with calling(served.url, AT_ONCE) as told:
+        await served.kill(killed)
+        await served.has(pods=3)
+    assert told.keys() == {"200"}, told
+    assert told["200"] > 10
+    now = await pods_of(served.release, "iris")
+    assert killed not in now
+    assert set(others) < now
+
+
+async def test_every_model_pod_is_evicted_in_turn_and_no_request_fails(served: Served) -> None:
+    before = await pods_of(served.release, "iris")
+    with calling(served.url, AT_ONCE) as told:
+        for pod in sorted(before):
+            await until(lambda pod=pod: evicted(served.release, pod), WITHIN_S)  # type: ignore[misc]
+            await until(lambda pod=pod: gone(served.release, pod), WITHIN_S)  # type: ignore[misc]
+        await served.has(pods=3)
+    assert told.keys() == {"200"}, told
+    assert told["200"] > ENOUGH
+    assert not before & await pods_of(served.release, "iris")
+
+
+async def evicted(release: Installed, pod: str) -> bool:
+    """Its budget allows it only once all others serve."""
+    with contextlib.suppress(Unreachable):
+        await evict(release.api, f"{release.namespace}/{pod}")
+        return True
+    return False
+
+
+async def gone(release: Installed, pod: str) -> bool:
+    return pod not in await pods_of(release, "iris")
+
+
+async def test_ten_times_the_traffic_and_back_and_then_nothing_is_left(served: Served) -> None:
+    """Pods follow. The deletion takes no longer than the draining: nobody waits for what `hold` may wait."""
+    await served.apply(pods=1, max_pods=6)
+    await served.has(pods=1)
+    most = 1
+    with calling(served.url, 2) as few:
+        with calling(served.url, 18) as many:
+            deadline_s = time.monotonic() + 90.0
+            while most < 2 and time.monotonic() < deadline_s:
+                most = max(most, len(await pods_of(served.release, "iris")))
+        await served.has(pods=1)
+    assert few.keys() == many.keys() == {"200"}, (few, many)
+    assert many["200"] > ENOUGH
+    assert most > 1
+    began_s = time.monotonic()
+    await served.release.api.delete(ENDPOINTS.path(served.release.namespace, "iris"))
+    await until(served.release.has_no_endpoint, WITHIN_S)
+    await until(lambda: left(served.release, ()), WITHIN_S)
+    assert time.monotonic() - began_s < 50.0
