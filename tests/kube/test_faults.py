@@ -71,9 +71,7 @@ def namespace_of_release(our_images: dict[str, str]) -> Iterator[str]:
 
 
 @pytest.fixture
-async def served(
-    namespace_of_release: str, our_images: dict[str, str], image: str, api: Api
-) -> Served:
+async def served(namespace_of_release: str, our_images: dict[str, str], image: str, api: Api) -> Served:
     """As it should be, whatever the test before left behind."""
     release = Installed(api, namespace_of_release, our_images)
     await leader(release)
