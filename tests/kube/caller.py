@@ -1,5 +1,7 @@
 """Calls a URL, so many at once, until SIGTERM; then tells as JSON what was answered, and by which pods.
 
+Before that there is a line with the number of answers, each time ten more have come.
+
 python caller.py URL AT_ONCE [BODY]
 """
 
@@ -29,6 +31,9 @@ async def call(url: str, at_once: int, body: str) -> dict[str, Counter[str]]:
                     text = await answer.text()
                     statuses[str(answer.status)] += 1
                     pods[text.strip()] += 1
+                    if statuses.total() % 10 == 0:
+                        sys.stdout.write(f"{statuses.total()}\n")
+                        sys.stdout.flush()
             except aiohttp.ClientError as error:
                 statuses[type(error).__name__] += 1
             await asyncio.sleep(0.01)

@@ -122,4 +122,4 @@ class Plane:
             finally:
                 caller.send_signal(signal.SIGTERM)
                 assert caller.stdout is not None
-                found.update(json.loads(caller.stdout.read()))
+                found.update(json.loads(caller.stdout.read().splitlines()[-1]))

@@ -11,8 +11,9 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import orjson
 import pytest
@@ -28,6 +29,7 @@ from trimtab.kube import Api, Json, Resource
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 SERVICES = Resource("v1", "services")
 DEPLOYMENTS = Resource("apps/v1", "deployments")
+ENOUGH = 200  # calls: a test with fewer shows nothing
 WITHIN_S = 400.0  # images are there; Python and MLflow start, on a busy machine
 FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
 
@@ -199,18 +201,40 @@ def names(listed: bytes) -> list[str]:
     return sorted(each["metadata"]["name"] for each in orjson.loads(listed)["items"])
 
 
+@dataclass
+class Calls:
+    """What they were answered with is known once they have ended."""
+
+    told: IO[bytes]
+    statuses: dict[str, int] = field(default_factory=dict)
+
+    def reach(self, answers: int) -> None:
+        """Wait until there were so many."""
+        while line := self.told.readline():
+            if int(line) >= answers:
+                return
+        raise AssertionError("the caller has ended")
+
+    @property
+    def failed(self) -> int:
+        return sum(count for status, count in self.statuses.items() if status != "200")
+
+
 @contextmanager
-def calling(url: str, at_once: int) -> Iterator[dict[str, int]]:
-    """Call for as long as the block runs; afterwards what is yielded tells how often each status came."""
-    statuses: dict[str, int] = {}
+def calling(url: str, at_once: int, answers: int = ENOUGH) -> Iterator[Calls]:
+    """Call from before the block begins until it has ended and there were so many answers."""
     command = on_node(sys.executable, CALLER, url, str(at_once), FLOWER)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as caller:
+        assert caller.stdout is not None
+        found = Calls(caller.stdout)
         try:
-            yield statuses
+            found.reach(at_once)
+            yield found
+            found.reach(answers)
         finally:
             caller.terminate()
             told, _ = caller.communicate(timeout=90)
-        statuses |= json.loads(told)["statuses"]
+        found.statuses |= json.loads(told.splitlines()[-1])["statuses"]
 
 
 def call(url: str) -> Json:
