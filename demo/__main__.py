@@ -151,7 +151,7 @@ def drive(trimtab: Platform, trained: Trained) -> bool:
             screen.show(record.looks[-1], traffic.second, new)
             time.sleep(LOOK_EACH_S)
     window_s = float(os.environ["TRIMTAB_DOWN_WINDOW_S"])
-    return summary(traffic, record, planned, checks(traffic, record, window_s))
+    return summary(traffic, record, planned, checks(traffic, planned, record, window_s))
 
 
 def summary(traffic: Traffic, record: Record, planned: Plan, told: list[Check]) -> bool:

@@ -18,6 +18,7 @@ LOAD = Path(__file__).resolve().parent.parent / "bench" / "load.py"
 SPIKE = 10  # the spike is so many times the low rate
 BUSY_SHARE, BUSY_CORES_MAX = 0.55, 3.0  # of this machine's cores, in the spike; starting pods need the rest
 RATE_MIN, RATE_MAX = 10.0, 200.0  # requests a second in the spike
+PAUSES = 3  # between timed requests, in their lengths: back to back they would be a load that wants more pods
 LOW_S, SPIKE_S = 20.0, 40.0
 
 
@@ -29,6 +30,11 @@ class Plan:
     low_rate: float
     spike_rate: float
     after_s: float
+
+    @property
+    def spike_in_flight(self) -> float:
+        """How many requests the spike keeps in flight while none waits (Little's law)."""
+        return self.spike_rate * self.service_time_s
 
     def phases(self) -> tuple[tuple[float, float], ...]:
         """(seconds, requests a second) of each."""
@@ -52,6 +58,7 @@ def plan(url: str, body: str, after_s: float) -> Plan:
         begin_s = time.perf_counter()
         ask(url, body)
         taken_s.append(time.perf_counter() - begin_s)
+        time.sleep(PAUSES * taken_s[-1])
     service_time_s = statistics.median(taken_s[5:])
     busy_cores = min(BUSY_CORES_MAX, BUSY_SHARE * (os.cpu_count() or 1))
     spike = round(min(RATE_MAX, max(RATE_MIN, busy_cores / service_time_s)))

@@ -1,7 +1,7 @@
 """The programs of a cluster: built once from their Go modules, kept outside of the checkout.
 
-The folder's name holds the version and a digest of all that decides what is built, so that checkouts with
-the same recipe share it and a new recipe never meets old programs.
+A folder's name holds a digest of all that decides what is built, so that checkouts with the same recipe
+share it and a new recipe never meets old programs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from deploy.cluster.place import cache
 
 KUBERNETES = "1.36.3"
 MODULES = Path(__file__).parent / "go"
-HOLD = Path(__file__).parents[1] / "hold"  # what stands beside each model server; not for tests alone
 BUILD_TIMEOUT_S = 3_000.0  # of one program; all of them took 10 minutes on two idle cores
 
 
@@ -71,24 +70,25 @@ OPTIONAL = frozenset({"kwok"})
 HELM = Source(("helm",), module="helm.sh/helm/v3/cmd/helm@v3.22.0")
 
 
-def folder() -> Path:
-    """Where the programs are, or will be."""
-    digest = hashlib.sha256(repr(SOURCES).encode())
-    for root in (MODULES, HOLD):
-        for path in sorted(root.rglob("*")):
+def kept(source: Source) -> Path:
+    """Where what is built of a source is kept: it is built anew only if its own recipe changes."""
+    digest = hashlib.sha256(repr(source).encode())
+    if not source.module:
+        for path in sorted((MODULES / source.folder).rglob("*")):
             if path.is_file():
                 digest.update(path.read_bytes())
+    return cache() / "programs" / f"{source.programs[0]}-{digest.hexdigest()[:8]}"
+
+
+def folder() -> Path:
+    """Where the programs of a cluster are side by side, or will be."""
+    digest = hashlib.sha256(" ".join(kept(source).name for source in SOURCES).encode())
     return cache() / f"kube-{KUBERNETES}-{digest.hexdigest()[:8]}"
 
 
 def lacking(wanted: Collection[str]) -> list[Source]:
     """What has to be built so that all of `wanted` are there."""
-    there = folder()
-    return [
-        source
-        for source in SOURCES
-        if any(program in wanted and not (there / program).exists() for program in source.programs)
-    ]
+    return [source for source in _of(wanted) if not _is_built(source)]
 
 
 def needed(*, fake_nodes: bool) -> frozenset[str]:
@@ -100,34 +100,53 @@ def needed(*, fake_nodes: bool) -> frozenset[str]:
 def build(wanted: Collection[str]) -> Path:
     """Build what is lacking, one builder at a time; returns the folder. Raises ClusterError."""
     there = folder()
-    there.mkdir(parents=True, exist_ok=True)
-    if not lacking(wanted):
+    if all((there / program).exists() for program in wanted):
         return there
+    there.mkdir(parents=True, exist_ok=True)
     with _alone(there):
-        for source in lacking(wanted):
-            began_s = time.monotonic()
-            tell(f"building {' '.join(source.programs)}")
-            _build(source, there)
-            tell(f"built in {time.monotonic() - began_s:.0f} s")
+        for source in _of(wanted):
+            _provide(source)
+            _link(source, there)
     return there
 
 
 def helm() -> Path:
     """Where the program is, or will be: see `build_helm`."""
-    return cache() / f"helm-{HELM.module.partition('@')[2]}" / "helm"
+    return kept(HELM) / "helm"
 
 
 def build_helm() -> Path:
     """Build it if it is not there; returns where it is. Raises ClusterError."""
-    program = helm()
-    program.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(program.parent):
-        if not program.exists():
+    _provide(HELM)
+    return helm()
+
+
+def _of(wanted: Collection[str]) -> list[Source]:
+    return [source for source in SOURCES if any(program in wanted for program in source.programs)]
+
+
+def _is_built(source: Source) -> bool:
+    return all((kept(source) / program).exists() for program in source.programs)
+
+
+def _provide(source: Source) -> None:
+    there = kept(source)
+    there.mkdir(parents=True, exist_ok=True)
+    with _alone(there):
+        if not _is_built(source):
             began_s = time.monotonic()
-            tell("building helm")
-            _build(HELM, program.parent)
+            tell(f"building {' '.join(source.programs)}")
+            _build(source, there)
             tell(f"built in {time.monotonic() - began_s:.0f} s")
-    return program
+
+
+def _link(source: Source, there: Path) -> None:
+    _, files = source.files
+    if files:
+        shutil.copytree(kept(source) / files, there / files, dirs_exist_ok=True)
+    for program in source.programs:
+        if not (there / program).exists():
+            os.link(kept(source) / program, there / program)
 
 
 def _build(source: Source, there: Path) -> None:

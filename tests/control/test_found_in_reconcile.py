@@ -10,7 +10,7 @@ import pytest
 
 from trimtab.control.publishing import AWAY_MAX_S
 from trimtab.control.records import Outcome
-from trimtab.core.errors import Exhausted
+from trimtab.core.errors import Exhausted, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
@@ -126,6 +126,18 @@ async def test_pods_of_a_revision_that_nobody_knows_are_stopped(plane: Any, spec
     await plane.look()
     assert plane.phases(7) == ["stopping"]
     assert plane.fleet.forgotten == ["r7-71"]
+
+
+async def test_a_pod_of_nobody_that_cannot_be_stopped_disturbs_nobody(plane: Any, spec: Spec) -> None:
+    key = RevisionKey(OTHER, 7)
+    plane.fleet.there["stranger"] = Pod("stranger", key, PodPhase.READY, "127.0.0.1", 9, 9, 1.0)
+
+    def refused(pod: Pod) -> None:
+        if pod.id == "stranger":
+            raise Unreachable("the API server does not answer")
+
+    plane.fleet.on_stop = refused
+    await served(plane, spec(1))
 
 
 async def test_a_name_used_again_at_once_begins_anew(plane: Any, spec: Spec, iris: EndpointName) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from demo.checks import Check, checks
-from demo.traffic import LOW_S, SPIKE_S
+from demo.traffic import LOW_S, SPIKE_S, Plan
 from demo.watch import Look, Record
 from trimtab.v1 import control_pb2 as pb
 
@@ -14,6 +14,8 @@ BEGAN_AT_S = 1_000.0
 SPIKE_AT_S = BEGAN_AT_S + LOW_S
 SPIKE_END_S = SPIKE_AT_S + SPIKE_S
 WINDOW_S = 30.0
+PLAN = Plan(service_time_s=0.05, low_rate=2.8, spike_rate=28.0, after_s=75.0)  # 1.4 in flight in the spike
+ROSE = "a pod is started within 10 s of the spike, unless those there hold it"
 WINDOW = "pods go after the window of 30 s, or once each holds more"
 GOOD = {"due": 10, "sent": 10, "ok": 10, "failed": 0, "dropped": 0, "by_status": {"200": 10}}
 
@@ -52,7 +54,7 @@ def scaling(rose_after_s: float = 4.0) -> list[Look]:
 def judge(total: dict[str, Any] = GOOD, looks: list[Look] | None = None, decisions=None) -> list[Check]:
     traffic: Any = SimpleNamespace(began_at_s=BEGAN_AT_S, total=total)
     record = Record(looks or scaling(), decided() if decisions is None else decisions)
-    return checks(traffic, record, WINDOW_S)
+    return checks(traffic, PLAN, record, WINDOW_S)
 
 
 def failed(told: list[Check]) -> list[str]:
@@ -81,14 +83,33 @@ def test_a_wrong_answer_is_a_failure() -> None:
 
 
 def test_a_pod_started_late_or_never_is_a_failure() -> None:
-    assert failed(judge(looks=scaling(rose_after_s=11))) == ["a pod is started within 10 s of the spike"]
+    assert failed(judge(looks=scaling(rose_after_s=11))) == [ROSE]
     dropped = pb.Pod(id="x", phase="starting", started_at_s=SPIKE_AT_S + 4)
     one = pb.Status(revisions=[pb.Revision(pods_wanted=1, pods=[dropped])])
     assert failed(judge(looks=[look(BEGAN_AT_S, 1), Look(SPIKE_AT_S + 5, one)])) == [], (
         "not needed in the end"
     )
-    never = [look(BEGAN_AT_S, 1), look(SPIKE_END_S + 32, 1)]
-    assert failed(judge(looks=never)) == ["a pod is started within 10 s of the spike"]
+    never = [look(BEGAN_AT_S, 1), look(SPIKE_AT_S + 5, 1), look(SPIKE_END_S + 32, 1)]
+    assert failed(judge(looks=never)) == [ROSE]
+
+
+def test_no_pod_need_be_added_where_there_is_room_for_the_spike() -> None:
+    before = SPIKE_AT_S - 10
+    two = [look(before + 3, 2, before), look(SPIKE_AT_S + 5, 2, before)]
+    assert failed(judge(looks=two)) == []
+    one = [look(BEGAN_AT_S, 1), look(SPIKE_AT_S + 5, 1)]
+    grown = pb.Decision(
+        at_s=SPIKE_AT_S + 4,
+        pods_before=1,
+        pods=1,
+        reason="a reason",
+        inputs=[pb.Input(name="target_concurrency", value=2)],
+    )
+    assert failed(judge(looks=one, decisions=[grown])) == [], "each may hold more"
+    late = pb.Decision()
+    late.CopyFrom(grown)
+    late.at_s = SPIKE_AT_S + 20
+    assert failed(judge(looks=one, decisions=[*decided()[:1], late])) == [ROSE], "too late"
 
 
 def test_pods_that_go_before_the_window_or_stay_are_a_failure() -> None:

@@ -151,6 +151,24 @@ async def test_a_pod_that_is_still_starting_can_be_taken_back(fleet: KubernetesF
     await until(lambda: not fleet.pods())
 
 
+async def test_a_pod_that_starts_and_was_to_leave_stays_if_one_is_wanted_again(
+    fleet: KubernetesFleet, revision: Make
+) -> None:
+    """Else there would be one more each time that the number goes down and up while pods start."""
+    model = revision(READY_AFTER="6s")
+    await fleet.start_pod(model)
+    await fleet.start_pod(model)
+    await until(lambda: sum(bool(pod.host) for pod in fleet.pods()) == 2)
+    names = {pod.id for pod in fleet.pods()}
+    for _ in range(3):
+        *_, last = fleet.pods()
+        await fleet.stop_pod(last.id, 0.0)
+        await until(lambda: phases(fleet) == ["starting", "stopping"])
+        assert await fleet.start_pod(model) == last.id
+        assert phases(fleet) == ["starting", "starting"]
+    assert {pod.id for pod in await ready(fleet, 2)} == names
+
+
 async def test_whoever_opens_a_fleet_later_finds_all_of_it(api: Api, revision: Make, namespace: str) -> None:
     async with opened(api, namespace) as earlier:
         before = await start(earlier, revision(), 2)

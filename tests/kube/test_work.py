@@ -60,3 +60,32 @@ async def test_what_fails_is_tried_again_and_holds_up_nothing(
         queue.add("bad")
         queue.add("good")
         await until(lambda: sorted(tries) == ["bad", "bad", "bad", "good"])
+
+
+async def test_however_often_a_key_fails_one_try_of_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+    rests: list[asyncio.TimerHandle] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def noted(delay_s: float, call: Callable[..., object], *more: object) -> asyncio.TimerHandle:
+        rest = call_later(delay_s, call, *more)
+        if "bad" in more:
+            rests.append(rest)
+        return rest
+
+    async def settle(key: str) -> None:
+        tries.append(key)
+        raise Conflict("not now")
+
+    monkeypatch.setattr(loop, "call_later", noted)
+    monkeypatch.setattr(work, "RETRY_FIRST_S", 60.0)
+    monkeypatch.setattr(work, "RETRY_MAX_S", 60.0)
+    async with working(settle) as queue:
+        for number in range(1, 6):  # as events of it do while the API server is away
+            queue.add("bad")
+            await until(lambda number=number: len(tries) == number)
+        await until(lambda: len(rests) == 5)
+        assert sum(not rest.cancelled() for rest in rests) == 1
+        for rest in rests:
+            rest.cancel()

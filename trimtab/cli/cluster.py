@@ -50,7 +50,8 @@ def forwarded(cluster: Cluster) -> Iterator[Path]:
             try:
                 yield path
             finally:
-                listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`
+                with contextlib.suppress(OSError):  # macOS: a socket that listens is not connected
+                    listener.shutdown(socket.SHUT_RDWR)  # wakes `accept`, on Linux
 
 
 class _Carrier:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 
 from trimtab.control import rollout, view
@@ -130,9 +130,10 @@ class Reconciler:
             names = [record.name for record in self._endpoints.all()]
             for first in range(0, len(names), self.at_once):
                 some = names[first : first + self.at_once]
-                await asyncio.gather(*(self._contained(name, seen.pop(name, ())) for name in some))
-            for strangers in seen.values():
-                await self._leaving.remove(strangers)
+                looks = {n: self._endpoint(n, seen.pop(n, ()), self._live[n]) for n in some}
+                await asyncio.gather(*(self._contained(name, look) for name, look in looks.items()))
+            for name, strangers in seen.items():
+                await self._contained(name, self._leaving.remove(strangers))
             self._scaling.record_decisions()
             await self._publisher.publish(self._views)
             self._forget_gone()
@@ -150,10 +151,10 @@ class Reconciler:
         self._pods = {name: tuple(pods) for name, pods in found.items()}
         return dict(self._pods)
 
-    async def _contained(self, name: EndpointName, pods: tuple[Pod, ...]) -> None:
+    async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
         live = self._live[name]
         try:
-            await self._endpoint(name, pods, live)
+            await work
             live.error = ""
         except Exception as error:
             known = isinstance(error, TrimtabError)

@@ -39,7 +39,7 @@ async def named(what: str, work: Coroutine[None, None, None]) -> None:
         raise Failed(
             f"{what} broke: {error!r}; Envoy and the pods serve on",
             where="control plane",
-            hint="start it again with `trimtab up`, and report what its log says",
+            hint="start it again (`trimtab up`; a pod is by itself), and report what its log says",
         ) from error
 
 
@@ -73,6 +73,33 @@ def signals(platform: Stoppable) -> Iterator[asyncio.Event]:
         yield ended
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP cancel what is within, which is no error: `signals` takes over from there.
+
+    The first process of a container never hears of signals that it has no handler for.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    told = asyncio.Event()
+
+    def end() -> None:
+        told.set()
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
+        task.uncancel()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGHUP):
             loop.remove_signal_handler(number)
 
 

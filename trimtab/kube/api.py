@@ -108,6 +108,10 @@ class Api:
         named = {"fieldManager": self.owner} | dict(query or {})
         return await self._call("POST", path, named, body)
 
+    async def replace(self, path: str, body: Json) -> bytes:
+        """The whole object, as it was read: Conflict if somebody has written it since."""
+        return await self._call("PUT", path, {"fieldManager": self.owner}, body)
+
     async def merge(self, path: str, body: Json) -> bytes:
         """Changes the fields in `body`; lists are merged by their keys. Raises NotFound and the others."""
         kind = "application/strategic-merge-patch+json"

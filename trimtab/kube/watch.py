@@ -38,9 +38,10 @@ class Selection:
 class Mirror(Generic[T]):
     """Keeps `objects` as the API server has them, while `follow` runs.
 
-    Each object is read by `read` from its JSON into as little as is needed. `changed` is called with the key
-    of whatever was set or went away. A list replaces all; between two lists the watch is resumed from the
-    last version seen, bookmarks included.
+    Each object is read by `read` from its JSON into as little as is needed; one that cannot be read is told
+    in the log and passed over: it harms no other. `changed` is called with the key of whatever was set or
+    went away. A list replaces all; between two lists the watch is resumed from the last version seen,
+    bookmarks included.
     """
 
     def __init__(
@@ -79,7 +80,8 @@ class Mirror(Generic[T]):
         query = {"limit": str(PAGE)} | self._labels()
         while True:
             page = orjson.loads(await self._page(path, query))
-            found |= {_key(each): self._read(each) for each in page["items"]}
+            for each in page["items"]:
+                self._put(found, each)
             query["continue"] = page["metadata"].get("continue", "")
             if not query["continue"]:
                 break
@@ -119,8 +121,16 @@ class Mirror(Generic[T]):
         if kind == "DELETED":
             self.objects.pop(key, None)
         else:
-            self.objects[key] = self._read(body)
+            self._put(self.objects, body)
         self._changed(key)
+
+    def _put(self, objects: dict[Key, T], body: Json) -> None:
+        key = _key(body)
+        try:
+            objects[key] = self._read(body)
+        except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, the others are watched on
+            objects.pop(key, None)
+            _logger.warning("%s %s/%s is passed over: %r", self._selection.resource.plural, *key, error)
 
     def _labels(self) -> dict[str, str]:
         return {"labelSelector": self._selection.labels} if self._selection.labels else {}

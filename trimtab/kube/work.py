@@ -28,6 +28,7 @@ class Work(Generic[K]):
         self._busy: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
+        self._later: dict[K, asyncio.TimerHandle] = {}  # one for each key, however often it failed meanwhile
 
     def add(self, key: K) -> None:
         """Look at it soon."""
@@ -51,6 +52,7 @@ class Work(Generic[K]):
             try:
                 await self._settle(key)
                 self._failures.pop(key, None)
+                self._call_off(key)
             except TrimtabError as error:
                 self._try_later(key, str(error))
             except Exception:
@@ -66,4 +68,14 @@ class Work(Generic[K]):
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         rest_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
         _logger.warning("%s: %s; tried again in %.1f s", key, told, rest_s)
-        asyncio.get_running_loop().call_later(rest_s, self.add, key)
+        self._call_off(key)
+        self._later[key] = asyncio.get_running_loop().call_later(rest_s, self._retry, key)
+
+    def _retry(self, key: K) -> None:
+        del self._later[key]
+        self.add(key)
+
+    def _call_off(self, key: K) -> None:
+        waiting = self._later.pop(key, None)
+        if waiting is not None:
+            waiting.cancel()

@@ -98,6 +98,9 @@ def test_only_what_matters_is_worth_a_write() -> None:
     assert essence(written(busy)) == plain
     ago = [essence(written(endpoint(message=f"a pod was lost {n} s ago"))) for n in (3, 40)]
     assert ago[0] == ago[1] != plain
+    failed = [f"the model failed each of the last {n} requests" for n in (9, 10)]
+    one, other = (essence(written(endpoint(v1.FAILED, cause=cause))) for cause in failed)
+    assert one == other
     assert essence(written(endpoint(ready=3))) != plain
     assert essence(written(endpoint(), PROBLEM)) != plain
 

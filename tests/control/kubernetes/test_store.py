@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -189,3 +192,12 @@ def test_what_was_learned_is_written_with_each_endpoint_that_has_the_hash() -> N
     found = store.memory(IRIS)
     assert found is not None
     assert [each.hash for each in found.learned] == ["hash-1", "hash-2"]
+
+
+@pytest.mark.parametrize("spec", ["no json", '{"models": 5}'])
+def test_a_damaged_spec_in_a_record_is_told(spec: str) -> None:
+    told = json.loads(zlib.decompress(base64.b64decode(packed(memory()))))
+    told["endpoint"]["spec"] = spec
+    text = base64.b64encode(zlib.compress(json.dumps(told).encode())).decode()
+    with pytest.raises(Failed, match=r"iris\.team: status\.record: cannot be read"):
+        unpacked(IRIS, text)

@@ -13,6 +13,7 @@ from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
+from trimtab.core.spec import EndpointSpec
 
 IRIS = EndpointName("team", "iris")
 
@@ -92,11 +93,11 @@ def test_a_watch_that_is_behind_takes_nothing_back(plane: Plane) -> None:
 @pytest.mark.parametrize("how", ["deleted", "gone", "replaced"])
 def test_what_nobody_wants_any_more_is_drained(plane: Plane, how: str) -> None:
     plane.intake.take(seen())
-    replacement = seen(1, uid="another", image="i:2")
+    replacement = seen(1, uid="another", image="i:2", version=2)
     if how == "gone":
-        plane.intake.gone(IRIS)
+        plane.intake.gone(IRIS, "u")
     else:
-        plane.intake.take(seen(2, deleting=True) if how == "deleted" else replacement)
+        plane.intake.take(seen(2, deleting=True, version=2) if how == "deleted" else replacement)
     assert plane.endpoints.get(IRIS).deleting
     assert plane.heard[-1] == IRIS
     plane.endpoints.remove(IRIS)  # it has drained
@@ -110,3 +111,27 @@ def test_deleting_what_never_served_makes_no_endpoint_of_it(plane: Plane) -> Non
     plane.intake.take(seen(2, deleting=True))
     assert plane.endpoints.all() == []
     assert plane.intake.problems == {}
+
+
+def test_a_watch_that_is_behind_ends_nothing_that_came_since(plane: Plane) -> None:
+    plane.intake.take(seen(version=2))
+    plane.intake.take(seen(2, version=3, deleting=True))
+    plane.endpoints.remove(IRIS)  # it has drained
+    plane.intake.take(seen(uid="another", version=5))  # as the API server answered to a change of ours
+    plane.intake.take(seen(2, version=3, deleting=True))
+    plane.intake.gone(IRIS, "u")
+    assert not plane.endpoints.get(IRIS).deleting
+    plane.intake.gone(IRIS, "another")
+    assert plane.endpoints.get(IRIS).deleting
+
+
+def test_a_slip_of_ours_about_one_object_is_its_problem(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: EndpointName, spec: EndpointSpec) -> None:
+        raise KeyError("a slip of ours")
+
+    monkeypatch.setattr(plane.endpoints, "check", broken)
+    plane.intake.take(seen())
+    assert "a slip of ours" in str(plane.intake.problems[IRIS])
+    assert plane.endpoints.all() == []

@@ -118,7 +118,7 @@ def test_a_failed_pod_quotes_its_log() -> None:
 
 def test_why_pods_are_refused_is_read() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
-    whole = body({"conditions": [condition]}, uid="u") | {"spec": {"replicas": 2}}
+    whole = body({"conditions": [condition]}, uid="u", resourceVersion="1") | {"spec": {"replicas": 2}}
     told = read_deployment(whole).refused
     assert told == "exceeded quota: pods; raise the quota of the namespace, or lower max_pods or resources"
     assert read_deployment(whole | {"status": {}}).refused == ""

@@ -38,7 +38,7 @@ from trimtab.control.kubernetes.writing import Writer
 from trimtab.control.metrics import Metrics
 from trimtab.control.options import Address, Started, checked_dcgm, down_window_s, parse_address
 from trimtab.control.options import ServeOptions as LocalOptions
-from trimtab.control.running import bind_unix, first_of, named, relay, served, signals
+from trimtab.control.running import bind_unix, cancelled_by_signals, first_of, named, relay, served, signals
 from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, InvalidInput
@@ -66,6 +66,7 @@ Keep = Callable[[], Coroutine[None, None, None]]
 class _Parts:
     endpoints: Endpoints
     watched: Watched
+    fleet: KubernetesFleet
     intake: Intake
     writer: Writer
     events: Events
@@ -95,8 +96,9 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         dcgm = _exporters(options)
         around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
         try:
-            async with _leading(options) as (api, keep):
-                await _run(api, around, options, keep, on_ready)
+            with cancelled_by_signals():
+                async with _leading(options) as (api, keep):
+                    await _run(api, around, options, keep, on_ready)
         finally:
             metrics_server.shutdown()
             metrics_server.server_close()
@@ -154,8 +156,8 @@ async def _run(
         ending.push_async_callback(watched.close)
         await watched.open()
         parts = _build(api, around, options, store, watched)
-        ending.push_async_callback(parts.plane.fleet.close)
-        await parts.plane.fleet.open()
+        ending.push_async_callback(parts.fleet.close)
+        await parts.fleet.open()
         watched.tie(parts.intake, parts.writer)
         settle()
         with signals(parts.plane.platform) as ended:
@@ -193,7 +195,7 @@ def _build(
     store.decided = events.decided
     view = plane.platform.endpoint
     writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
-    return _Parts(endpoints, watched, intake, writer, events, exporters, plane)
+    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, plane)
 
 
 async def _work(
@@ -205,8 +207,9 @@ async def _work(
         "the telling of events": parts.events.run(),
         "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
         "the watch of endpoints": parts.watched.ended(),
+        "the watch of pods": parts.fleet.ended(),
         "the lease": keep(),
-        "tidying": _tidy(parts.endpoints, plane.fleet),
+        "tidying": _tidy(parts.endpoints, parts.fleet),
     }
     if parts.exporters is not None:
         work["the watch of DCGM exporters"] = parts.exporters.run()

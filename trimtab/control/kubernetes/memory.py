@@ -11,6 +11,8 @@ import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from google.protobuf import json_format
+
 from trimtab.control import codec
 from trimtab.control.records import Change, EndpointRecord, Failure, LearnedLimit, Outcome, RevisionRecord
 from trimtab.core.errors import Conflict, Failed
@@ -68,7 +70,7 @@ def unpacked(name: EndpointName, text: str) -> Memory:
                 hint="upgrade the control plane",
             )
         return _read(name, told)
-    except (ValueError, KeyError, TypeError, zlib.error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.ParseError, zlib.error) as error:
         hint = "its revisions begin anew if you clear it: kubectl edit --subresource=status"
         raise Failed(f"cannot be read: {error!r}", where=f"{name}: status.record", hint=hint) from error
 

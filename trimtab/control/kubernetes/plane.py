@@ -30,6 +30,7 @@ class Watched:
         self._intake: Intake | None = None
         self._writer: Writer | None = None
         self._following: asyncio.Task[None] | None = None
+        self._uids: dict[Key, str] = {}  # of the objects that were told of last
 
     @property
     def objects(self) -> dict[Key, SeenEndpoint]:
@@ -79,6 +80,9 @@ class Watched:
         for key, seen in list(self.objects.items()):
             intake.adopt(seen)
             self._changed(key)
+        for record in self._store.endpoints():
+            if self.seen(record.name) is None:  # it went while we began
+                intake.gone(record.name, "")
 
     def take(self, seen: SeenEndpoint) -> None:
         """What the API server answered to a change of ours: the watch will tell the same."""
@@ -94,8 +98,11 @@ class Watched:
             return
         seen = self.objects.get(key)
         if seen is None:
-            self._intake.gone(EndpointName(*key))
+            uid = self._uids.pop(key, None)
+            if uid is not None:
+                self._intake.gone(EndpointName(*key), uid)
             return
+        self._uids[key] = seen.uid
         self._intake.take(seen)
         self._writer.dirty(seen.name)
 

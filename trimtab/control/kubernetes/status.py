@@ -57,7 +57,7 @@ def status_of(
 def essence(status: Json) -> Json:
     """Without figures that change from one second to the next: what is worth a write of its own."""
     kept = {key: value for key, value in status.items() if key not in ("load", "record")}
-    for key in ("message", "warnings"):
+    for key in ("message", "cause", "cappedBy", "warnings"):
         kept[key] = _DIGITS.sub("#", str(status.get(key, "")))
     kept["conditions"] = [
         {**each, "message": _DIGITS.sub("#", each["message"])} for each in status["conditions"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.kubernetes.objects import SeenEndpoint, spec_of
 from trimtab.control.kubernetes.store import KubernetesStore
-from trimtab.core.errors import InvalidInput, NotFound, TrimtabError
+from trimtab.core.errors import Failed, InvalidInput, NotFound, TrimtabError
 from trimtab.core.names import EndpointName, name_problems
 
 log = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ class Intake:
         self._store = store
         self._changed = changed
         self._tracking = tracking
-        self._uids: dict[EndpointName, str] = {}
+        self._taken: dict[EndpointName, SeenEndpoint] = {}  # the newest object that an endpoint is of
         self._asked: dict[EndpointName, tuple[str, Mapping[str, float]]] = {}
         self.problems: dict[EndpointName, TrimtabError] = {}  # of specs that could not be taken
 
     def adopt(self, seen: SeenEndpoint) -> None:
         """This object is the one that what is in the store was written to."""
-        self._uids[seen.name] = seen.uid
+        self._taken[seen.name] = seen
 
     @contextmanager
     def asked(self, name: EndpointName, by: str, stages_s: Mapping[str, float]) -> Iterator[None]:
@@ -53,25 +53,45 @@ class Intake:
 
     def take(self, seen: SeenEndpoint) -> None:
         """What is wanted of an object that is there."""
-        name, known = seen.name, self._known(seen.name)
-        if seen.deleting or (known and self._uids.get(name) != seen.uid):
-            self.gone(name)  # what another object of this name wants comes when this one has drained
+        name, taken = seen.name, self._of(seen.name)
+        if taken is not None and seen.version < taken.version:
+            return  # the watch is behind the answer to a change of ours
+        if seen.deleting or (taken is not None and taken.uid != seen.uid):
+            self._end(name)  # what another object of this name wants comes when this one has drained
             return
-        if known and seen.generation <= self._store.observed.get(name, 0):
-            return  # looked at before; or the watch is behind the answer to a change of ours
+        if taken is not None and seen.generation <= self._store.observed.get(name, 0):
+            return  # looked at before
         try:
             self._apply(seen)
         except TrimtabError as error:
-            if str(self.problems.get(name)) != str(error):
-                log.warning("%s: generation %d was not taken: %s", name, seen.generation, error)
-            self.problems[name] = error
+            self._refuse(seen, error)
+        except Exception as error:  # a slip of ours about one object keeps no other from being served
+            log.exception("%s: generation %d", name, seen.generation)
+            hint = "report it, with its spec; the one before stays"
+            self._refuse(seen, Failed(f"internal error: {error!r}", where="spec", hint=hint))
 
-    def gone(self, name: EndpointName) -> None:
-        """There is no object any more that wants it."""
+    def _refuse(self, seen: SeenEndpoint, problem: TrimtabError) -> None:
+        if str(self.problems.get(seen.name)) != str(problem):
+            log.warning("%s: generation %d was not taken: %s", seen.name, seen.generation, problem)
+        self.problems[seen.name] = problem
+
+    def gone(self, name: EndpointName, uid: str) -> None:
+        """This object is not there any more; there may be another one of its name already."""
+        taken = self._of(name)
+        if taken is None or taken.uid == uid:
+            self._end(name)
+
+    def _end(self, name: EndpointName) -> None:
         self.problems.pop(name, None)
         if self._known(name):
             self._endpoints.delete(name)
             self._changed(name)
+
+    def _of(self, name: EndpointName) -> SeenEndpoint | None:
+        """The object that an endpoint which is there is of."""
+        if not self._known(name):
+            self._taken.pop(name, None)
+        return self._taken.get(name)
 
     def _apply(self, seen: SeenEndpoint) -> None:
         name = seen.name
@@ -83,7 +103,7 @@ class Intake:
         spec = spec_of(seen, self._tracking)
         record = self._endpoints.apply(name, spec, by=by, client_stages_s=dict(stages_s))
         self.problems.pop(name, None)
-        self._uids[name] = seen.uid
+        self._taken[name] = seen
         self._store.observed[name] = seen.generation
         self._store.dirty(name)
         if record.generation != before:

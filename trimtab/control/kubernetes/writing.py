@@ -98,7 +98,10 @@ class Writer:
             for part in range(SLICES):
                 self._loads_left = min(LOADS_PER_S, self._loads_left + LOADS_PER_S * ROUND_S / SLICES)
                 for name in names[part::SLICES]:
-                    self._look(name)
+                    try:
+                        self._look(name)
+                    except Exception:  # that of one is no reason to tell nothing of the others
+                        log.exception("%s: its status could not be compared", name)
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]

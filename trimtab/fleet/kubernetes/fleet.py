@@ -20,7 +20,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.fleet.kubernetes import counts, template
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
-from trimtab.fleet.kubernetes.holds import Holds, Unheld
+from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
@@ -38,6 +38,7 @@ from trimtab.fleet.kubernetes.template import (
     ENDPOINT,
     GATE,
     HASH,
+    REVISION,
     Images,
     Json,
     name_of,
@@ -49,7 +50,10 @@ from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
 OPEN_WITHIN_S = 60.0
+ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
+PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
+_BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
 
@@ -103,8 +107,9 @@ class KubernetesFleet:
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
+        self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
-        ours = {"labels": ENDPOINT, "namespace": namespace}
+        ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
         self._deployments = Mirror(
             api, Selection(DEPLOYMENTS, **ours), read_deployment, self._deployment_changed
@@ -136,6 +141,12 @@ class KubernetesFleet:
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
 
+    async def ended(self) -> None:
+        """Until a part of it breaks, which it raises: none ends by itself."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     async def close(self) -> None:
         """Stop watching; pods go on serving."""
         for task in self._tasks:
@@ -153,12 +164,11 @@ class KubernetesFleet:
         now_s = self._clock.wall_s()
         found: list[Pod] = []
         for key, pods in self._pods.items():
-            leaving = self._wanted[key].leaving if key in self._wanted else frozenset()
-            for seen in pods.values():
-                stopped = seen.leaving or seen.name in leaving or seen.id in self._let_go
-                used = self._usage.of(seen.node, seen.id)
-                known = Known(self._causes.get(seen.id), stopped, self._answered.get(seen.id), used)
-                found.append(pod_of(seen, known, now_s))
+            leaving = self._wanted[key].leaving if key in self._wanted else None
+            found += [
+                self._pod(seen, now_s, stopped=seen.leaving if leaving is None else seen.name in leaving)
+                for seen in pods.values()
+            ]
         for key, wanted in self._wanted.items():
             found += self._asked(key, wanted, now_s)
         return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
@@ -166,25 +176,35 @@ class KubernetesFleet:
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
 
+        One that starts and was to leave stays instead: it waits for others that start anyhow.
+
         Raises Failed if there is no image for it or its Deployment's name is taken; what the API server
         refuses of the first one is raised as it says it.
         """
         key = revision.key
         wanted = self._wanted.setdefault(key, Wanted())
+        back = next(filter(self._may_stay, self._of(key)), None)
+        if back is not None:
+            wanted.leaving.remove(back.name)
         wanted.pods += 1  # before it is made: the mirror may show it before we are answered
         number = wanted.pods
         wanted.asked_at_s = self._clock.wall_s()
         if not wanted.made:
             wanted.made = True
             try:
-                await self._create(revision)
+                async with _in_time(_place(key)):
+                    await self._create(revision)
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
                 wanted.pods = max(0, wanted.pods - 1)
                 raise
         self._work.add(key)
         self.changed.set()
-        return f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+        return back.id if back else f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
+
+    def _may_stay(self, pod: SeenPod) -> bool:
+        """Whether it is to leave and has not served yet: nobody has drained it."""
+        return pod.starts and pod.name in self._wanted[pod.key].leaving and pod.id not in self._answered
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
         """Have this pod end, and not another one; an unknown id is no error.
@@ -198,7 +218,8 @@ class KubernetesFleet:
             return
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
-            await self._api.delete(PODS.path(namespace, name))
+            async with _in_time((namespace, name)):
+                await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
             self._work.add(key)
@@ -233,6 +254,23 @@ class KubernetesFleet:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
 
+    def _pod(self, seen: SeenPod, now_s: float, *, stopped: bool) -> Pod:
+        """As it was reported before, if nothing has changed: of 10,000 pods few have."""
+        pod_id = seen.id
+        known = (
+            self._causes.get(pod_id),
+            stopped or pod_id in self._let_go,
+            self._answered.get(pod_id),
+            self._usage.of(seen.node, pod_id),
+        )
+        before = self._reported.get(pod_id)
+        if before is not None and before[0] is seen and before[1] == known:
+            return before[2]
+        pod = pod_of(seen, Known(*known), now_s)
+        if pod.ready_at_s is not None:  # the start of any other takes longer at each look
+            self._reported[pod_id] = seen, known, pod
+        return pod
+
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
@@ -262,6 +300,7 @@ class KubernetesFleet:
 
     def _forget(self, pod_id: str) -> None:
         self._causes.pop(pod_id, None)
+        self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
         self._let_go.discard(pod_id)
         self._looks.leave(pod_id)
@@ -353,7 +392,8 @@ class KubernetesFleet:
                 told = "there is a Deployment of that name which is not ours"
                 raise Failed(told, where=where, hint=hint) from error
             if (found["metadata"].get("annotations") or {}).get(HASH) != revision.hash:
-                await self._api.delete(DEPLOYMENTS.path(*_place(key)), {"propagationPolicy": "Background"})
+                only = {"uid": found["metadata"]["uid"]}
+                await self._api.delete(DEPLOYMENTS.path(*_place(key)), _BACKGROUND | {"preconditions": only})
                 told, hint = "there is a Deployment of another revision; it is removed first", "wait"
                 raise Unreachable(told, where=f"{namespace}/{name_of(key)}", hint=hint) from error
         self._made[_place(key)] = key
@@ -361,21 +401,23 @@ class KubernetesFleet:
     async def _settle(self, key: RevisionKey) -> None:
         """Write what differs between what is wanted of a revision and what the API server has.
 
-        Raises Unheld, after all else was done, if a pod could not be told what it should know.
+        Raises what went wrong first, Unheld for example, after all else was done.
         """
         pods, wanted = self._of(key), self._wanted.get(key)
-        unheld: list[Unheld] = []
-        for pod in pods:
-            try:
+        at_once = asyncio.Semaphore(PODS_AT_ONCE)
+
+        async def settle(pod: SeenPod) -> None:
+            async with at_once:
                 await self._let_go_of(pod)
                 if wanted is not None:
                     await self._settle_pod(pod, leaves=pod.name in wanted.leaving)
-            except Unheld as error:
-                unheld.append(error)
+
+        work = [settle(pod) for pod in pods]
         if wanted is not None:
-            await self._settle_count(key, pods, wanted)
-        if unheld:
-            raise unheld[0]
+            work.append(self._settle_count(key, pods, wanted))
+        for told in await asyncio.gather(*work, return_exceptions=True):
+            if told is not None:
+                raise told
 
     async def _settle_count(self, key: RevisionKey, pods: tuple[SeenPod, ...], wanted: Wanted) -> None:
         deployment = self._deployments.objects.get(_place(key))
@@ -385,10 +427,22 @@ class KubernetesFleet:
             await self._attendants.bind(key, deployment.uid)
             wanted.attended = True
         replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
-        if replicas != deployment.replicas:
-            await self._api.apply(DEPLOYMENTS.path(*_place(key)), _count(deployment, replicas))
-        elif replicas == 0 and not pods:
-            await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+        with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
+            if replicas != deployment.replicas:
+                await self._put_count(deployment, replicas)
+            elif replicas == 0 and not pods:
+                await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    async def _put_count(self, seen: SeenDeployment, replicas: int) -> None:
+        """Raises Conflict if it is another one since: while pods start its status is, all the time."""
+        path = DEPLOYMENTS.path(*_place(seen.key))
+        try:
+            await self._api.apply(path, _count(seen, replicas))
+        except Conflict:
+            now = read_deployment(orjson.loads(await self._api.get(path)))
+            if (now.uid, now.replicas) != (seen.uid, seen.replicas):
+                raise
+            await self._api.apply(path, _count(now, replicas))
 
     async def _let_go_of(self, pod: SeenPod) -> None:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
@@ -406,12 +460,25 @@ class KubernetesFleet:
             return
         serves = not leaves and (pod.answers or pod.gate or pod.id in self._answered)
         with contextlib.suppress(NotFound):  # it went meanwhile
-            if leaves and not pod.leaving:
-                await self._api.merge(path, {"metadata": {"annotations": {COST: COST_OF_LEAVING}}})
+            if leaves != pod.leaving:
+                cost = COST_OF_LEAVING if leaves else None
+                await self._api.merge(path, {"metadata": {"annotations": {COST: cost}}})
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)
                 await self._api.merge(f"{path}/status", _gate(serves=serves))
+
+
+@contextlib.asynccontextmanager
+async def _in_time(place: Key) -> AsyncIterator[None]:
+    """Raises Unreachable if that takes longer than ANSWER_WITHIN_S."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            yield
+    except TimeoutError as error:
+        told = f"the API server has not answered within {ANSWER_WITHIN_S:g} s"
+        hint = "see whether it runs: `kubectl get --raw /readyz`; it is asked again by itself"
+        raise Unreachable(told, where="/".join(place), hint=hint) from error
 
 
 def _place(key: RevisionKey) -> Key:
@@ -419,18 +486,26 @@ def _place(key: RevisionKey) -> Key:
 
 
 def _count(deployment: SeenDeployment, replicas: int) -> Json:
-    """Only of this very object: one that was deleted meanwhile is not made again from its count alone."""
+    """Only of this very object as it was seen.
+
+    One that was deleted meanwhile is not made again from its count alone, and who decided long ago, stopped
+    since by whatever, takes back nothing of what another control plane wrote.
+    """
     namespace, name = _place(deployment.key)
     return {
         "apiVersion": DEPLOYMENTS.version,
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": namespace, "uid": deployment.uid},
+        "metadata": {"name": name, "namespace": namespace, **_precondition(deployment)},
         "spec": {"replicas": replicas},
     }
 
 
 def _background(deployment: SeenDeployment) -> Json:
-    return {"propagationPolicy": "Background", "preconditions": {"uid": deployment.uid}}
+    return _BACKGROUND | {"preconditions": _precondition(deployment)}
+
+
+def _precondition(deployment: SeenDeployment) -> Json:
+    return {"uid": deployment.uid, "resourceVersion": deployment.version}
 
 
 def _gate(*, serves: bool) -> Json:

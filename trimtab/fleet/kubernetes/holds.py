@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 
 from trimtab.core.errors import TrimtabError, Unreachable
@@ -42,18 +44,19 @@ class Holds:
         self._told -= {(pod_id, SERVES), (pod_id, LET_GO)}
 
     async def serves(self, pod: SeenPod) -> None:
-        """From now on it is held when it is deleted. Raises Unheld."""
+        """From now on it is held when it is deleted. Raises Unheld, or Unreachable as `Api.guard` does."""
         if pod.can_hold:
             await self._tell(pod, SERVES)
 
     async def let_go(self, pod: SeenPod) -> None:
-        """It may end. Raises Unheld; then it is held until that has taken too long."""
+        """It may end. Raises as `serves` does; then it is held until that has taken too long."""
         if pod.held:
             await self._tell(pod, LET_GO)
 
     async def _tell(self, pod: SeenPod, what: str) -> None:
         """Once is enough: it is remembered there."""
         if pod.host and (pod.id, what) not in self._told:
+            self._api.guard()  # it is a write, by whichever way: another control plane may lead by now
             if not await self._directly(pod, what):
                 await self._through_the_server(pod, what)
             self._told.add((pod.id, what))
@@ -71,7 +74,11 @@ class Holds:
     async def _through_the_server(self, pod: SeenPod, what: str) -> None:
         namespace, name = pod.key.endpoint.namespace, f"{pod.name}:{HOLD_PORT}"
         try:
-            await self._api.create(PODS.path(namespace, name, f"proxy/{what}"), {})
-        except TrimtabError as error:
+            async with asyncio.timeout(
+                ASK_TIMEOUT_S
+            ):  # the API server waits for a node that is dead for 30 s
+                await self._api.create(PODS.path(namespace, name, f"proxy/{what}"), {})
+        except (TrimtabError, TimeoutError) as error:
+            told = error.message if isinstance(error, TrimtabError) else "no answer in time"
             hint = "may the control plane reach its pods? see their NetworkPolicy"
-            raise Unheld(f"its hold cannot be told: {error.message}", where=pod.id, hint=hint) from error
+            raise Unheld(f"its hold cannot be told: {told}", where=pod.id, hint=hint) from error

@@ -39,6 +39,7 @@ class SeenDeployment:
 
     key: RevisionKey
     uid: str
+    version: str  # what is decided on it is written to it only while it is this one
     replicas: int
     refused: str = ""  # why its pods cannot be made, as the API server says it
 
@@ -77,6 +78,11 @@ class SeenPod:
     runtime: str = "mlflow"
 
     @property
+    def starts(self) -> bool:
+        """Whether it is on its way, and has not served yet."""
+        return self.active and not self.answers and not self.gate
+
+    @property
     def id(self) -> str:
         return f"{self.key.endpoint.namespace}/{self.name}"
 
@@ -91,7 +97,8 @@ def read_deployment(body: Json) -> SeenDeployment:
     conditions = {each["type"]: each for each in body.get("status", {}).get("conditions") or ()}
     failed = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
     refused = refusal(failed)
-    return SeenDeployment(_key(metadata), metadata["uid"], body["spec"].get("replicas", 1), refused)
+    replicas = body["spec"].get("replicas", 1)
+    return SeenDeployment(_key(metadata), metadata["uid"], metadata["resourceVersion"], replicas, refused)
 
 
 def read_pod(body: Json) -> SeenPod:

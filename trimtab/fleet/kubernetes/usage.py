@@ -84,7 +84,7 @@ class Usage:
             async with at_once:
                 self._found[node] = await self._read(node)
             self._told.pop(node, None)
-        except (TrimtabError, ValueError, UnicodeDecodeError) as error:
+        except (TrimtabError, ValueError, ArithmeticError) as error:
             self._found.pop(node, None)
             if self._told.get(node) != str(error):  # once, not each round
                 self._told[node] = str(error)

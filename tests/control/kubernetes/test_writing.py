@@ -1,0 +1,53 @@
+"""Status is written of every endpoint, whatever is wrong with another one's."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.kube.words import until
+from trimtab.control.kubernetes import writing
+from trimtab.control.kubernetes.objects import read_endpoint
+from trimtab.control.kubernetes.store import KubernetesStore
+from trimtab.control.kubernetes.writing import Writer
+from trimtab.core.clock import SystemClock
+from trimtab.v1 import control_pb2 as v1
+
+
+class Server:
+    """Takes what is written."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, dict[str, Any]] = {}
+        self.version = 1
+
+    async def apply(self, path: str, body: dict[str, Any]) -> bytes:
+        self.version += 1
+        self.statuses[body["metadata"]["name"]] = body.get("status", {})
+        return orjson.dumps({**body, "metadata": body["metadata"] | {"resourceVersion": str(self.version)}})
+
+
+async def test_one_that_cannot_be_looked_at_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ROUND_S", 0.1)
+    names = ("a", "b")
+    metadata = {"namespace": "team", "uid": "u", "resourceVersion": "1"}
+    metadata |= {"finalizers": ["serving.trimtab.dev/drain"]}
+    objects = {("team", each): read_endpoint({"metadata": metadata | {"name": each}}) for each in names}
+    told = {each: v1.Endpoint(status=v1.Status(state=v1.DEPLOYING)) for each in names}
+    server = Server()
+    view = lambda name: told[name.name]  # noqa: E731
+    writer = Writer(server, SystemClock(), KubernetesStore(), lambda: objects, view, {})  # type: ignore[arg-type]
+    running = asyncio.create_task(writer.run())
+    try:
+        await until(lambda: running.done() or server.statuses.keys() == set(names))
+        del told["a"]  # a slip of ours: its view raises
+        told["b"] = v1.Endpoint(status=v1.Status(state=v1.READY))
+        await until(lambda: running.done() or server.statuses["b"].get("state") == "READY")
+        assert not running.done()
+        assert server.statuses["b"]["state"] == "READY"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

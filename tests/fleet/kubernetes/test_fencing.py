@@ -1,0 +1,199 @@
+"""What a control plane may not do by what it saw long ago, and what an API server that hangs holds up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.kube.words import until
+from trimtab.core.clock import SystemClock
+from trimtab.core.errors import Conflict, Unreachable
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import Custom, ModelSpec, Source
+from trimtab.fleet.kubernetes import KubernetesFleet, fleet
+from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.seen import SeenPod
+from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
+
+KEY = RevisionKey(EndpointName("team", "iris"), 1)
+MODEL = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"))
+
+
+class Server:
+    """Has one Deployment of a count of 3, and `pods` of it. `hangs`: writes are never answered."""
+
+    def __init__(self) -> None:
+        self.applied: list[dict[str, Any]] = []
+        self.hangs = False
+        self.now, self.changed, self.conflicts = 3, False, 0  # its count, and whether it is another one since
+        self.pods: list[dict[str, Any]] = []
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
+        metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
+        metadata |= {"uid": "u", "resourceVersion": "7"}
+        if path.endswith(name_of(KEY)):
+            return orjson.dumps(
+                {"metadata": metadata | {"resourceVersion": "8"}, "spec": {"replicas": self.now}}
+            )
+        items = (
+            [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else self.pods
+        )
+        return orjson.dumps({"metadata": {"resourceVersion": "9"}, "items": items})
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str], read_timeout_s: float
+    ) -> AsyncIterator[asyncio.StreamReader]:
+        yield asyncio.StreamReader()
+
+    async def create(self, path: str, body: dict[str, Any], query: Mapping[str, str] | None = None) -> bytes:
+        await self._answered()
+        return b"{}"
+
+    async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+        return b"{}"
+
+    async def apply(self, path: str, body: dict[str, Any]) -> bytes:
+        if self.changed and body["metadata"]["resourceVersion"] == "7":
+            self.conflicts += 1
+            raise Conflict("it changed meanwhile")
+        self.applied.append(body)
+        return b"{}"
+
+    def guard(self) -> None:
+        """It leads."""
+
+    async def _answered(self) -> None:
+        if self.hangs:
+            await asyncio.Event().wait()
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+async def opened(server: Server) -> AsyncIterator[KubernetesFleet]:
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    yield made
+    await made.close()
+
+
+async def test_a_count_is_written_to_what_it_was_decided_on(server: Server, opened: KubernetesFleet) -> None:
+    await opened.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+    await until(lambda: server.applied)
+    assert server.applied[0]["spec"] == {"replicas": 4}
+    named = server.applied[0]["metadata"]
+    assert (named["uid"], named["resourceVersion"]) == ("u", "7")
+
+
+async def test_a_status_that_changed_meanwhile_holds_up_no_count(
+    server: Server, opened: KubernetesFleet
+) -> None:
+    server.changed = True
+    await opened.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+    await until(lambda: server.applied)
+    assert server.applied[0]["metadata"]["resourceVersion"] == "8"
+
+
+async def test_a_count_that_another_one_wrote_meanwhile_is_left(
+    server: Server, opened: KubernetesFleet
+) -> None:
+    server.changed, server.now = True, 9
+    await opened.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+    await until(lambda: server.conflicts)
+    for _ in range(20):
+        await asyncio.sleep(0)  # so that it would have been written
+    assert server.applied == []
+
+
+async def test_an_api_server_that_hangs_is_waited_for_a_moment_only(
+    server: Server, opened: KubernetesFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ANSWER_WITHIN_S", 0.05, raising=False)
+    server.hangs = True
+    another = Revision(RevisionKey(KEY.endpoint, 2), MODEL, "hash", 0.0)
+    async with asyncio.timeout(20):
+        with pytest.raises(Unreachable, match=r"has not answered within.*\n?.*"):
+            await opened.start_pod(another)
+    assert [pod for pod in opened.pods() if pod.revision == another.key] == []
+
+
+async def test_a_part_that_breaks_is_told(opened: KubernetesFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[str]:
+        raise RuntimeError("a slip of ours")
+
+    monkeypatch.setattr(opened._usage, "_due", broken)
+    async with asyncio.timeout(20):
+        with pytest.raises(ExceptionGroup, match="unhandled errors") as told:
+            await opened.ended()
+    assert told.group_contains(RuntimeError, match="a slip of ours")
+
+
+def taken_away(name: str) -> dict[str, Any]:
+    """A pod on a node that is dead: it is held, and was told to go."""
+    metadata = {"name": name, "namespace": "team", "labels": labels_of(KEY), "resourceVersion": "8"}
+    metadata |= {"creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-01T01:00:00Z"}
+    status = {
+        "podIP": "10.1.0.2",
+        "conditions": [{"type": GATE, "status": "False"}],
+        "containerStatuses": [{"name": CONTAINER, "state": {"running": {}}}],
+    }
+    return {"metadata": metadata, "spec": {"initContainers": [{"name": HOLD}]}, "status": status}
+
+
+async def test_pods_that_do_not_answer_are_waited_for_at_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = asyncio.Barrier(3)
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        async with together:
+            return True
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    server.pods = [taken_away(name) for name in ("a", "b", "c")]
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await made.start_pod(Revision(KEY, MODEL, "hash", 0.0))
+        await until(lambda: server.applied, within_s=20)
+    finally:
+        await made.close()
+
+
+class Guarded:
+    """A connection of one who leads no more."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+
+    def guard(self) -> None:
+        raise Unreachable("was not renewed for 60 s: another may lead")
+
+    async def create(self, path: str, body: dict[str, Any]) -> bytes:
+        self.created.append(path)
+        return b"{}"
+
+
+@pytest.mark.parametrize("what", ["serves", "let_go"])
+async def test_who_leads_no_more_tells_pods_nothing(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        told.append(what)
+        return True
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    holds = Holds(Guarded())  # type: ignore[arg-type]
+    with pytest.raises(Unreachable, match="another may lead"):
+        await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True, held=True))
+    assert told == []
