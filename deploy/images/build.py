@@ -31,6 +31,8 @@ SUITE = "bookworm"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 PROGRAMS = ("buildah", "debootstrap")
 TIMEOUT_S = 1_200.0  # of one step; the longest took 100 s on two busy cores
+FIRST_BYTES = 8 << 30  # the base, the layers, two archives of each, and what is written on the way
+AGAIN_BYTES = 4 << 30
 CERTIFICATES = Path("/etc/ssl/certs")
 BUNDLE = CERTIFICATES / "ca-certificates.crt"
 PASSED = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX")  # to a build, where they are set here
@@ -54,6 +56,11 @@ def why_not() -> str:
         return "building images needs root: debootstrap makes devices, buildah mounts"
     if _missing() and not shutil.which("apt-get"):
         return f"building images needs {' and '.join(_missing())}, and there is no apt-get to install them"
+    folder = cache() / "images"
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    free, wanted = shutil.disk_usage(above).free, AGAIN_BYTES if (folder / "store").exists() else FIRST_BYTES
+    if free < wanted:
+        return f"building images needs {wanted >> 30} GB for {folder}, and {free >> 30} are free"
     return ""
 
 

@@ -71,7 +71,10 @@ def promtool() -> str:
     if not program.exists():
         folder.mkdir(parents=True, exist_ok=True)
         run = ("apt-get", "download", "prometheus")
-        subprocess.run(run, cwd=folder, check=True, capture_output=True, timeout=300)
+        try:
+            subprocess.run(run, cwd=folder, check=True, capture_output=True, timeout=300)
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"no promtool here, and Debian's package of it cannot be had: {error}")
         (package,) = folder.glob("prometheus_*.deb")
         subprocess.run(("dpkg-deb", "-x", package, folder), check=True, timeout=120)
         package.unlink()

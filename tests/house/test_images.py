@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from deploy.cluster.errors import ClusterError
-from deploy.images import context
+from deploy.images import build, context
 
 ROOT = Path(__file__).parents[2]
 # Of the simulator, which is no part of a control plane; and what comes with something that is listed.
@@ -66,3 +67,15 @@ def test_what_is_pinned_is_pinned_with_its_hashes(package: str) -> None:
 def test_a_package_that_is_not_pinned_is_told() -> None:
     with pytest.raises(ClusterError, match="has no nonesuch"):
         context.locked("nonesuch")
+
+
+def test_too_little_room_is_told_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "cache", lambda: tmp_path / "not-there-yet")
+    monkeypatch.setattr(build.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(build, "_missing", list)
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: SimpleNamespace(free=build.FIRST_BYTES - 1))
+    assert "needs 8 GB" in build.why_not()
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: SimpleNamespace(free=build.FIRST_BYTES))
+    assert build.why_not() == ""
