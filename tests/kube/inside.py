@@ -22,7 +22,7 @@ from trimtab.control.observations import Observations
 from trimtab.control.reconcile import Reconciler
 from trimtab.control.scaling import Scaling
 from trimtab.control.scrape import Scraper
-from trimtab.control.store import Store
+from trimtab.control.sqlite import SqliteStore
 from trimtab.core.clock import SystemClock
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
@@ -59,13 +59,6 @@ def _enter(libc: ctypes.CDLL, namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-class AnyModel(Endpoints):
-    """Of images there is nothing to resolve."""
-
-    def _check(self, name: EndpointName, spec: EndpointSpec) -> None:
-        pass
-
-
 @dataclass
 class Plane:
     """A control plane with an Envoy of its own."""
@@ -85,8 +78,8 @@ class Plane:
 async def control_plane(api: Api, namespace: str, home: Path) -> AsyncIterator[Plane]:
     """All the parts of one, but for the store that a cluster will have: on Kubernetes' pods."""
     clock, metrics, observations, port = SystemClock(), Metrics(), Observations(), free_port("127.0.0.1")
-    store = Store(home)
-    endpoints = AnyModel(store, clock, has_model=lambda _: True)
+    store = SqliteStore(home)
+    endpoints = Endpoints(store, clock, lambda _name, _spec: [])
     fleet = KubernetesFleet(api, clock, {HOLD_IMAGE: HOLD}, namespace)
     ads = AdsServer(clock)
     scraper = Scraper(fleet, clock)

@@ -297,6 +297,9 @@ async def test_while_the_api_server_is_away_what_runs_serves_on(
     assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
 
 
+FIRST_NODE = "node"  # in whose network our control planes run: see `plane`
+
+
 def context_name() -> str:
     return str(yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"])
 
@@ -314,7 +317,7 @@ async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, .
     }
     body = {
         "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
-        "spec": {"hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
+        "spec": {"nodeName": FIRST_NODE, "hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
     }
     await api.create(PODS.path(name), body)
 
