@@ -317,7 +317,12 @@ async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, .
     }
     body = {
         "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
-        "spec": {"nodeName": FIRST_NODE, "hostNetwork": True, "containers": [container], "terminationGracePeriodSeconds": 0},
+        "spec": {
+            "nodeName": FIRST_NODE,
+            "hostNetwork": True,
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+        },
     }
     await api.create(PODS.path(name), body)
 
