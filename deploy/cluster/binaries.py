@@ -103,7 +103,7 @@ def build(wanted: Collection[str]) -> Path:
     if all((there / program).exists() for program in wanted):
         return there
     there.mkdir(parents=True, exist_ok=True)
-    with _alone(there):
+    with alone(there):
         for source in _of(wanted):
             _provide(source)
             _link(source, there)
@@ -132,7 +132,7 @@ def _is_built(source: Source) -> bool:
 def _provide(source: Source) -> None:
     there = kept(source)
     there.mkdir(parents=True, exist_ok=True)
-    with _alone(there):
+    with alone(there):
         if not _is_built(source):
             began_s = time.monotonic()
             tell(f"building {' '.join(source.programs)}")
@@ -194,11 +194,12 @@ def _go(*command: str, cwd: Path, made: str) -> str:
 
 
 @contextmanager
-def _alone(there: Path) -> Iterator[None]:
+def alone(there: Path) -> Iterator[None]:
+    """Of all that build into this folder one at a time."""
     with (there / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell("waiting for another build of the same programs")
+            tell("waiting for another build of the same")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -6,15 +6,13 @@ code costs the last layer, and no change costs a look.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +72,7 @@ def build(names: Sequence[str] = NAMES) -> list[Built]:
     folder = cache() / "images"
     folder.mkdir(parents=True, exist_ok=True)
     _provide()
-    with _alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
+    with binaries.alone(folder), tempfile.TemporaryDirectory(prefix="trimtab-images-") as copied:
         _buildah(folder, "rm", "--all")  # of builds that were killed, as are halves of archives
         for half in folder.glob("*.part"):
             half.unlink()
@@ -183,10 +181,3 @@ def _run(*command: str, **more: str) -> str:
             "see whether the package index is reached, then try again",
         )
     return done.stdout
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
