@@ -37,9 +37,10 @@ class Moment:
     first_pods: int  # that were there then
     demand: float  # what the decision before accepted; 0 after a restart
     took_over: float | None  # right after a rollout: concurrent requests that pods were there for
+    window_s: float  # the down window in force: for a load that has shown that it needs no longer one, a brief one
     asked: int  # true requests of the down window that could be seen
-    needed: float  # largest true and plainly seen need of the down window, in concurrent requests
-    rose_to: int  # pods that the load alone asked for within the down window, at the target of now
+    needed: float  # largest true and plainly seen need of the window in force, in concurrent requests
+    rose_to: int  # pods that the load alone asked for within the window in force, at the target of now
     envoys: int  # names heard of lately
 
 
@@ -93,6 +94,14 @@ def a_start_removes_nothing(moment: Moment, tuning: Tuning) -> str:
     least = held_to(min(moment.pods, moment.first_pods), moment.signals)
     if moment.known_s < tuning.down_window_s and moment.decision.pods < least:
         return f"from {moment.pods} to {moment.decision.pods}, {moment.known_s:.0f} s after a start"
+    return ""
+
+
+def a_brief_window_is_earned(moment: Moment, tuning: Tuning) -> str:
+    """Whoever has not yet seen a load fall twice knows nothing of how soon it comes back."""
+    least_s = tuning.trial_passes * tuning.brief_window_s
+    if moment.window_s < tuning.down_window_s and moment.known_s < least_s:
+        return f"a window of {moment.window_s:g} s, {moment.known_s:.0f} s after a start"
     return ""
 
 
@@ -208,6 +217,7 @@ AT_EACH: tuple[Invariant, ...] = (
     machine_respected,
     silence_removes_nothing,
     a_start_removes_nothing,
+    a_brief_window_is_earned,
     needed_pods_stay,
     never_to_zero_while_asked,
     wanted_pods_stay,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, pods_range
+from trimtab.autoscaler.horizontal.trial import Trial
 from trimtab.core.decision import Decision
 from trimtab.core.signals import RevisionSignal
 
@@ -81,6 +82,12 @@ def window_without_memory(state: State, signals: Signals, now_s: float, tuning: 
     return decide(state._replace(peaks=state.peaks[-1:]), signals, now_s, tuning)
 
 
+def every_load_is_trusted(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
+    """The brief window for everybody, though nothing is known of how soon a load comes back."""
+    after, decision = decide(state._replace(trial=Trial(tuning.trial_passes)), signals, now_s, tuning)
+    return after._replace(trial=Trial(tuning.trial_passes)), decision
+
+
 def all_leave_at_once(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """No limit to how many pods one decision removes."""
     return decide(state, signals, now_s, replace(tuning, down_share=1.0))
@@ -111,6 +118,7 @@ PLANTS = {
         Plant(stale_envoy_is_frozen, ("comes_to_rest", "memory_bounded")),
         Plant(late_is_now, ("order_and_repetition", "comes_to_rest")),
         Plant(window_without_memory, ("needed_pods_stay", "wanted_pods_stay")),
+        Plant(every_load_is_trusted, ("a_brief_window_is_earned",)),
         Plant(all_leave_at_once, ("leaves_in_steps",)),
         Plant(rollout_starts_anew, ("rollout_keeps_capacity", "a_start_removes_nothing")),
         Plant(pause_is_observed, ("needed_pods_stay", "wanted_pods_stay", "a_start_removes_nothing")),

@@ -26,6 +26,7 @@ from tests.autoscaler.faults.plan import Plan, draw_plan
 from tests.autoscaler.faults.truth import Truth
 from tests.autoscaler.faults.world import World
 from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, inherit
+from trimtab.autoscaler.horizontal.state import window_in_force_s
 from trimtab.core.decision import Decision
 
 Decide = Callable[[State, Signals, float, Tuning], tuple[State, Decision]]
@@ -144,6 +145,7 @@ class Simulation:
         now_s = world.now_s
         heard_s = self._heard_s
         self._heard_s = {name: at_s for name, at_s in heard_s.items() if now_s - at_s <= FORGET_S}
+        window_s = window_in_force_s(after, signals, self._tuning)
         return Moment(
             at_s=now_s,
             now_s=clock_s,
@@ -157,9 +159,10 @@ class Simulation:
             first_pods=self._first_pods,
             demand=self._accepted,
             took_over=self._took_over,
+            window_s=window_s,
             asked=truth.requests(),
-            needed=truth.needed(now_s),
-            rose_to=truth.rose_to(now_s, signals.target_concurrency),
+            needed=truth.needed(now_s, window_s),
+            rose_to=truth.rose_to(now_s, signals.target_concurrency, window_s),
             envoys=len(self._heard_s),
         )
 

@@ -21,12 +21,14 @@ from trimtab.autoscaler.horizontal.state import (
     Signals,
     State,
     down_window_s,
+    window_in_force_s,
     overdue_pods,
     pods_for,
     pods_range,
     slots,
 )
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
+from trimtab.autoscaler.horizontal.windows import largest_since
 from trimtab.core.decision import Candidate, Decision
 
 
@@ -114,7 +116,8 @@ def _choose(seen: Seen, signals: Signals, held: int, tuning: Tuning) -> _Choice:
     load = Candidate("load", now, reasons.load(seen.demand, now, capped, tuning))
     up = load
     candidates: tuple[Candidate, ...] = (load,)
-    largest = state.peaks[0][1]
+    window_s = window_in_force_s(state, signals, tuning)
+    largest = largest_since(state.peaks, state.observed_s - window_s)
     if state.spare and (ready := pods_for(largest + state.spare, target)) > now:
         due = state.surges.due(state.observed_s)
         why = reasons.surges(ready, largest, state.spare, due.period_s if due else None)
@@ -171,14 +174,15 @@ def _down(
     state: State, signals: Signals, held: int, up: int, weighed: tuple[Candidate, ...], tuning: Tuning
 ) -> _Choice:
     """Fewer than are held, as far as the down window and the step allow."""
-    window_s = down_window_s(signals, tuning)
+    window_s = window_in_force_s(state, signals, tuning)
     keep, left_s = _window(state, signals.target_concurrency, held, window_s, tuning)
     keep = max(keep, up)
     window = Candidate("window", keep, reasons.window(up, keep, held, left_s, window_s))
     if keep >= held:
         return _Choice(window, "scale-down window", reasons.window_change(left_s), (*weighed, window))
     step = _step(held, tuning)
-    down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s))
+    passed = state.trial.passed if state.trial.is_trusted(tuning) else 0
+    down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s, passed))
     return _Choice(down, "scale-down step" if down.pods > keep else "", "", (*weighed, window, down))
 
 
@@ -188,11 +192,13 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
     keep = min(held, max(1, state.first_pods or 0)) if left_s > 0 else 1
     fewer_do = (held - 1 - tuning.down_slack_pods + ROUNDING) * target
     for at_s, demand in state.peaks:
+        if at_s <= state.observed_s - window_s:
+            continue
         if demand <= fewer_do:
             keep = max(keep, pods_for(demand + tuning.down_slack_pods * target, target))
             break
         keep, left_s = held, max(left_s, window_s - (state.observed_s - at_s))
-    if state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
+    if not state.trial.is_trusted(tuning) and state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
         keep = max(keep, min(held, pods_for(state.lull.slots + tuning.down_slack_pods * target, target)))
         left_s = max(left_s, lull_left_s)
     return keep, max(0.0, left_s)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import gain, service_time, surges
 from trimtab.autoscaler.horizontal.demand import Demand, Given, Slots, measure
-from trimtab.autoscaler.horizontal.state import Lull, Signals, State, down_window_s
+from trimtab.autoscaler.horizontal.state import Lull, Signals, State, brief_window_s, down_window_s
 from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.autoscaler.horizontal.windows import (
     Evidence,
@@ -72,7 +72,13 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     near_s = observed_s - max(tuning.surge_near_s, fleet.start_time_s)
     recent = largest_since(peaks, near_s)
     lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
-    learned = surges.learn(state.surges, lasting, largest, observed_s, lead_s, tuning)
+    brief = largest_since(peaks, observed_s - brief_window_s(signals, tuning))
+    kept = brief if state.trial.is_trusted(tuning) else largest
+    due = state.surges.due(observed_s)
+    ready = max(brief, due.reached) if due else brief
+    learned = surges.learn(state.surges, lasting, kept, observed_s, lead_s, tuning, ready)
+    before = learned.before(observed_s - min(lead_s, tuning.surge_lead_max_s))
+    trial = state.trial.followed(lasting, largest, brief, before.brief if before else None, tuning)
     idle = not (new or any(in_flight) or any(queued))
     compared = gain.NOTHING_KNOWN
     if max(queued):
@@ -89,8 +95,9 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
-        spare=min(surges.spare(learned, recent, largest, observed_s, tuning), max(0.0, most - largest)),
+        spare=min(surges.spare(learned, recent, kept, observed_s, tuning), max(0.0, most - kept)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
+        trial=trial,
         first_pods=state.first_pods,
         gain=compared,
         lost_s=lost_s(state, view),

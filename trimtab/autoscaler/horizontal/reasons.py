@@ -97,10 +97,11 @@ def window_change(left_s: float) -> str:
     return f"{left_s:.0f} s without more load" if left_s > 0 else "a little less load"
 
 
-def down(keep: int, held: int, step: int, window_s: float) -> str:
-    """Why pods leave, and why not all of them at once."""
+def down(keep: int, held: int, step: int, window_s: float, passed: int) -> str:
+    """Why pods leave, and why not all of them at once. `passed`: trials of a brief window; 0 in a long one."""
     slow = f"; at most {step} leave{'s' if step == 1 else ''} per decision" if held - step > keep else ""
-    return f"the largest load of the last {window_s:.0f} s wants {keep}{slow}"
+    brief = f"; no longer, since a load that fell came back slowly or not {passed} times" if passed else ""
+    return f"the largest load of the last {window_s:.0f} s wants {keep}{brief}{slow}"
 
 
 def unknown(silent_s: float) -> str:

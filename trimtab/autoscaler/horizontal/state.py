@@ -11,6 +11,7 @@ from trimtab.autoscaler.horizontal.demand import Slots
 from trimtab.autoscaler.horizontal.gain import NOTHING_KNOWN, Gain
 from trimtab.autoscaler.horizontal.service_time import ServiceTime
 from trimtab.autoscaler.horizontal.surges import Surges
+from trimtab.autoscaler.horizontal.trial import Trial
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 from trimtab.autoscaler.horizontal.windows import EnvoyHistory, Peaks
 from trimtab.core.revision import RevisionKey
@@ -22,6 +23,7 @@ ROUNDING = 1e-9  # of a pod: what is left of a float's error is none
 _RANGE = ConcurrencyRange()
 _NO_ARRIVALS = SlowRate()
 _NO_SURGES = Surges()
+_NO_TRIAL = Trial()
 
 
 class Lull(NamedTuple):
@@ -62,6 +64,7 @@ class State(NamedTuple):
     surges: Surges = _NO_SURGES
     spare: float = 0.0  # slots kept for the next surge, beside the largest of the down window
     lull: Lull | None = None
+    trial: Trial = _NO_TRIAL
     gain: Gain = NOTHING_KNOWN
     first_pods: int | None = None  # that were there when this memory began: what they are for is not known
     lost_s: float | None = None  # when an Envoy was last forgotten that had requests (observed s)
@@ -124,6 +127,18 @@ def slots(signals: Signals, tuning: Tuning) -> Slots:
     )
 
 
+def brief_window_s(signals: Signals, tuning: Tuning) -> float:
+    """The down window of a load that needs no longer one (observed s): see `trial`."""
+    brief_s = max(tuning.brief_window_s, tuning.brief_starts * (signals.start_time_s or 0.0))
+    return min(brief_s, down_window_s(signals, tuning))
+
+
 def down_window_s(signals: Signals, tuning: Tuning) -> float:
     """How long a pod stays that is no longer needed (observed s): the longer, the dearer its start."""
     return max(tuning.down_window_s, tuning.down_starts * (signals.start_time_s or 0.0))
+
+
+def window_in_force_s(state: State, signals: Signals, tuning: Tuning) -> float:
+    """The one of the two that this load has shown to need (observed s)."""
+    window_s = brief_window_s if state.trial.is_trusted(tuning) else down_window_s
+    return window_s(signals, tuning)

@@ -47,6 +47,7 @@ class Prepared(NamedTuple):
     at_s: float
     held: float
     asked: float
+    brief: float = 0.0  # slots that the brief down window alone would have held
 
 
 class Surges(NamedTuple):
@@ -61,6 +62,10 @@ class Surges(NamedTuple):
         """The rhythm whose next surge is due, if one is."""
         return self.rhythm if self.rhythm is not None and self.rhythm.is_due(at_s) else None
 
+    def before(self, at_s: float) -> Prepared | None:
+        """What was prepared then; None if that is not known any more."""
+        return _before(self.prepared, at_s)
+
     def moved(self, by_s: float) -> Surges:
         """The same on another clock of observed seconds; what was prepared is the other's."""
         seen = [each._replace(at_s=each.at_s + by_s, first_s=each.first_s + by_s) for each in self.seen]
@@ -68,16 +73,24 @@ class Surges(NamedTuple):
         return Surges(tuple(seen), stays_s=self.stays_s, rhythm=rhythm)
 
 
-def learn(surges: Surges, asked: float, held: float, at_s: float, lead_s: float, tuning: Tuning) -> Surges:
+def learn(
+    surges: Surges,
+    asked: float,
+    held: float,
+    at_s: float,
+    lead_s: float,
+    tuning: Tuning,
+    brief: float = 0.0,
+) -> Surges:
     """After a decision at `at_s` (observed seconds) in which the load asked for slots, of `held` ones.
 
-    `lead_s`: for how long pods that are started now will come too late.
+    `lead_s`: for how long pods that are started now will come too late. `brief`: see `Prepared`.
     """
     lead_s = min(lead_s, tuning.surge_lead_max_s)
     seen, stays_s = _stayed(surges, asked, at_s, tuning)
     prepared = _since(surges.prepared, at_s - lead_s - tuning.surge_apart_s)
-    prepared = (*prepared, Prepared(at_s, held, asked))
-    before = next((each for each in reversed(prepared) if each.at_s <= at_s - lead_s), None)
+    prepared = (*prepared, Prepared(at_s, held, asked, brief))
+    before = _before(prepared, at_s - lead_s)
     if at_s > tuning.slow_window_s and before is not None:  # what is usual is known
         rise, root = asked - before.held, sqrt(max(1.0, before.held))
         if rise > max(tuning.surge_least, tuning.surge_noise * root):
@@ -123,6 +136,10 @@ def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[
     if stays_s < tuning.surge_apart_s:
         return surges.seen, stays_s
     return (*others, last._replace(stayed=True)), stays_s
+
+
+def _before(prepared: tuple[Prepared, ...], at_s: float) -> Prepared | None:
+    return next((each for each in reversed(prepared) if each.at_s <= at_s), None)
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:

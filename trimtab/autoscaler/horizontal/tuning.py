@@ -236,6 +236,21 @@ class Tuning:
     """Share of the window's largest demand below which load has dropped and may come back. From then on all
     that was held stays for one down window, or what expires in it would be removed in the midst of a drop."""
 
+    brief_window_s: float = 60.0
+    """The down window of a load that has shown that it needs no longer one (s): see `trial`."""
+
+    brief_starts: float = 2.0
+    """The same in start times, if that is more."""
+
+    trial_share: float = 0.7
+    """A trial of the brief window runs where it would keep less than this share of what the long one keeps."""
+
+    trial_short: float = 1.25
+    """Share of what the brief window has ready from which more was asked for in vain."""
+
+    trial_passes: int = 2
+    """Trials in a row that must be passed: what happened once is chance."""
+
     down_slack_pods: float = 0.2
     """A pod is removed only if demand falls this far below what the rest can carry (pods): tolerance
     against flapping, a fraction of one pod so that it costs the same at 2 pods and at 200."""
