@@ -37,7 +37,9 @@ class Moment:
     first_pods: int  # that were there then
     demand: float  # what the decision before accepted; 0 after a restart
     took_over: float | None  # right after a rollout: concurrent requests that pods were there for
-    window_s: float  # the down window in force: for a load that has shown that it needs no longer one, a brief one
+    window_s: (
+        float  # the down window in force: for a load that has shown that it needs no longer one, a brief one
+    )
     asked: int  # true requests of the down window that could be seen
     needed: float  # largest true and plainly seen need of the window in force, in concurrent requests
     rose_to: int  # pods that the load alone asked for within the window in force, at the target of now

@@ -84,8 +84,9 @@ def window_without_memory(state: State, signals: Signals, now_s: float, tuning: 
 
 def every_load_is_trusted(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """The brief window for everybody, though nothing is known of how soon a load comes back."""
-    after, decision = decide(state._replace(trial=Trial(tuning.trial_passes)), signals, now_s, tuning)
-    return after._replace(trial=Trial(tuning.trial_passes)), decision
+    known = Trial(tuning.trial_passes, runs=True)
+    after, decision = decide(state._replace(trial=known), signals, now_s, tuning)
+    return after._replace(trial=known), decision
 
 
 def all_leave_at_once(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:

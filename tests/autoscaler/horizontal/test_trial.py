@@ -29,14 +29,18 @@ CAME_AT_ONCE, SAME = (90.0, 100.0, 90.0, 12.0), (90.0, 100.0, 95.0, 95.0)
 
 
 def test_a_load_that_came_back_slowly_twice_is_trusted() -> None:
-    assert not followed(FELL, CAME_SLOWLY).is_trusted(TUNING)
-    assert followed(FELL, CAME_SLOWLY, FELL, CAME_SLOWLY).is_trusted(TUNING)
+    assert not followed(FELL, CAME_SLOWLY, FELL).is_brief(TUNING)
+    assert followed(FELL, CAME_SLOWLY, FELL, CAME_SLOWLY, FELL).is_brief(TUNING)
+
+
+def test_the_long_window_is_in_force_where_nothing_fell() -> None:
+    assert not followed(FELL, CAME_SLOWLY, FELL, CAME_SLOWLY, SAME).is_brief(TUNING)
 
 
 def test_one_that_the_brief_window_would_not_have_been_ready_for_is_not() -> None:
     assert followed(FELL, CAME_SLOWLY, FELL, CAME_AT_ONCE) == Trial(failed=True)
-    trusted = (FELL, CAME_SLOWLY) * 2
-    assert not followed(*trusted, FELL, CAME_AT_ONCE).is_trusted(TUNING)
+    slowly = (FELL, CAME_SLOWLY) * 2
+    assert not followed(*slowly, FELL, CAME_AT_ONCE, SAME, FELL).is_brief(TUNING)
 
 
 def test_a_trial_that_failed_is_over_only_when_both_windows_keep_the_same() -> None:
@@ -45,8 +49,8 @@ def test_a_trial_that_failed_is_over_only_when_both_windows_keep_the_same() -> N
 
 
 def test_a_rise_that_neither_window_was_ready_for_speaks_against_none() -> None:
-    trusted = (FELL, CAME_SLOWLY) * 2
-    assert followed(*trusted, (900.0, 900.0, 900.0, 95.0)).is_trusted(TUNING)
+    slowly = (FELL, CAME_SLOWLY) * 2
+    assert followed(*slowly, (900.0, 900.0, 900.0, 95.0), FELL).is_brief(TUNING)
 
 
 def test_without_a_fall_nothing_is_learned() -> None:

@@ -1,4 +1,4 @@
-"""Forests summed tree by tree: to the last bit what scikit-learn says, and only where it would sum so itself."""
+"""Forests summed tree by tree: to the last bit what scikit-learn says, and only where it sums so itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_what_is_not_finite_in_single_precision_is_the_estimators_to_refuse(odd:
     if np.isnan(odd):
         summed(np.array([[odd, 1, 1, 1]]))  # these trees know missing values
     else:
-        with pytest.raises(ValueError, match="too large|infinity"):
+        with pytest.raises(ValueError, match=r"too large|infinity"):
             summed(np.array([[odd, 1, 1, 1]]))
     assert len(seen) == 1
 

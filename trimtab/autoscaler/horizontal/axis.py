@@ -21,11 +21,11 @@ from trimtab.autoscaler.horizontal.state import (
     Signals,
     State,
     down_window_s,
-    window_in_force_s,
     overdue_pods,
     pods_for,
     pods_range,
     slots,
+    window_in_force_s,
 )
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 from trimtab.autoscaler.horizontal.windows import largest_since
@@ -181,7 +181,7 @@ def _down(
     if keep >= held:
         return _Choice(window, "scale-down window", reasons.window_change(left_s), (*weighed, window))
     step = _step(held, tuning)
-    passed = state.trial.passed if state.trial.is_trusted(tuning) else 0
+    passed = state.trial.passed if state.trial.is_brief(tuning) else 0
     down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s, passed))
     return _Choice(down, "scale-down step" if down.pods > keep else "", "", (*weighed, window, down))
 
@@ -198,7 +198,11 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
             keep = max(keep, pods_for(demand + tuning.down_slack_pods * target, target))
             break
         keep, left_s = held, max(left_s, window_s - (state.observed_s - at_s))
-    if not state.trial.is_trusted(tuning) and state.lull is not None and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0:
+    if (
+        not state.trial.is_brief(tuning)
+        and state.lull is not None
+        and (lull_left_s := window_s - (state.observed_s - state.lull.begin_s)) > 0
+    ):
         keep = max(keep, min(held, pods_for(state.lull.slots + tuning.down_slack_pods * target, target)))
         left_s = max(left_s, lull_left_s)
     return keep, max(0.0, left_s)

@@ -10,6 +10,7 @@ from trimtab.autoscaler.horizontal.state import Lull, Signals, State, brief_wind
 from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.autoscaler.horizontal.windows import (
     Evidence,
+    Peaks,
     View,
     absorb,
     by_second,
@@ -72,13 +73,15 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     near_s = observed_s - max(tuning.surge_near_s, fleet.start_time_s)
     recent = largest_since(peaks, near_s)
     lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
-    brief = largest_since(peaks, observed_s - brief_window_s(signals, tuning))
-    kept = brief if state.trial.is_trusted(tuning) else largest
-    due = state.surges.due(observed_s)
-    ready = max(brief, due.reached) if due else brief
-    learned = surges.learn(state.surges, lasting, kept, observed_s, lead_s, tuning, ready)
-    before = learned.before(observed_s - min(lead_s, tuning.surge_lead_max_s))
-    trial = state.trial.followed(lasting, largest, brief, before.brief if before else None, tuning)
+    brief = _brief(state, signals, peaks, observed_s, tuning)
+    kept = largest if brief is None or not state.trial.is_brief(tuning) else brief
+    learned = surges.learn(
+        state.surges, lasting, kept, observed_s, lead_s, tuning, largest if brief is None else brief
+    )
+    trial = state.trial
+    if brief is not None:
+        ready = learned.brief_at(observed_s - min(lead_s, tuning.surge_lead_max_s))
+        trial = trial.followed(lasting, largest, brief, ready, tuning)
     idle = not (new or any(in_flight) or any(queued))
     compared = gain.NOTHING_KNOWN
     if max(queued):
@@ -103,6 +106,15 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
         lost_s=lost_s(state, view),
     )
     return Seen(after, demand, view.evidence, len(asked))
+
+
+def _brief(state: State, signals: Signals, peaks: Peaks, observed_s: float, tuning: Tuning) -> float | None:
+    """What the brief down window and the rhythm alone would keep; None where that is much what is kept."""
+    if peaks[-1][1] >= tuning.trial_share * peaks[0][1] and not state.trial.is_open:
+        return None
+    due = state.surges.due(observed_s)
+    brief = largest_since(peaks, observed_s - brief_window_s(signals, tuning))
+    return max(brief, due.reached) if due else brief
 
 
 def lost_s(state: State, view: View) -> float | None:

@@ -140,5 +140,5 @@ def down_window_s(signals: Signals, tuning: Tuning) -> float:
 
 def window_in_force_s(state: State, signals: Signals, tuning: Tuning) -> float:
     """The one of the two that this load has shown to need (observed s)."""
-    window_s = brief_window_s if state.trial.is_trusted(tuning) else down_window_s
+    window_s = brief_window_s if state.trial.is_brief(tuning) else down_window_s
     return window_s(signals, tuning)

@@ -62,9 +62,10 @@ class Surges(NamedTuple):
         """The rhythm whose next surge is due, if one is."""
         return self.rhythm if self.rhythm is not None and self.rhythm.is_due(at_s) else None
 
-    def before(self, at_s: float) -> Prepared | None:
-        """What was prepared then; None if that is not known any more."""
-        return _before(self.prepared, at_s)
+    def brief_at(self, at_s: float) -> float | None:
+        """Slots that the brief down window alone would have held then; None if that is not known any more."""
+        before = _before(self.prepared, at_s)
+        return before.brief if before else None
 
     def moved(self, by_s: float) -> Surges:
         """The same on another clock of observed seconds; what was prepared is the other's."""

@@ -237,16 +237,18 @@ class Tuning:
     that was held stays for one down window, or what expires in it would be removed in the midst of a drop."""
 
     brief_window_s: float = 60.0
-    """The down window of a load that has shown that it needs no longer one (s): see `trial`."""
+    """The down window of a load that has shown that it needs no longer one (s): see `trial`. Knative's."""
 
     brief_starts: float = 2.0
     """The same in start times, if that is more."""
 
     trial_share: float = 0.7
-    """A trial of the brief window runs where it would keep less than this share of what the long one keeps."""
+    """A trial of the brief window runs where that would keep less than this share of what the long one keeps:
+    a third of the pods is worth it, chance takes less."""
 
     trial_short: float = 1.25
-    """Share of what the brief window has ready from which more was asked for in vain."""
+    """A load that asks for more than this many times what the brief window has ready was not served by it; less
+    is within what headroom and a short wait bear."""
 
     trial_passes: int = 2
     """Trials in a row that must be passed: what happened once is chance."""

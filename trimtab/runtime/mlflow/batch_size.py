@@ -6,8 +6,8 @@ last. So a batch grows as long as that brings more rows per second, and no furth
 worth their wait, twice as many (9,624) are not.
 
 Sizes are kept in classes that double: 1, 2-3, 4-7, … Of each the median of the newest counts: the event
-loop may hold the interpreter's lock in the middle of any batch. Now and then one size more is tried than seems
-worth it: what is known of it may be from a time when somebody else used the processor.
+loop may hold the interpreter's lock in the middle of any batch. Now and then one size more is tried than
+seems worth it: what is known of it may be from a time when somebody else used the processor.
 """
 
 from __future__ import annotations

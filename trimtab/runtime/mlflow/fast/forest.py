@@ -1,8 +1,8 @@
 """Forests of scikit-learn's own: their trees asked one after the other, without a task for each.
 
-joblib's tasks and the checks around each tree take ten times as long as the trees do for one row. The trees are
-summed in scikit-learn's own order, so that not a bit differs; where it would sum them in several threads, in
-no order, it does so. What is not finite in single precision is left to the estimator.
+joblib's tasks and the checks around each tree take ten times as long as the trees do for one row. The trees
+are summed in scikit-learn's own order, so that not a bit differs; where it would sum them in several threads,
+in no order, it does so. What is not finite in single precision is left to the estimator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Predict = Callable[[Any], Any]
 
 
 def forest(estimator: Any, predicts: str) -> Predict | None:
-    """What `estimator.predict` or `predict_proba` computes of a finite matrix; None if it is no plain forest."""
+    """What `estimator.predict` (or `predict_proba`) computes of a finite matrix; None if not a plain forest."""
     try:
         from sklearn.ensemble import _forest  # noqa: PLC0415  private, so it may be elsewhere one day
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # noqa: PLC0415
