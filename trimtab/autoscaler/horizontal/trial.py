@@ -2,9 +2,9 @@
 
 The down window keeps pods for five minutes, since a load that is gone for four must find them again. Many
 loads never come back so soon: batches that are over, ramps that begin anew from below. So what a brief window
-would have kept is followed beside what is kept. Where it would have let many go, and the load has come back
-without asking for more than the brief window had ready, or has not come back at all while the long one lasted,
-a trial is passed. Two in a row, and from then on the brief window is in force where the load has fallen; a
+would have kept is followed beside what is kept. Where it would have let many go, and the load came back without
+asking for more than the brief window had ready, or did not come back at all while the long one lasted, a trial
+is passed. Two in a row, and from then on the brief window is in force where the load has fallen; a
 load that comes back too soon for it ends that at once.
 """
 

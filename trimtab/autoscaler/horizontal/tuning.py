@@ -247,8 +247,8 @@ class Tuning:
     a third of the pods is worth it, chance takes less."""
 
     trial_short: float = 1.25
-    """A load that asks for more than this many times what the brief window has ready was not served by it; less
-    is within what headroom and a short wait bear."""
+    """A load that asks for more than this many times what the brief window has ready was not served by it;
+    less is within what headroom and a short wait bear."""
 
     trial_passes: int = 2
     """Trials in a row that must be passed: what happened once is chance."""

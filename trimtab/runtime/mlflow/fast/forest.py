@@ -16,7 +16,7 @@ Predict = Callable[[Any], Any]
 
 
 def forest(estimator: Any, predicts: str) -> Predict | None:
-    """What `estimator.predict` (or `predict_proba`) computes of a finite matrix; None if not a plain forest."""
+    """What `estimator.predict` (or `predict_proba`) computes of a finite matrix; None for any other."""
     try:
         from sklearn.ensemble import _forest  # noqa: PLC0415  private, so it may be elsewhere one day
         from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # noqa: PLC0415
