@@ -9,6 +9,7 @@ from trimtab.autoscaler.horizontal import Tuning
 from trimtab.autoscaler.horizontal.trial import Trial
 
 TUNING = Tuning()
+PER_POD = 10.0
 
 
 def ramps(at_s: float) -> float:
@@ -20,7 +21,7 @@ def followed(*seen: tuple[float, float, float, float | None]) -> Trial:
     """After decisions with (asked, kept by the long window, by the brief one, ready by the brief one)."""
     trial = Trial()
     for asked, long, brief, ready in seen:
-        trial = trial.followed(asked, long, brief, ready, TUNING)
+        trial = trial.followed(asked, long, brief, ready, PER_POD, TUNING)
     return trial
 
 
@@ -44,13 +45,24 @@ def test_one_that_the_brief_window_would_not_have_been_ready_for_is_not() -> Non
 
 
 def test_a_trial_that_failed_is_over_only_when_both_windows_keep_the_same() -> None:
-    assert followed(FELL, CAME_AT_ONCE, FELL, CAME_SLOWLY).passed == 0
-    assert followed(FELL, CAME_AT_ONCE, SAME, FELL, CAME_SLOWLY).passed == 1
+    assert followed(FELL, CAME_AT_ONCE, FELL, CAME_SLOWLY).passed == ()
+    assert followed(FELL, CAME_AT_ONCE, SAME, FELL, CAME_SLOWLY).passed == (100.0,)
 
 
 def test_a_rise_that_neither_window_was_ready_for_speaks_against_none() -> None:
     slowly = (FELL, CAME_SLOWLY) * 2
     assert followed(*slowly, (900.0, 900.0, 900.0, 95.0), FELL).is_brief(TUNING)
+
+
+def test_low_falls_tell_nothing_of_high_ones() -> None:
+    slowly = (FELL, CAME_SLOWLY) * 2
+    assert followed(*slowly, (10.0, 200.0, 12.0, 200.0)).is_brief(TUNING)
+    assert not followed(*slowly, (10.0, 201.0, 12.0, 201.0)).is_brief(TUNING)
+
+
+def test_less_than_a_pod_is_no_trial() -> None:
+    few = ((1.0, 11.0, 2.0, 11.0), (10.0, 11.0, 10.0, 9.0))
+    assert followed(*few * 2) == Trial()
 
 
 def test_without_a_fall_nothing_is_learned() -> None:
@@ -64,7 +76,7 @@ def test_ramps_that_begin_anew_from_below_need_no_pods_from_above(revision: Any)
     assert fourth <= 14
     down = next(d for d in run.decisions if d.at_s > 2400 + 60 and d.rule == "down")
     assert "the last 60 s" in down.reason
-    assert "came back slowly or not 3 times" in down.reason
+    assert "the last 2 times the load came back slowly" in down.reason
 
 
 def test_a_load_that_is_back_sooner_than_pods_start_gets_its_long_window_again(revision: Any) -> None:

@@ -181,7 +181,7 @@ def _down(
     if keep >= held:
         return _Choice(window, "scale-down window", reasons.window_change(left_s), (*weighed, window))
     step = _step(held, tuning)
-    passed = state.trial.passed if state.trial.is_brief(tuning) else 0
+    passed = len(state.trial.passed) if state.trial.is_brief(tuning) else 0
     down = Candidate("down", max(keep, held - step), reasons.down(keep, held, step, window_s, passed))
     return _Choice(down, "scale-down step" if down.pods > keep else "", "", (*weighed, window, down))
 

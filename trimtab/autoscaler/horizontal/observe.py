@@ -81,7 +81,7 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     trial = state.trial
     if brief is not None:
         ready = learned.brief_at(observed_s - min(lead_s, tuning.surge_lead_max_s))
-        trial = trial.followed(lasting, largest, brief, ready, tuning)
+        trial = trial.followed(lasting, largest, brief, ready, fleet.per_pod, tuning)
     idle = not (new or any(in_flight) or any(queued))
     compared = gain.NOTHING_KNOWN
     if max(queued):

@@ -100,7 +100,7 @@ def window_change(left_s: float) -> str:
 def down(keep: int, held: int, step: int, window_s: float, passed: int) -> str:
     """Why pods leave, and why not all at once. `passed`: trials of the brief window; 0 in the long one."""
     slow = f"; at most {step} leave{'s' if step == 1 else ''} per decision" if held - step > keep else ""
-    brief = f"; no longer, since a load that fell came back slowly or not {passed} times" if passed else ""
+    brief = f"; no longer: the last {passed} times the load came back slowly or not" if passed else ""
     return f"the largest load of the last {window_s:.0f} s wants {keep}{brief}{slow}"
 
 

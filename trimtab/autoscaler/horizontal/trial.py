@@ -17,34 +17,40 @@ from trimtab.autoscaler.horizontal.tuning import Tuning
 
 
 class Trial(NamedTuple):
-    """What is known of the brief window for one revision."""
+    """What is known of the brief window for one revision. Heights are slots that the long window kept."""
 
-    passed: int = 0  # trials in a row
-    runs: bool = False  # one does: the brief window would keep far less than the long one
-    failed: bool = False  # it did, and may count again when both keep the same
+    passed: tuple[float, ...] = ()  # heights of the last trials in a row, as many as must be passed
+    height: float = 0.0  # of the trial that runs: the brief window would keep far less; 0: none runs
+    failed: bool = False  # one did, and the next begins when both windows keep much the same again
 
     @property
     def is_open(self) -> bool:
         """Whether a trial runs, or one that failed is not over."""
-        return self.runs or self.failed
+        return self.height > 0 or self.failed
 
     def is_brief(self, tuning: Tuning) -> bool:
-        """Whether the brief window is in force: the load has fallen, and has shown how soon it comes back."""
-        return self.runs and self.passed >= tuning.trial_passes
+        """Whether the brief window is in force: a load has fallen from where those fell that came back slowly."""
+        known = len(self.passed) >= tuning.trial_passes
+        return known and 0 < self.height <= tuning.trial_height * min(self.passed)
 
-    def followed(self, asked: float, long: float, brief: float, ready: float | None, tuning: Tuning) -> Trial:
-        """After a decision in which the load asked for slots.
+    def followed(
+        self, asked: float, long: float, brief: float, ready: float | None, per_pod: float, tuning: Tuning
+    ) -> Trial:
+        """After a decision in which the load asked for slots, of which a pod has `per_pod`.
 
         `long` and `brief` are what the two windows keep, `ready` is what the brief one would have had ready
         by now; None if that is not known.
         """
-        differ = brief < tuning.trial_share * long
-        most = None if ready is None else tuning.trial_short * ready + tuning.surge_noise * sqrt(ready)
-        short = most is not None and asked > max(tuning.surge_least, most)
-        if short and self.runs:
-            return Trial(0, False, failed=True)
+        differ = brief < tuning.trial_share * long and long - brief >= per_pod
+        if self.height and ready is not None and asked > _enough(ready, tuning):
+            return Trial(failed=True)
         if self.failed:
             return Trial(failed=differ)
         if differ:
-            return self._replace(runs=True)
-        return Trial(self.passed + 1) if self.runs else self
+            return self._replace(height=max(self.height, long))
+        return Trial((*self.passed, self.height)[-tuning.trial_passes :]) if self.height else self
+
+
+def _enough(ready: float, tuning: Tuning) -> float:
+    """The most slots that may be asked for where so many are ready."""
+    return max(tuning.surge_least, tuning.trial_short * ready + tuning.surge_noise * sqrt(ready))
