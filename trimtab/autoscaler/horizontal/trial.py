@@ -1,11 +1,11 @@
 """Trial: whether this load needs the whole down window, or would be served as well with a brief one.
 
 The down window keeps pods for five minutes, since a load that is gone for four must find them again. Many
-loads never come back so soon: batches that are over, ramps that begin anew from below. So what a brief window
-would have kept is followed beside what is kept. Where it would have let many go, and the load came back without
-asking for more than the brief window had ready, or did not come back at all while the long one lasted, a trial
-is passed. Two in a row, and from then on the brief window is in force where the load has fallen; a
-load that comes back too soon for it ends that at once.
+loads never come back so soon: batches that are over, ramps that begin anew from below. So what a brief
+window would have kept is followed beside what is kept. Where it would have let many go, and the load came
+back without asking for more than the brief window had ready, or did not come back at all while the long one
+lasted, a trial is passed. Two in a row, and from then on the brief window is in force where the load has
+fallen; a load that comes back too soon for it ends that at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Trial(NamedTuple):
         return self.height > 0 or self.failed
 
     def is_brief(self, tuning: Tuning) -> bool:
-        """Whether the brief window is in force: a load has fallen from where those fell that came back slowly."""
+        """Whether the brief window is in force: after a fall from where those fell that came back slowly."""
         known = len(self.passed) >= tuning.trial_passes
         return known and 0 < self.height <= tuning.trial_height * min(self.passed)
 

@@ -251,7 +251,7 @@ class Tuning:
     less is within what headroom and a short wait bear."""
 
     trial_height: float = 2.0
-    """From how much higher than in those trials a load may fall: ramps to 20 tell nothing of crowds of 100."""
+    """From how much higher than in those trials a load may fall: ramps to 20 tell nothing of 100."""
 
     trial_passes: int = 2
     """Trials in a row that must be passed: what happened once is chance."""
