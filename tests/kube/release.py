@@ -22,9 +22,11 @@ from deploy.cluster import binaries
 from deploy.cluster.place import here
 from tests.kube.plane import CALLER, on_node
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, define, namespace_of, until
+from trimtab.core.errors import NotFound
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
 from trimtab.fleet.kubernetes.template import ENDPOINT
 from trimtab.kube import Api, Json, Resource
+from trimtab.kube.lease import LEASES
 
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 SERVICES = Resource("v1", "services")
@@ -138,14 +140,24 @@ class Installed:
 
 
 async def leader(release: Installed) -> str:
-    """Wait until of two control planes one is ready, and the other one waits; the name of the first."""
+    """Wait until two control planes are ready, and one of them holds the Lease; its name."""
     async with asyncio.timeout(WITHIN_S):
         while True:
             pods = await release.pods("app.kubernetes.io/component=control-plane")
-            ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
-            if len(pods) == 2 and len(ready) == 1:
-                return str(ready[0])
+            ready = {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+            holds = await holder(release)
+            if len(pods) == len(ready) == 2 and holds in ready:
+                return holds
             await asyncio.sleep(0.1)
+
+
+async def holder(release: Installed) -> str:
+    """The pod that holds the Lease; empty: none does."""
+    try:
+        lease = orjson.loads(await release.api.get(LEASES.path(release.namespace, "t-control")))
+    except NotFound:
+        return ""
+    return str(lease["spec"].get("holderIdentity") or "").rpartition("_")[0]
 
 
 def is_ready(pod: Json) -> bool:

@@ -8,49 +8,15 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy_data_plane.envoy.config.core.v3 import Node
-from envoy_data_plane.envoy.service.discovery.v3 import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-)
 from envoy_data_plane.google.rpc import Status
 
+from tests.xds.client import Client
 from trimtab.core.clock import ManualClock
 from trimtab.xds import server as module
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
-from trimtab.xds.server import SERVICE, AdsServer
+from trimtab.xds.server import AdsServer
 from trimtab.xds.snapshot import Snapshot, build_snapshot
 from trimtab.xds.world import EndpointView, Gateway, World
-
-
-class Client:
-    """One ADS stream, a message at a time."""
-
-    def __init__(self, channel: grpc.aio.Channel, *, delta: bool, node: str) -> None:
-        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
-        self._call = channel.stream_stream(f"/{SERVICE}/{method}")()
-        self._request = DeltaDiscoveryRequest if delta else DiscoveryRequest
-        self._response = DeltaDiscoveryResponse if delta else DiscoveryResponse
-        self._node = Node(id=node)
-
-    async def ask(self, type_url: str, **fields: Any) -> None:
-        await self._call.write(bytes(self._request(node=self._node, type_url=type_url, **fields)))
-
-    async def send(self, raw: bytes) -> None:
-        await self._call.write(raw)
-
-    async def hear(self) -> Any:
-        raw = await asyncio.wait_for(self._call.read(), 10)
-        assert raw is not grpc.aio.EOF, await self._call.code()
-        return self._response.parse(raw)
-
-    async def ending(self) -> tuple[grpc.StatusCode, str]:
-        return await self._call.code(), str(await self._call.details())
-
-    def leave(self) -> None:
-        self._call.cancel()
 
 
 class Served:

@@ -36,7 +36,12 @@ class Publisher:
         self._endpoints: dict[EndpointName, EndpointView] = {}
         self._backends: dict[tuple[str, int], bool] = {}
         self._away_since_s: float | None = None
+        self._gathered_at_s = clock.now_s()
         self.error = ""
+
+    def gather(self, within_s: float) -> None:
+        """Nothing counts as known to all for so long: Envoys may be on their way that we know nothing of."""
+        self._gathered_at_s = self._clock.now_s() + within_s
 
     async def publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
@@ -67,18 +72,23 @@ class Publisher:
         """Whether any Envoy has a stream."""
         return any(node.connected for node in self._ads.nodes())
 
-    def settled(self, kind: str) -> bool:
-        """Every connected Envoy has acknowledged what was last published of this kind.
+    def envoys(self) -> frozenset[str]:
+        """The nodes of all Envoys that have a stream."""
+        return frozenset(node.node for node in self._ads.nodes() if node.connected)
 
-        Without one: only after AWAY_MAX_S. An Envoy that is about to come back, as after our own
-        restart, still sends requests where it was last told to.
+    def settled(self, kind: str) -> bool:
+        """Every Envoy has acknowledged what was last published of this kind.
+
+        One that is away is waited for AWAY_MAX_S: if it is about to come back, as after our own restart or
+        that of a control plane that followed us, it still sends requests where it was last told to.
         """
-        if self._snapshot is None:
+        now_s = self._clock.now_s()
+        if self._snapshot is None or now_s < self._gathered_at_s or self._ads.away(AWAY_MAX_S):
             return False
         if self.connected():
             return self._ads.acknowledged(kind, self._snapshot.version(kind))
         away_since_s = self._away_since_s
-        return away_since_s is not None and self._clock.now_s() - away_since_s >= AWAY_MAX_S
+        return away_since_s is not None and now_s - away_since_s >= AWAY_MAX_S
 
     def routes_settled(self, record: EndpointRecord) -> bool:
         """Envoy has acknowledged the routes, and they say what the record says now."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import grpc
 
@@ -61,6 +62,14 @@ class NodeStatus:
 
 
 @dataclass(frozen=True)
+class StreamStatus:
+    """One stream of an Envoy, and of every type (by its URL) the version of the collection in force there."""
+
+    status: NodeStatus
+    in_force: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One of the protocol's two variants: how its messages are read and written."""
 
@@ -85,18 +94,36 @@ class _Stream:
 class AdsServer:
     """Serves one snapshot to every Envoy that connects, and knows how far each of them is.
 
-    `changed` is set whenever `nodes()` or `acknowledged()` may answer differently. All methods
-    are called on the event loop of the gRPC server, and none of them blocks.
+    Those that another server serves are counted too, by what it tells of them: see `relayed`. `changed` is
+    set whenever `nodes()` or `acknowledged()` may answer differently. All methods are called on the event
+    loop of the gRPC server, and none of them blocks.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.changed = asyncio.Event()
         self._clock = clock
         self._snapshot: Snapshot | None = None
+        self._watchers: set[asyncio.Event] = set()
         self._streams: set[_Stream] = set()
-        self._last_seen: OrderedDict[str, NodeStatus] = OrderedDict()
+        self._relayed: dict[str, tuple[StreamStatus, ...]] = {}  # by who tells of them
+        self._last_seen: OrderedDict[str, tuple[NodeStatus, float]] = OrderedDict()  # and when: monotonic s
         self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
         self._published = 0
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """What was published last."""
+        return self._snapshot
+
+    @contextmanager
+    def publications(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever another snapshot is published."""
+        published = asyncio.Event()
+        self._watchers.add(published)
+        try:
+            yield published
+        finally:
+            self._watchers.discard(published)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it."""
@@ -110,8 +137,42 @@ class AdsServer:
             order.move_to_end(version)
             while len(order) > VERSIONS_MAX:
                 order.popitem(last=False)
-        for stream in self._streams:
-            stream.wake.set()
+        for wake in (*(stream.wake for stream in self._streams), *self._watchers):
+            wake.set()
+
+    def relayed(self, source: str, streams: tuple[StreamStatus, ...]) -> None:
+        """All streams of Envoys that another server has, as `source` tells; none once it is silent."""
+        before = self._relayed.pop(source, ())
+        if streams:
+            self._relayed[source] = streams
+        if streams == before:
+            return
+        connected = self.connected_nodes()
+        for stream in before:
+            if stream.status.node not in connected:
+                self._note_gone(stream.status)
+        self.changed.set()
+
+    def streams(self) -> tuple[StreamStatus, ...]:
+        """Of the Envoys that are connected to us, for who decides about them elsewhere."""
+        return tuple(
+            StreamStatus(
+                _status(stream, connected=True), {kind: self._acked(stream, kind) for kind in ADDITION_ORDER}
+            )
+            for stream in self._streams
+            if stream.node
+        )
+
+    def connected_nodes(self) -> set[str]:
+        """The nodes of all Envoys that have a stream, here or elsewhere."""
+        here = {stream.node for stream in self._streams if stream.node}
+        return here | {stream.status.node for some in self._relayed.values() for stream in some}
+
+    def away(self, within_s: float) -> set[str]:
+        """The nodes of Envoys that had a stream within the last `within_s` seconds, and have none."""
+        now_s = self._clock.now_s()
+        lately = {node for node, (_, at_s) in self._last_seen.items() if now_s - at_s < within_s}
+        return lately - self.connected_nodes()
 
     def acknowledged(self, type_url: str, version: str) -> bool:
         """Whether every connected Envoy has in force the collection of this version, or a later one.
@@ -120,17 +181,20 @@ class AdsServer:
         """
         order = self._order[type_url]
         wanted = order.get(version)
-        known = [stream for stream in self._streams if stream.node]
-        if wanted is None or not known:
+        in_force = [self._acked(stream, type_url) for stream in self._streams if stream.node]
+        for some in self._relayed.values():
+            in_force += [stream.in_force.get(type_url, "") for stream in some]
+        if wanted is None or not in_force:
             return False
-        return all(order.get(self._acked(stream, type_url), -1) >= wanted for stream in known)
+        return all(order.get(one, -1) >= wanted for one in in_force)
 
     def nodes(self) -> tuple[NodeStatus, ...]:
         """Every Envoy that is connected or was, by node id; of overlapping streams the newest."""
-        found = dict(self._last_seen)
-        for stream in sorted(self._streams, key=lambda one: one.connected_since_s):
-            if stream.node:
-                found[stream.node] = _status(stream, connected=True)
+        found = {node: status for node, (status, _) in self._last_seen.items()}
+        streams = [_status(stream, connected=True) for stream in self._streams if stream.node]
+        streams += [stream.status for some in self._relayed.values() for stream in some]
+        for status in sorted(streams, key=lambda one: one.connected_since_s):
+            found[status.node] = status
         return tuple(found[node] for node in sorted(found))
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -211,11 +275,14 @@ class AdsServer:
     def _forget(self, stream: _Stream) -> None:
         self._streams.discard(stream)
         if stream.node:
-            self._last_seen[stream.node] = _status(stream, connected=False)
-            self._last_seen.move_to_end(stream.node)
+            self._note_gone(_status(stream, connected=True))
+        self.changed.set()
+
+    def _note_gone(self, status: NodeStatus) -> None:
+        self._last_seen[status.node] = replace(status, connected=False), self._clock.now_s()
+        self._last_seen.move_to_end(status.node)
         while len(self._last_seen) > NODES_MAX:
             self._last_seen.popitem(last=False)
-        self.changed.set()
 
 
 def _status(stream: _Stream, *, connected: bool) -> NodeStatus:
