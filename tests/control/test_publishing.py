@@ -85,3 +85,39 @@ async def test_without_any_nothing_is_settled_until_they_are_given_up(told: Told
     told.clock.advance(AWAY_MAX_S)
     await told.publish()
     assert told.settled
+
+
+async def test_limits_are_shared_by_all_that_are_there_or_may_come_back(told: Told) -> None:
+    told.connected("b")
+    await told.publish()
+    assert shared_by(told.ads) == ("b",)
+    told.connected("a", "b")
+    await told.publish()
+    assert shared_by(told.ads) == ("b", "a"), "those that were there keep their places"
+    told.connected("a")
+    told.clock.advance(AWAY_MAX_S - 1.0)
+    await told.publish()
+    assert shared_by(told.ads) == ("b", "a"), "it may come back"
+    told.clock.advance(2.0)
+    await told.publish()
+    assert shared_by(told.ads) == ("a",)
+
+
+async def test_who_takes_over_counts_those_that_were_counted_before(told: Told) -> None:
+    told.connected("a", "b")
+    await told.publish()
+    told.ads.relayed("follower", ())
+    ads = AdsServer(told.clock)
+    assert told.ads.snapshot is not None
+    ads.publish(told.ads.snapshot)  # as a follower of it had
+    publisher = Publisher(ads, Gateway("127.0.0.1", 8080), told.clock, Metrics())
+    await publisher.publish(lambda: ())
+    assert shared_by(ads) == ("a", "b")
+    told.clock.advance(AWAY_MAX_S)
+    await publisher.publish(lambda: ())
+    assert shared_by(ads) == ()
+
+
+def shared_by(ads: AdsServer) -> tuple[str, ...]:
+    assert ads.snapshot is not None
+    return ads.snapshot.envoys

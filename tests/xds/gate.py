@@ -16,8 +16,10 @@ from aiohttp import web
 from trimtab.core.clock import SystemClock
 from trimtab.envoy.bootstrap import Bootstrap, document
 from trimtab.host.ports import free_port
+from trimtab.xds.kinds import LISTENERS
+from trimtab.xds.listeners import LISTENER, build_listener
 from trimtab.xds.server import AdsServer
-from trimtab.xds.snapshot import Snapshot, build_snapshot
+from trimtab.xds.snapshot import Collection, Snapshot, build_snapshot, resource
 from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
 
 
@@ -76,8 +78,26 @@ class FakePod:
             self.requests.remove(request)
 
 
+class OnOneMachine(AdsServer):
+    """Tells each Envoy a port of its own to listen on."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(SystemClock())
+        self._gateway = gateway
+        self.ports: dict[str, int] = {}  # of those with another one than the gateway's
+
+    def _shares_of(self, node: str, snapshot: Snapshot) -> Snapshot:
+        found = super()._shares_of(node, snapshot)
+        if node not in self.ports:
+            return found
+        listener = resource(build_listener(replace(self._gateway, port=self.ports[node])))
+        own = Collection({LISTENER: listener})
+        self._order[LISTENERS][own.version] = self._published
+        return replace(found, collections={**found.collections, LISTENERS: own})
+
+
 class Gate:
-    """The ADS server, and real Envoys that it configures over a Unix socket. They share one port."""
+    """The ADS server, and real Envoys that it configures over a Unix socket."""
 
     def __init__(
         self, folder: Path, eventually: Callable[..., Awaitable[Any]], api_type: str = "DELTA_GRPC"
@@ -89,10 +109,11 @@ class Gate:
         self._folder = folder
         self._api_type = api_type
         self._eventually = eventually
+        self.envoys: tuple[str, ...] = ()  # that share limits; none: each has the whole
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def start_control(self) -> None:
-        self.ads = AdsServer(SystemClock())
+        self.ads = OnOneMachine(self.gateway)
         self.server = grpc.aio.server()
         self.ads.add_to(self.server)
         self.server.add_insecure_port(f"unix:{self.socket}")
@@ -124,7 +145,7 @@ class Gate:
 
     def snapshot(self, *endpoints: EndpointView, keys: tuple[ApiKey, ...] = ()) -> Snapshot:
         """A world of these endpoints."""
-        return build_snapshot(World(replace(self.gateway, api_keys=keys), endpoints))
+        return build_snapshot(World(replace(self.gateway, api_keys=keys), endpoints, self.envoys))
 
     def send(self, *endpoints: EndpointView, keys: tuple[ApiKey, ...] = ()) -> Snapshot:
         """Publish a world of these endpoints."""

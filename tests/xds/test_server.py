@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.google.rpc import Status
 
 from tests.xds.client import Client
@@ -223,3 +224,43 @@ async def test_publishing_the_same_again_is_no_news(served: Served, endpoint: An
 
 def _status(message: str) -> Status:
     return Status(code=3, message=message)
+
+
+async def test_envoys_get_their_shares_of_a_limit(served: Served, endpoint: Any) -> None:
+    """Together all of it; who is not counted yet gets what it will have at least."""
+    gateway = Gateway("127.0.0.1", 8080)
+    snapshot = build_snapshot(World(gateway, (endpoint("iris", (1,), target=5),), ("a", "b")))
+    served.ads.publish(snapshot)
+    limits = {}
+    for node in ("a", "b", "late"):
+        client = served.client(node=node)
+        await client.ask(CLUSTERS)
+        answer = await client.hear()
+        await client.ask(CLUSTERS, response_nonce=answer.nonce)
+        limits[node] = limit_of(answer)
+    assert sorted((limits["a"], limits["b"])) == [2, 3]
+    assert limits["late"] == 1
+
+
+async def test_shares_that_stay_are_not_sent_again(served: Served, endpoint: Any) -> None:
+    gateway, client = Gateway("127.0.0.1", 8080), served.client(node="a")
+    some = endpoint("iris", (1,), target=4), endpoint("wine", (1,), target=5)
+    served.ads.publish(build_snapshot(World(gateway, some, ("a", "b"))))
+    await client.ask(CLUSTERS)
+    answer = await client.hear()
+    assert len(answer.resources) == 2
+    await client.ask(CLUSTERS, response_nonce=answer.nonce)
+    changed = endpoint("iris", (1,), target=4), endpoint("wine", (1,), target=8)
+    served.ads.publish(build_snapshot(World(gateway, changed, ("a", "b"))))
+    answer = await client.hear()
+    assert [(one.name, limit_of(answer)) for one in answer.resources] == [("default/wine/r1", 4)]
+
+
+def limit_of(answer: Any) -> int:
+    """Of its only cluster."""
+    (one, *_) = answer.resources
+    assert one.resource is not None
+    cluster = Cluster.parse(one.resource.value)
+    assert cluster.circuit_breakers is not None
+    (bounds,) = cluster.circuit_breakers.per_host_thresholds
+    return int(bounds.max_connections or 0)

@@ -37,6 +37,9 @@ class Publisher:
         self._backends: dict[tuple[str, int], bool] = {}
         self._away_since_s: float | None = None
         self._gathered_at_s = clock.now_s()
+        before = ads.snapshot
+        self._sharing = before.envoys if before is not None else ()
+        self._inherited_until_s = clock.now_s() + AWAY_MAX_S if self._sharing else 0.0
         self.error = ""
 
     def gather(self, within_s: float) -> None:
@@ -47,7 +50,7 @@ class Publisher:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
         self._note_away()
         try:
-            world = World(self._gateway, look())
+            world = World(self._gateway, look(), self._shared_by())
             if world == self._world:
                 return
             # The routes of a thousand endpoints take seconds when they are built for the first time.
@@ -71,6 +74,18 @@ class Publisher:
     def connected(self) -> bool:
         """Whether any Envoy has a stream."""
         return any(node.connected for node in self._ads.nodes())
+
+    def _shared_by(self) -> tuple[str, ...]:
+        """The Envoys that share limits: all that are connected, or may come back.
+
+        Of those that the control plane before us counted some may be on their way to us. They stay in the
+        order in which they came: then few shares change.
+        """
+        present = self.envoys() | self._ads.away(AWAY_MAX_S)
+        expected = self._clock.now_s() < self._inherited_until_s
+        kept = [node for node in self._sharing if node in present or expected]
+        self._sharing = (*kept, *sorted(present.difference(kept)))
+        return self._sharing
 
     def envoys(self) -> frozenset[str]:
         """The nodes of all Envoys that have a stream."""

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrimtab/v1/replication.proto\x12\ntrimtab.v1\"^\n\rLeaderMessage\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.trimtab.v1.CollectionChange\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"\x87\x01\n\x10\x43ollectionChange\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x61new\x18\x03 \x01(\x08\x12\x31\n\tresources\x18\x04 \x03(\x0b\x32\x1e.trimtab.v1.ReplicatedResource\x12\x0f\n\x07removed\x18\x05 \x03(\t\"D\n\x12ReplicatedResource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"\xa6\x01\n\x0f\x46ollowerMessage\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.trimtab.v1.FollowerHelloH\x00\x12,\n\x06\x65nvoys\x18\x02 \x01(\x0b\x32\x1a.trimtab.v1.FollowedEnvoysH\x00\x12\x31\n\nstatistics\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1.StatisticsFlushH\x00\x42\x06\n\x04said\"\x9b\x01\n\rFollowerHello\x12\x10\n\x08\x66ollower\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x39\n\x08versions\x18\x03 \x03(\x0b\x32\'.trimtab.v1.FollowerHello.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x0e\x46ollowedEnvoys\x12(\n\x07streams\x18\x01 \x03(\x0b\x32\x17.trimtab.v1.EnvoyStream\"_\n\x0b\x45nvoyStream\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x19\n\x11\x63onnected_since_s\x18\x02 \x01(\x01\x12\'\n\x05types\x18\x03 \x03(\x0b\x32\x18.trimtab.v1.StreamedType\"\x9c\x01\n\x0cStreamedType\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x12\n\nsubscribed\x18\x02 \x01(\x08\x12\x14\n\x0csent_version\x18\x03 \x01(\t\x12\x15\n\racked_version\x18\x04 \x01(\t\x12\x0c\n\x04nack\x18\x05 \x01(\t\x12\x11\n\tnack_at_s\x18\x06 \x01(\x01\x12\x18\n\x10in_force_version\x18\x07 \x01(\t\"#\n\x0fStatisticsFlush\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x32S\n\x0bReplication\x12\x44\n\x06\x46ollow\x12\x1b.trimtab.v1.FollowerMessage\x1a\x19.trimtab.v1.LeaderMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctrimtab/v1/replication.proto\x12\ntrimtab.v1\"n\n\rLeaderMessage\x12\x0c\n\x04term\x18\x01 \x01(\x03\x12-\n\x07\x63hanges\x18\x02 \x03(\x0b\x32\x1c.trimtab.v1.CollectionChange\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x0e\n\x06\x65nvoys\x18\x04 \x03(\t\"\x87\x01\n\x10\x43ollectionChange\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x61new\x18\x03 \x01(\x08\x12\x31\n\tresources\x18\x04 \x03(\x0b\x32\x1e.trimtab.v1.ReplicatedResource\x12\x0f\n\x07removed\x18\x05 \x03(\t\"f\n\x12ReplicatedResource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x11\n\tqueue_max\x18\x05 \x01(\x05\"\xa6\x01\n\x0f\x46ollowerMessage\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.trimtab.v1.FollowerHelloH\x00\x12,\n\x06\x65nvoys\x18\x02 \x01(\x0b\x32\x1a.trimtab.v1.FollowedEnvoysH\x00\x12\x31\n\nstatistics\x18\x03 \x01(\x0b\x32\x1b.trimtab.v1.StatisticsFlushH\x00\x42\x06\n\x04said\"\x9b\x01\n\rFollowerHello\x12\x10\n\x08\x66ollower\x18\x01 \x01(\t\x12\x0c\n\x04term\x18\x02 \x01(\x03\x12\x39\n\x08versions\x18\x03 \x03(\x0b\x32\'.trimtab.v1.FollowerHello.VersionsEntry\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\":\n\x0e\x46ollowedEnvoys\x12(\n\x07streams\x18\x01 \x03(\x0b\x32\x17.trimtab.v1.EnvoyStream\"_\n\x0b\x45nvoyStream\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x19\n\x11\x63onnected_since_s\x18\x02 \x01(\x01\x12\'\n\x05types\x18\x03 \x03(\x0b\x32\x18.trimtab.v1.StreamedType\"\x9c\x01\n\x0cStreamedType\x12\x10\n\x08type_url\x18\x01 \x01(\t\x12\x12\n\nsubscribed\x18\x02 \x01(\x08\x12\x14\n\x0csent_version\x18\x03 \x01(\t\x12\x15\n\racked_version\x18\x04 \x01(\t\x12\x0c\n\x04nack\x18\x05 \x01(\t\x12\x11\n\tnack_at_s\x18\x06 \x01(\x01\x12\x18\n\x10in_force_version\x18\x07 \x01(\t\"#\n\x0fStatisticsFlush\x12\x10\n\x08messages\x18\x01 \x03(\x0c\x32S\n\x0bReplication\x12\x44\n\x06\x46ollow\x12\x1b.trimtab.v1.FollowerMessage\x1a\x19.trimtab.v1.LeaderMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,25 +34,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FOLLOWERHELLO_VERSIONSENTRY']._loaded_options = None
   _globals['_FOLLOWERHELLO_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_LEADERMESSAGE']._serialized_start=44
-  _globals['_LEADERMESSAGE']._serialized_end=138
-  _globals['_COLLECTIONCHANGE']._serialized_start=141
-  _globals['_COLLECTIONCHANGE']._serialized_end=276
-  _globals['_REPLICATEDRESOURCE']._serialized_start=278
-  _globals['_REPLICATEDRESOURCE']._serialized_end=346
-  _globals['_FOLLOWERMESSAGE']._serialized_start=349
-  _globals['_FOLLOWERMESSAGE']._serialized_end=515
-  _globals['_FOLLOWERHELLO']._serialized_start=518
-  _globals['_FOLLOWERHELLO']._serialized_end=673
-  _globals['_FOLLOWERHELLO_VERSIONSENTRY']._serialized_start=626
-  _globals['_FOLLOWERHELLO_VERSIONSENTRY']._serialized_end=673
-  _globals['_FOLLOWEDENVOYS']._serialized_start=675
-  _globals['_FOLLOWEDENVOYS']._serialized_end=733
-  _globals['_ENVOYSTREAM']._serialized_start=735
-  _globals['_ENVOYSTREAM']._serialized_end=830
-  _globals['_STREAMEDTYPE']._serialized_start=833
-  _globals['_STREAMEDTYPE']._serialized_end=989
-  _globals['_STATISTICSFLUSH']._serialized_start=991
-  _globals['_STATISTICSFLUSH']._serialized_end=1026
-  _globals['_REPLICATION']._serialized_start=1028
-  _globals['_REPLICATION']._serialized_end=1111
+  _globals['_LEADERMESSAGE']._serialized_end=154
+  _globals['_COLLECTIONCHANGE']._serialized_start=157
+  _globals['_COLLECTIONCHANGE']._serialized_end=292
+  _globals['_REPLICATEDRESOURCE']._serialized_start=294
+  _globals['_REPLICATEDRESOURCE']._serialized_end=396
+  _globals['_FOLLOWERMESSAGE']._serialized_start=399
+  _globals['_FOLLOWERMESSAGE']._serialized_end=565
+  _globals['_FOLLOWERHELLO']._serialized_start=568
+  _globals['_FOLLOWERHELLO']._serialized_end=723
+  _globals['_FOLLOWERHELLO_VERSIONSENTRY']._serialized_start=676
+  _globals['_FOLLOWERHELLO_VERSIONSENTRY']._serialized_end=723
+  _globals['_FOLLOWEDENVOYS']._serialized_start=725
+  _globals['_FOLLOWEDENVOYS']._serialized_end=783
+  _globals['_ENVOYSTREAM']._serialized_start=785
+  _globals['_ENVOYSTREAM']._serialized_end=880
+  _globals['_STREAMEDTYPE']._serialized_start=883
+  _globals['_STREAMEDTYPE']._serialized_end=1039
+  _globals['_STATISTICSFLUSH']._serialized_start=1041
+  _globals['_STATISTICSFLUSH']._serialized_end=1076
+  _globals['_REPLICATION']._serialized_start=1078
+  _globals['_REPLICATION']._serialized_end=1161
 # @@protoc_insertion_point(module_scope)

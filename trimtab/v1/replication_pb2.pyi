@@ -32,22 +32,28 @@ class LeaderMessage(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     CHANGES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    ENVOYS_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """How often the Lease had changed hands when this leader took it. A follower ends the stream of another term."""
     complete: _builtins.bool
     """With this message the changes since the last complete one are a whole snapshot."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___CollectionChange]: ...
+    @_builtins.property
+    def envoys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With a complete one: the nodes of the Envoys that share the limits of clusters, in the order of their shares."""
+
     def __init__(
         self,
         *,
         term: _builtins.int = ...,
         changes: _abc.Iterable[Global___CollectionChange] | None = ...,
         complete: _builtins.bool = ...,
+        envoys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete", b"complete", "term", b"term"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "complete", b"complete", "envoys", b"envoys", "term", b"term"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,19 +102,28 @@ class ReplicatedResource(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    QUEUE_MAX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
     payload: _builtins.bytes
+    limit: _builtins.int
+    """Of a cluster, with which its payload ends: what a pod may hold in flight, all Envoys together, and how many
+    requests may wait in one of them. 0 of all else.
+    """
+    queue_max: _builtins.int
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         payload: _builtins.bytes = ...,
+        limit: _builtins.int = ...,
+        queue_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "payload", b"payload", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "payload", b"payload", "queue_max", b"queue_max", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,8 +18,8 @@ import grpc
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput
 from trimtab.xds import messages
-from trimtab.xds.kinds import ADDITION_ORDER, SHORT
-from trimtab.xds.snapshot import Snapshot
+from trimtab.xds.kinds import ADDITION_ORDER, CLUSTERS, SHORT
+from trimtab.xds.snapshot import Collection, Snapshot, shared_clusters
 from trimtab.xds.stream import Push, StreamState
 from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
 
@@ -109,6 +109,10 @@ class AdsServer:
         self._last_seen: OrderedDict[str, tuple[NodeStatus, float]] = OrderedDict()  # and when: monotonic s
         self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
         self._published = 0
+        self._ranks: dict[str, int] = {}
+        self._shared: dict[
+            tuple[int, int | None], Collection
+        ] = {}  # clusters by what they are shared between
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -127,9 +131,12 @@ class AdsServer:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it."""
-        if self._snapshot is not None and snapshot.versions == self._snapshot.versions:
+        before, self._snapshot = self._snapshot, snapshot
+        if before is not None and snapshot.versions == before.versions and snapshot.envoys == before.envoys:
             return
-        self._snapshot = snapshot
+        if before is None or snapshot.version(CLUSTERS) != before.version(CLUSTERS):
+            self._shared.clear()
+        self._ranks = {node: rank for rank, node in enumerate(snapshot.envoys)}
         self._published += 1
         for type_url, version in snapshot.versions.items():
             order = self._order[type_url]
@@ -179,6 +186,7 @@ class AdsServer:
 
         False while none is connected, and for a version that was never published or long ago.
         """
+        self._note_shares()
         order = self._order[type_url]
         wanted = order.get(version)
         in_force = [self._acked(stream, type_url) for stream in self._streams if stream.node]
@@ -204,6 +212,26 @@ class AdsServer:
             "DeltaAggregatedResources": self._handler(DELTA),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    def _shares_of(self, node: str, snapshot: Snapshot) -> Snapshot:
+        """What this Envoy should have: of each limit its share, and the least if it is not yet counted."""
+        if not snapshot.envoys:
+            return snapshot
+        rank = self._ranks.get(node)
+        envoys = len(snapshot.envoys) + (rank is None)
+        found = self._shared.get((envoys, rank))
+        if found is None:
+            found = shared_clusters(snapshot.collections[CLUSTERS], envoys, rank)
+            self._shared[envoys, rank] = found
+        self._order[CLUSTERS][found.version] = self._published
+        self._order[CLUSTERS].move_to_end(found.version)
+        return Snapshot({**snapshot.collections, CLUSTERS: found}, snapshot.envoys)
+
+    def _note_shares(self) -> None:
+        """So that what Envoys elsewhere have of clusters is known, too."""
+        if self._snapshot is not None and self._relayed:
+            for node in self._snapshot.envoys:
+                self._shares_of(node, self._snapshot)
 
     def _acked(self, stream: _Stream, type_url: str) -> str:
         subscription = stream.state.subscriptions.get(type_url)
@@ -260,7 +288,7 @@ class AdsServer:
             await stream.wake.wait()
             stream.wake.clear()
             while self._snapshot is not None:
-                push = stream.state.next_push(self._snapshot)
+                push = stream.state.next_push(self._shares_of(stream.node, self._snapshot))
                 self._note_change(stream)
                 if push is None:
                     break

@@ -12,16 +12,16 @@ from trimtab.core.errors import InvalidInput
 from trimtab.v1 import replication_pb2 as v1
 from trimtab.xds.kinds import ADDITION_ORDER, CLUSTERS, ROUTES
 from trimtab.xds.server import NodeStatus, StreamStatus, TypeStatus
-from trimtab.xds.snapshot import Collection, Snapshot, resource
+from trimtab.xds.snapshot import Collection, Resource, Snapshot, resource
 
-contents = st.dictionaries(st.sampled_from("abcdef"), st.binary(max_size=6))
-snapshots = st.fixed_dictionaries(dict.fromkeys(ADDITION_ORDER, contents)).map(
-    lambda found: Snapshot(
-        {
-            kind: Collection({name: resource(payload) for name, payload in some.items()})
-            for kind, some in found.items()
-        }
-    )
+resources = st.tuples(st.binary(max_size=6), st.integers(0, 3), st.integers(0, 3)).map(
+    lambda found: Resource(repr(found), *found)  # as of any resource, its version tells its content
+)
+collections = st.dictionaries(st.sampled_from("abcdef"), resources).map(Collection)
+snapshots = st.builds(
+    Snapshot,
+    st.fixed_dictionaries(dict.fromkeys(ADDITION_ORDER, collections)),
+    st.lists(st.sampled_from("xyz"), unique=True).map(tuple),
 )
 
 
@@ -37,7 +37,7 @@ def test_a_copy_becomes_what_is_published(
             found = [replica.take(message) for message in messages(3, snapshot, told, versions)]
             assert found[:-1] == [None] * (len(found) - 1), "half of a change is never served"
             assert found[-1] is not None
-            assert found[-1].collections == snapshot.collections
+            assert found[-1] == snapshot
             told = snapshot
 
 

@@ -29,9 +29,16 @@ def messages(
                 yield message
                 message, size = v1.LeaderMessage(term=term), 0
                 change = message.changes.add(type_url=kind, version=collection.version)
-            change.resources.add(name=name, version=resource.version, payload=resource.payload)
+            change.resources.add(
+                name=name,
+                version=resource.version,
+                payload=resource.payload,
+                limit=resource.limit,
+                queue_max=resource.queue_max,
+            )
             size += len(resource.payload)
     message.complete = True
+    message.envoys.extend(snapshot.envoys)
     yield message
 
 
@@ -79,12 +86,12 @@ class Replica:
             for name in change.removed:
                 resources.pop(name, None)
             for each in change.resources:
-                resources[each.name] = Resource(each.version, each.payload)
+                resources[each.name] = Resource(each.version, each.payload, each.limit, each.queue_max)
             self._versions[change.type_url] = change.version
-        return self._whole() if message.complete else None
+        return self._whole(tuple(message.envoys)) if message.complete else None
 
-    def _whole(self) -> Snapshot:
-        found = Snapshot({kind: Collection(dict(some)) for kind, some in self._resources.items()})
+    def _whole(self, envoys: tuple[str, ...]) -> Snapshot:
+        found = Snapshot({kind: Collection(dict(some)) for kind, some in self._resources.items()}, envoys)
         for kind, version in self._versions.items():
             if found.version(kind) != version:
                 raise InvalidInput(f"{kind} is not what the leader has", hint="it is asked for anew")
