@@ -17,6 +17,7 @@ from typing import IO
 
 import orjson
 import pytest
+import yaml
 
 from deploy.cluster import binaries
 from deploy.cluster.place import here
@@ -89,7 +90,8 @@ def installation(images: dict[str, str], **more: str) -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
         beside.submit(asyncio.run, begin()).result()
-        helm("install", namespace, str(CHART), *values(namespace, images, **more))
+        waits = ("--wait", "--timeout=280s")  # until all are ready, control planes that follow too
+        helm("install", namespace, str(CHART), *values(namespace, images, **more), *waits)
         try:
             yield namespace
         finally:
@@ -133,6 +135,13 @@ class Installed:
 
     async def url(self, name: str) -> str:
         return f"{await self.gateway()}/serving-endpoints/{name}.{self.namespace}/invocations"
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command from outside of the cluster, by a port-forward."""
+        context = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"]
+        there = ("--kube-context", context, "--kube-namespace", self.namespace)
+        command = [sys.executable, "-P", "-m", "trimtab.cli", *there, *words, "-n", self.namespace]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
 
     async def pods(self, selector: str) -> list[Json]:
         listed = orjson.loads(await self.api.get(PODS.path(self.namespace), {"labelSelector": selector}))
