@@ -19,9 +19,10 @@ from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, Trimta
 from trimtab.kube.api import Api, Json, Resource
 
 LEASES = Resource("coordination.k8s.io/v1", "leases")
-LEASE_S = 10  # after its last renewal others may take it
-HELD_S = 7.0  # after it began to renew it last, a holder no longer believes in it: sooner than others do
+LEASE_S = 8  # after its last renewal others may take it
+HELD_S = 6.0  # after it began to renew it last, a holder no longer believes in it: sooner than others do
 RENEW_EACH_S = 2.0
+LOOK_EACH_S = 1.0  # of who waits for it: seen late, its end is late too
 CALL_WITHIN_S = 3.0
 ADDRESS = "serving.trimtab.dev/address"  # an annotation: where the holder is reached
 
@@ -97,7 +98,7 @@ class Lease:
         while True:
             if await self._tried():
                 break
-            await asyncio.sleep(RENEW_EACH_S)
+            await asyncio.sleep(LOOK_EACH_S)
         log.info("leading: %s holds Lease %s/%s", self._holder, self._namespace, self._name)
 
     async def keep(self) -> None:
