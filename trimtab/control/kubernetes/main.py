@@ -32,6 +32,7 @@ from trimtab.control.kubernetes.options import (
 )
 from trimtab.control.kubernetes.plane import Watched
 from trimtab.control.kubernetes.store import KubernetesStore
+from trimtab.control.kubernetes.warm import warm
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.kubernetes.writing import Writer
 from trimtab.control.metrics import Metrics
@@ -100,6 +101,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
             with cancelled_by_signals():
                 async with contextlib.AsyncExitStack() as ending:
                     ending.push_async_callback(door.close)
+                    ending.push_async_callback(_end, asyncio.create_task(asyncio.to_thread(warm, gateway)))
                     leading = await ending.enter_async_context(_leading(options, door))
                     await _run(leading, around, options, door, on_ready)
         finally:

@@ -68,8 +68,8 @@ def essence(status: Json) -> Json:
 def _plain(status: v1.Status) -> Json:
     """As JSON, without the pods, of which there may be thousands, and without what is empty.
 
-    Applied where it was full before, an empty object becomes null, which the API server refuses: nothing would
-    be written, and so nothing decided, by a control plane that does not know the load yet.
+    Applied where it was full before, an empty object becomes null, which the API server refuses: nothing
+    would be written, and so nothing decided, by a control plane that does not know the load yet.
     """
     brief = v1.Status()
     brief.CopyFrom(status)
