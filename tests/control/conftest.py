@@ -312,6 +312,9 @@ class FakeEnvoy:
         types = (TypeStatus(ROUTES, "2", "1", self.nack, 5.0),) if self.nack else ()
         return (NodeStatus(NODE, self.connected, 0.0, types),)
 
+    def away(self, within_s: float) -> set[str]:
+        return set()  # of the only one `connected` tells
+
     def acknowledged(self, kind: str, version: str) -> bool:
         return not self.connected or self.acked.get(kind) == version
 

@@ -97,6 +97,15 @@ def test_a_pod_is_seen_by_all_envoys_and_only_while_fresh() -> None:
     assert found.in_flight(replace(POD, port=1), 100.0) is None
 
 
+def test_a_pod_is_known_once_every_envoy_has_told_of_it() -> None:
+    """One that says nothing may have requests there: unknown is not zero."""
+    found = Observations()
+    found.add((), (EndpointSignal(KEY, "a", POD.address, 99.0, 0),), ())
+    assert found.in_flight(POD, 100.0, {"a", "b"}) is None
+    found.add((), (EndpointSignal(KEY, "b", POD.address, 99.5, 2),), ())
+    assert found.in_flight(POD, 100.0, {"a", "b"}) == (99.0, 2)
+
+
 def test_a_pod_with_a_port_for_grpc_is_seen_whole_or_not_at_all() -> None:
     both = replace(POD, grpc_port=8001)
     found = Observations()

@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from tests.envoy.messages import HTTP, message
 from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
 from trimtab.envoy import intake as intake_module
-from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.otlp import MalformedError, joined, parse
 from trimtab.envoy.statistics import Signals, signals_of
 
 IRIS = RevisionKey(EndpointName("default", "iris"), 1)
-HTTP = "default/iris/r1"
-SECOND_NS = 1_000_000_000
-
-Point = tuple[str, str, int]  # statistic, cluster, value
-
-
-def message(
-    points: Iterable[Point],
-    *,
-    at_s: float = 10,
-    since_s: float = 9,
-    node: str = "local",
-    pods: dict[str, int] | None = None,
-    uptime_s: int | None = None,
-    times: dict[float, int] | None = None,
-) -> bytes:
-    """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
-    request = ExportMetricsServiceRequest()
-    resource = request.resource_metrics.add()
-    resource.resource.attributes.add(key=NODE_ATTRIBUTE).value.string_value = node
-    scope = resource.scope_metrics.add()
-    stamp = {"time_unix_nano": int(at_s * SECOND_NS)}
-
-    def labelled(point, **labels):  # type: ignore[no-untyped-def]
-        for key, value in labels.items():
-            point.attributes.add(key=f"envoy.{key}").value.string_value = value
-
-    if uptime_s is not None:
-        scope.metrics.add(name="server.uptime").gauge.data_points.add(as_int=uptime_s, **stamp)
-    for name, cluster, value in points:
-        metric = scope.metrics.add(name=f"cluster.{name}")
-        is_gauge = name in ("membership_total", "upstream_rq_active", "upstream_rq_pending_active")
-        if is_gauge:
-            point = metric.gauge.data_points.add(as_int=value, **stamp)
-        else:
-            point = metric.sum.data_points.add(
-                as_int=value, start_time_unix_nano=int(since_s * SECOND_NS), **stamp
-            )
-        labelled(point, cluster_name=cluster)
-        if name == "upstream_rq_xx":
-            labelled(point, response_code_class="5")
-    for address, value in (pods or {}).items():
-        metric = scope.metrics.add(name="cluster.endpoint.rq_active")
-        labelled(
-            metric.gauge.data_points.add(as_int=value, **stamp), cluster_name=HTTP, endpoint_address=address
-        )
-    if times:
-        metric = scope.metrics.add(name="cluster.upstream_rq_time")
-        counts = [*times.values(), 0]
-        point = metric.histogram.data_points.add(
-            explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
-        )
-        labelled(point, cluster_name=HTTP)
-    return request.SerializeToString()
 
 
 def signals(data: bytes, at_s: float = 100.0) -> Signals:

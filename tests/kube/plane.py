@@ -42,6 +42,7 @@ class Plane:
     process: subprocess.Popen[bytes] | None = None
     envoy: subprocess.Popen[bytes] | None = None
     lease: str = ""
+    xds_port: int = 0  # where others follow it; 0: they cannot
 
     @property
     def log(self) -> Path:
@@ -64,6 +65,9 @@ class Plane:
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--control", f"127.0.0.1:{self.control_port}"]
         command += ["--lease", self.lease] if self.lease else []
+        if self.xds_port:
+            address = f"127.0.0.1:{self.xds_port}"
+            command += ["--xds", address, "--advertise", address]
         environment = os.environ | {
             "KUBECONFIG": str(here().folder / "admin.kubeconfig"),
             "TRIMTAB_DOWN_WINDOW_S": "3",
@@ -80,6 +84,11 @@ class Plane:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline_s, self.log.read_text()
             time.sleep(0.05)
+
+    @property
+    def xds_socket(self) -> Path:
+        """There once it has something to tell Envoys."""
+        return Bootstrap.for_home(self.home).control_socket
 
     def start_envoy(self) -> None:
         bootstrap = Bootstrap.for_home(self.home)

@@ -17,14 +17,17 @@ from typing import IO
 
 import orjson
 import pytest
+import yaml
 
 from deploy.cluster import binaries
 from deploy.cluster.place import here
 from tests.kube.plane import CALLER, on_node
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, define, namespace_of, until
+from trimtab.core.errors import NotFound
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
 from trimtab.fleet.kubernetes.template import ENDPOINT
 from trimtab.kube import Api, Json, Resource
+from trimtab.kube.lease import LEASES
 
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 SERVICES = Resource("v1", "services")
@@ -87,7 +90,8 @@ def installation(images: dict[str, str], **more: str) -> Iterator[str]:
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
         beside.submit(asyncio.run, begin()).result()
-        helm("install", namespace, str(CHART), *values(namespace, images, **more))
+        waits = ("--wait", "--timeout=280s")  # until all are ready, control planes that follow too
+        helm("install", namespace, str(CHART), *values(namespace, images, **more), *waits)
         try:
             yield namespace
         finally:
@@ -132,20 +136,37 @@ class Installed:
     async def url(self, name: str) -> str:
         return f"{await self.gateway()}/serving-endpoints/{name}.{self.namespace}/invocations"
 
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command from outside of the cluster, by a port-forward."""
+        context = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"]
+        there = ("--kube-context", context, "--kube-namespace", self.namespace)
+        command = [sys.executable, "-P", "-m", "trimtab.cli", *there, *words, "-n", self.namespace]
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
     async def pods(self, selector: str) -> list[Json]:
         listed = orjson.loads(await self.api.get(PODS.path(self.namespace), {"labelSelector": selector}))
         return list(listed["items"])
 
 
 async def leader(release: Installed) -> str:
-    """Wait until of two control planes one is ready, and the other one waits; the name of the first."""
+    """Wait until two control planes are ready, and one of them holds the Lease; its name."""
     async with asyncio.timeout(WITHIN_S):
         while True:
             pods = await release.pods("app.kubernetes.io/component=control-plane")
-            ready = [pod["metadata"]["name"] for pod in pods if is_ready(pod)]
-            if len(pods) == 2 and len(ready) == 1:
-                return str(ready[0])
+            ready = {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+            holds = await holder(release)
+            if len(pods) == len(ready) == 2 and holds in ready:
+                return holds
             await asyncio.sleep(0.1)
+
+
+async def holder(release: Installed) -> str:
+    """The pod that holds the Lease; empty: none does."""
+    try:
+        lease = orjson.loads(await release.api.get(LEASES.path(release.namespace, "t-control")))
+    except NotFound:
+        return ""
+    return str(lease["spec"].get("holderIdentity") or "").rpartition("_")[0]
 
 
 def is_ready(pod: Json) -> bool:

@@ -82,6 +82,8 @@ async def test_from_helm_install_to_predictions_and_away(installed: Installed, t
     await until(lambda: _is(release, "True"), WITHIN_S)
     url = await release.url("iris")
     assert call(url) == {"predictions": [0]}
+    told = release.cli("why", "iris")  # of two that are ready, the one that leads
+    assert told.returncode == 0, told.stderr
     with calling(url, 2) as through:
         led = await leader(release)
         await release.api.delete(PODS.path(namespace, led), {"gracePeriodSeconds": 0})

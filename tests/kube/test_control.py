@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -253,6 +254,53 @@ async def test_of_two_only_the_holder_of_the_lease_writes(
         assert await only_has(api, namespace, "iris-r2")
     finally:
         other.end()
+
+
+async def test_an_envoy_of_one_that_follows_is_served_whoever_leads(
+    api: Api, plane: Plane, namespace: str, image: str, tmp_path: Path
+) -> None:
+    """What its Envoy has acknowledged counts; the leader is killed; no call fails, and decisions go on."""
+    plane.end()
+    other = Plane(
+        tmp_path / "other" / "home", namespace, port=plane.port
+    )  # an Envoy listens where it is told
+    other.home.mkdir(parents=True)
+    for each in (plane, other):
+        each.lease, each.xds_port = f"{namespace}/control-plane", free_port("127.0.0.1")
+    plane.start()
+    try:
+        other.begin()
+        await until(other.xds_socket.exists)
+        other.start_envoy()
+        await applied(api, namespace, "iris", spec(image, 2, 8))
+        await becomes(api, namespace, "iris", "Ready")
+        assert not other.announced.exists(), "it follows"
+        with other.calling("iris", 4) as told:
+            await applied(api, namespace, "iris", spec(image, 4, 8))
+            await until(lambda: has_pods(api, namespace, 4))
+            plane.kill()
+            began_s = time.monotonic()
+            await applied(api, namespace, "iris", spec(image, 5, 8))
+            await until(lambda: wants_pods(api, namespace, 5))
+            print(f"\ndecisions went on {time.monotonic() - began_s:.1f} s after the leader was killed")  # noqa: T201
+            await until(lambda: has_pods(api, namespace, 5))
+            await applied(api, namespace, "iris", spec(image, 1, 8))
+            await until(lambda: has_pods(api, namespace, 4, most=True))
+        assert set(told["statuses"]) == {"200"}, told
+        assert sum(told["statuses"].values()) > 100, told
+        assert other.announced.exists(), "it leads"
+    finally:
+        other.end()
+
+
+async def wants_pods(api: Api, namespace: str, count: int) -> bool:
+    return bool((await found(api, DEPLOYMENTS.path(namespace, "iris-r1")))["spec"]["replicas"] >= count)
+
+
+async def has_pods(api: Api, namespace: str, count: int, *, most: bool = False) -> bool:
+    """At least so many, or at most."""
+    found = len(await names(api, PODS, namespace))
+    return found <= count if most else found >= count
 
 
 @contextlib.contextmanager

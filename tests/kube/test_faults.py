@@ -90,7 +90,10 @@ async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served
     with calling(served.url, AT_ONCE) as told:
         led = await leader(served.release)
         await served.kill(led)
+        began_s = time.monotonic()
         await served.apply(pods=4, max_pods=4)
+        await until(lambda: has_at_least(served.release, 4), WITHIN_S)
+        print(f"\ndecisions went on {time.monotonic() - began_s:.1f} s after the leader was killed")  # noqa: T201
         await served.has(pods=4)
         assert await leader(served.release) != led
     assert told.statuses.keys() == {"200"}, told.statuses

@@ -9,7 +9,7 @@ import pytest
 
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, Unreachable
-from trimtab.kube import Lease
+from trimtab.kube import Holder, Lease
 from trimtab.kube.lease import HELD_S, LEASE_S
 
 
@@ -136,6 +136,23 @@ async def test_what_is_given_back_is_taken_at_once(race: Race) -> None:
     assert await two._tried()
     await one.give_back()  # it is another's now
     assert await two._tried()
+
+
+async def test_others_learn_who_holds_it_in_which_term_and_where(race: Race) -> None:
+    place = "trimtab/control-plane"
+    one = Lease.parse(race.server, race.clock, place, "one", "10.0.0.1:18000")  # type: ignore[arg-type]
+    two, told = race.runner("two"), list[Holder | None]()
+    two.seen = told.append
+    assert await one._tried()
+    assert not await two._tried()
+    assert one.term == 1
+    await one.give_back()
+    assert await two._tried()
+    assert told == [Holder("one", 1, "10.0.0.1:18000"), None]
+    assert two.term == 2
+    one.seen = told.append
+    assert not await one._tried()
+    assert told[-1] == Holder("two", 2), "it says of itself nowhere that it can be reached"
 
 
 async def test_a_lease_is_named_with_its_namespace(race: Race) -> None:

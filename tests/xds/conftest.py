@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import grpc
 import pytest
-from aiohttp import web
 
-from trimtab.core.clock import SystemClock
+from tests.xds.gate import FakePod, Gate
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
-from trimtab.envoy.bootstrap import Bootstrap, document
-from trimtab.host.ports import free_port
-from trimtab.xds.server import AdsServer
-from trimtab.xds.snapshot import Snapshot, build_snapshot
-from trimtab.xds.world import ApiKey, Backend, EndpointView, Gateway, RevisionView, Share, World
+from trimtab.xds.world import Backend, EndpointView, RevisionView, Share
 
 PATIENCE_S = 20.0
 
@@ -82,117 +73,6 @@ def eventually() -> Callable[..., Awaitable[Any]]:
         raise AssertionError(f"not within {PATIENCE_S:g} s: {what}")
 
     return wait
-
-
-class FakePod:
-    """A model server on a port of its own that says what it was asked, and can be held or killed."""
-
-    def __init__(self) -> None:
-        self.in_flight = self.in_flight_max = self.served = 0
-        self.open = asyncio.Event()  # while it is clear, requests are held
-        self.open.set()
-        self.pace_s = 0.0
-        self.requests: list[web.Request] = []  # under way
-        self.port = 0
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> None:
-        app = web.Application(client_max_size=64 << 20)
-        app.router.add_route("*", "/{tail:.*}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
-        await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
-
-    async def die(self) -> None:
-        """As by kill -9: connections are reset, and nobody listens any more."""
-        for request in self.requests:
-            if request.transport is not None:
-                request.transport.abort()
-        await self.stop()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        self.in_flight += 1
-        self.in_flight_max = max(self.in_flight_max, self.in_flight)
-        self.requests.append(request)
-        try:
-            body = await request.read()
-            await asyncio.sleep(self.pace_s)
-            await self.open.wait()
-            self.served += 1
-            answer = {
-                "port": self.port,
-                "method": request.method,
-                "path": request.path_qs,
-                "bytes": len(body),
-            }
-            return web.json_response(answer | {"headers": {k.lower(): v for k, v in request.headers.items()}})
-        finally:
-            self.in_flight -= 1
-            self.requests.remove(request)
-
-
-class Gate:
-    """A real Envoy and the ADS server that configures it, over a Unix socket."""
-
-    def __init__(self, folder: Path, eventually: Callable[..., Awaitable[Any]], api_type: str) -> None:
-        self.gateway = Gateway("127.0.0.1", free_port("127.0.0.1"))
-        self.url = f"http://127.0.0.1:{self.gateway.port}"
-        self.log_path = folder / "envoy.log"
-        self._bootstrap = Bootstrap("envoy-1", folder / "x.sock", folder / "a.sock")
-        self._api_type = api_type
-        self._eventually = eventually
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start_control(self) -> None:
-        self.ads = AdsServer(SystemClock())
-        self.server = grpc.aio.server()
-        self.ads.add_to(self.server)
-        self.server.add_insecure_port(f"unix:{self._bootstrap.control_socket}")
-        await self.server.start()
-
-    async def start_envoy(self) -> None:
-        settings = document(self._bootstrap)
-        settings["dynamic_resources"]["ads_config"]["api_type"] = self._api_type
-        path = self._bootstrap.control_socket.with_name("bootstrap.json")
-        path.write_text(json.dumps(settings))
-        envoy = Path(sys.executable).with_name("envoy")
-        command = [str(envoy), "--config-path", str(path), "--disable-hot-restart", "--concurrency", "1"]
-        with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, "--log-level", "warning", stdout=log, stderr=log
-            )
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
-        await self.server.stop(None)
-
-    def send(self, *endpoints: EndpointView, keys: tuple[ApiKey, ...] = ()) -> Snapshot:
-        """Publish a world of these endpoints."""
-        snapshot = build_snapshot(World(replace(self.gateway, api_keys=keys), endpoints))
-        self.ads.publish(snapshot)
-        return snapshot
-
-    async def publish(self, *endpoints: EndpointView, keys: tuple[ApiKey, ...] = ()) -> Snapshot:
-        """Publish, and wait until Envoy has confirmed all of it."""
-        snapshot = self.send(*endpoints, keys=keys)
-        await self.confirmed(snapshot)
-        return snapshot
-
-    async def confirmed(self, snapshot: Snapshot) -> None:
-        def all_acknowledged() -> bool:
-            return all(self.ads.acknowledged(kind, version) for kind, version in snapshot.versions.items())
-
-        await self._eventually(all_acknowledged, f"Envoy confirms; {self.ads.nodes()}")
 
 
 @pytest.fixture(params=["DELTA_GRPC"])

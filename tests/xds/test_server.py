@@ -8,49 +8,16 @@ from typing import Any
 
 import grpc
 import pytest
-from envoy_data_plane.envoy.config.core.v3 import Node
-from envoy_data_plane.envoy.service.discovery.v3 import (
-    DeltaDiscoveryRequest,
-    DeltaDiscoveryResponse,
-    DiscoveryRequest,
-    DiscoveryResponse,
-)
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster
 from envoy_data_plane.google.rpc import Status
 
+from tests.xds.client import Client
 from trimtab.core.clock import ManualClock
 from trimtab.xds import server as module
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
-from trimtab.xds.server import SERVICE, AdsServer
+from trimtab.xds.server import AdsServer
 from trimtab.xds.snapshot import Snapshot, build_snapshot
 from trimtab.xds.world import EndpointView, Gateway, World
-
-
-class Client:
-    """One ADS stream, a message at a time."""
-
-    def __init__(self, channel: grpc.aio.Channel, *, delta: bool, node: str) -> None:
-        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
-        self._call = channel.stream_stream(f"/{SERVICE}/{method}")()
-        self._request = DeltaDiscoveryRequest if delta else DiscoveryRequest
-        self._response = DeltaDiscoveryResponse if delta else DiscoveryResponse
-        self._node = Node(id=node)
-
-    async def ask(self, type_url: str, **fields: Any) -> None:
-        await self._call.write(bytes(self._request(node=self._node, type_url=type_url, **fields)))
-
-    async def send(self, raw: bytes) -> None:
-        await self._call.write(raw)
-
-    async def hear(self) -> Any:
-        raw = await asyncio.wait_for(self._call.read(), 10)
-        assert raw is not grpc.aio.EOF, await self._call.code()
-        return self._response.parse(raw)
-
-    async def ending(self) -> tuple[grpc.StatusCode, str]:
-        return await self._call.code(), str(await self._call.details())
-
-    def leave(self) -> None:
-        self._call.cancel()
 
 
 class Served:
@@ -257,3 +224,43 @@ async def test_publishing_the_same_again_is_no_news(served: Served, endpoint: An
 
 def _status(message: str) -> Status:
     return Status(code=3, message=message)
+
+
+async def test_envoys_get_their_shares_of_a_limit(served: Served, endpoint: Any) -> None:
+    """Together all of it; who is not counted yet gets what it will have at least."""
+    gateway = Gateway("127.0.0.1", 8080)
+    snapshot = build_snapshot(World(gateway, (endpoint("iris", (1,), target=5),), ("a", "b")))
+    served.ads.publish(snapshot)
+    limits = {}
+    for node in ("a", "b", "late"):
+        client = served.client(node=node)
+        await client.ask(CLUSTERS)
+        answer = await client.hear()
+        await client.ask(CLUSTERS, response_nonce=answer.nonce)
+        limits[node] = limit_of(answer)
+    assert sorted((limits["a"], limits["b"])) == [2, 3]
+    assert limits["late"] == 1
+
+
+async def test_shares_that_stay_are_not_sent_again(served: Served, endpoint: Any) -> None:
+    gateway, client = Gateway("127.0.0.1", 8080), served.client(node="a")
+    some = endpoint("iris", (1,), target=4), endpoint("wine", (1,), target=5)
+    served.ads.publish(build_snapshot(World(gateway, some, ("a", "b"))))
+    await client.ask(CLUSTERS)
+    answer = await client.hear()
+    assert len(answer.resources) == 2
+    await client.ask(CLUSTERS, response_nonce=answer.nonce)
+    changed = endpoint("iris", (1,), target=4), endpoint("wine", (1,), target=8)
+    served.ads.publish(build_snapshot(World(gateway, changed, ("a", "b"))))
+    answer = await client.hear()
+    assert [(one.name, limit_of(answer)) for one in answer.resources] == [("default/wine/r1", 4)]
+
+
+def limit_of(answer: Any) -> int:
+    """Of its only cluster."""
+    (one, *_) = answer.resources
+    assert one.resource is not None
+    cluster = Cluster.parse(one.resource.value)
+    assert cluster.circuit_breakers is not None
+    (bounds,) = cluster.circuit_breakers.per_host_thresholds
+    return int(bounds.max_connections or 0)

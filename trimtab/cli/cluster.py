@@ -22,6 +22,8 @@ PORT_NAME = "control"
 DEFAULT_PORT = 8081
 CALL_TIMEOUT_S = 15.0
 CHUNK_BYTES = 64 << 10
+ANSWER_WITHIN_S = 3.0
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # and empty SETTINGS
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Cluster:
 
 @contextlib.contextmanager
 def forwarded(cluster: Cluster) -> Iterator[Path]:
-    """A Unix socket to the control API of a ready pod. Raises InvalidInput, NotFound or Unreachable."""
+    """A Unix socket to the control API where one leads. Raises InvalidInput, NotFound or Unreachable."""
     core = _core(cluster)
-    pod, port = _ready_pod(core, cluster)
+    pod, port = _leading_pod(core, cluster)
     with tempfile.TemporaryDirectory(prefix="trimtab-") as folder:
         path = Path(folder) / "control.sock"
         with socket.socket(socket.AF_UNIX) as listener:
@@ -73,16 +75,9 @@ class _Carrier:
             threading.Thread(target=self._carry, args=(near,), daemon=True).start()
 
     def _carry(self, near: socket.socket) -> None:
-        from kubernetes.stream import portforward  # noqa: PLC0415 -- takes a second to import
-
         with near:
             try:
-                forward = portforward(
-                    self._core.connect_get_namespaced_pod_portforward,
-                    self._pod,
-                    self._cluster.namespace,
-                    ports=str(self._port),
-                )
+                forward = _forward(self._core, self._cluster, self._pod, self._port)
             except Exception:  # noqa: BLE001 -- whoever waits sees the connection end
                 return
             far = forward.socket(self._port)
@@ -91,6 +86,13 @@ class _Carrier:
             _copy(near, far)
             back.join()
             forward.close()
+
+
+def _forward(core: Any, cluster: Cluster, pod: str, port: int) -> Any:
+    from kubernetes.stream import portforward  # noqa: PLC0415 -- takes a second to import
+
+    method = core.connect_get_namespaced_pod_portforward
+    return portforward(method, pod, cluster.namespace, ports=str(port))
 
 
 def _copy(source: Any, target: Any) -> None:
@@ -113,8 +115,27 @@ def _core(cluster: Cluster) -> Any:
         raise InvalidInput(f"no such cluster: {error}", where="--kube-context", hint=hint) from error
 
 
-def _ready_pod(core: Any, cluster: Cluster) -> tuple[str, int]:
-    """Its name, and the port of the control API there."""
+def _leading_pod(core: Any, cluster: Cluster) -> tuple[str, int]:
+    """Its name, and the port of the control API there, which only the one that leads has opened.
+
+    So whoever may forward a port needs no other right to find it.
+    """
+    pods = _ready_pods(core, cluster)
+    if not pods:
+        hint = (
+            f"see `kubectl -n {cluster.namespace} get pods -l {SELECTOR}`, or name another --kube-namespace"
+        )
+        raise NotFound("no control plane is ready there", where=str(cluster), hint=hint)
+    if len(pods) == 1:
+        return pods[0]
+    for pod, port in pods:
+        if _answers(core, cluster, pod, port):
+            return pod, port
+    hint = f"one takes over within 15 s: try again; see `kubectl -n {cluster.namespace} get lease`"
+    raise Unreachable(f"none of {len(pods)} control planes leads", where=str(cluster), hint=hint)
+
+
+def _ready_pods(core: Any, cluster: Cluster) -> list[tuple[str, int]]:
     from kubernetes.client import ApiException  # noqa: PLC0415 -- takes a second to import
     from urllib3.exceptions import HTTPError  # noqa: PLC0415 -- comes with it
 
@@ -129,12 +150,29 @@ def _ready_pod(core: Any, cluster: Cluster) -> tuple[str, int]:
             where=str(cluster),
             hint=hint,
         ) from error
-    for pod in pods:
-        conditions = {each.type: each.status for each in pod.status.conditions or ()}
-        if conditions.get("Ready") == "True" and pod.metadata.deletion_timestamp is None:
-            return pod.metadata.name, _port_of(pod)
-    hint = f"see `kubectl -n {cluster.namespace} get pods -l {SELECTOR}`, or name another --kube-namespace"
-    raise NotFound("no control plane is ready there", where=str(cluster), hint=hint)
+    return [(pod.metadata.name, _port_of(pod)) for pod in pods if _is_ready(pod)]
+
+
+def _is_ready(pod: Any) -> bool:
+    conditions = {each.type: each.status for each in pod.status.conditions or ()}
+    return conditions.get("Ready") == "True" and pod.metadata.deletion_timestamp is None
+
+
+def _answers(core: Any, cluster: Cluster, pod: str, port: int) -> bool:
+    """Whether an HTTP/2 server says anything there."""
+    try:
+        forward = _forward(core, cluster, pod, port)
+    except Exception:  # noqa: BLE001 -- what keeps us from one may not keep us from the next
+        return False
+    far = forward.socket(port)
+    try:
+        far.settimeout(ANSWER_WITHIN_S)
+        far.sendall(HTTP2_PREFACE)
+        return bool(far.recv(1))
+    except OSError:
+        return False
+    finally:
+        forward.close()
 
 
 def _port_of(pod: Any) -> int:

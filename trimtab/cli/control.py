@@ -67,6 +67,13 @@ from trimtab.core.errors import InvalidInput
 )
 @click.option("--xds-plaintext", is_flag=True, help="Without TLS; a NetworkPolicy keeps all but Envoys away.")
 @click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    default="",
+    help="Where other control planes reach --xds while this one leads, so that they serve Envoys too.",
+)
+@click.option("--xds-name", metavar="NAME", default="", help="For which the certificates of all of them are.")
+@click.option(
     "--control",
     metavar="HOST:PORT",
     default=DEFAULT_CONTROL,
@@ -105,7 +112,7 @@ from trimtab.core.errors import InvalidInput
     "--lease",
     metavar="NAMESPACE/NAME",
     default="",
-    help="Of several control planes only the one that holds this Lease serves; the others wait.",
+    help="Of several control planes the one that holds this Lease decides; the others follow it.",
 )
 @click.option(
     "--image",

@@ -38,7 +38,10 @@ METRICS_EACH_S = 1.0
 
 @dataclass(frozen=True)
 class Around:
-    """What a control plane is told when it starts. `dcgm`: exporters' pages; they may come and go."""
+    """What a control plane is told when it starts. `dcgm`: exporters' pages; they may come and go.
+
+    `ads` is a server that serves Envoys already; None: a new one.
+    """
 
     home: Home
     started: Started
@@ -46,6 +49,7 @@ class Around:
     metrics: Metrics
     dcgm: Collection[str] = ()
     down_window_s: float | None = None
+    ads: AdsServer | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def assemble(
     envoy: OwnEnvoy | None,
 ) -> ControlPlane:
     """`envoy` is the one that we start, if any; others come by themselves."""
-    metrics, observations, ads = around.metrics, Observations(), AdsServer(clock)
+    metrics, observations, ads = around.metrics, Observations(), around.ads or AdsServer(clock)
     scraper = Scraper(fleet, clock, dcgm=around.dcgm)
     scaling = Scaling(
         observations,
@@ -109,7 +113,15 @@ def assemble(
         pod_signals=scraper.pod_signals,
     )
     reconciler = Reconciler(
-        endpoints, fleet, ads, observations, scaling, around.gateway, clock, metrics, environments
+        endpoints,
+        fleet,
+        ads,
+        observations,
+        scaling,
+        around.gateway,
+        clock,
+        metrics,
+        environments,
     )
 
     def on_signals(signals: Signals) -> None:

@@ -56,9 +56,9 @@ class Leaving:
 
     def saw_requests(self, drains: dict[str, Drain], pods: dict[str, Pod]) -> None:
         """After new signals: count the flushes in which a draining pod was empty. `pods` are by id."""
-        now_s = self._clock.now_s()
+        now_s, envoys = self._clock.now_s(), self._publisher.envoys()
         for pod_id in drains.keys() & pods.keys():
-            seen = self._observations.in_flight(pods[pod_id], now_s)
+            seen = self._observations.in_flight(pods[pod_id], now_s, envoys)
             if seen is not None:
                 at_s, in_flight = seen
                 drains[pod_id] = draining.with_flush(drains[pod_id], at_s=at_s, in_flight=in_flight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from trimtab.core.pod import Pod
@@ -91,13 +91,14 @@ class Observations:
             p99_s=p99_s,
         )
 
-    def in_flight(self, pod: Pod, now_s: float) -> tuple[float, int] | None:
+    def in_flight(self, pod: Pod, now_s: float, envoys: Collection[str] = ()) -> tuple[float, int] | None:
         """(time of the oldest report, requests in flight at all Envoys) of a pod; None if not fresh.
 
-        A pod with a port for gRPC is known only once both are: a drain must not see half of it.
+        Known only once each of `envoys` has told of it, and of a pod with a port for gRPC only once both
+        are: a drain must not see half of it.
         """
         found = [self._at(address, now_s) for address in pod.addresses]
-        if not all(found):
+        if not all(found) or any(set(envoys) - {s.envoy for s in signals} for signals in found):
             return None
         told = [signal for signals in found for signal in signals]
         return min(s.at_s for s in told), sum(s.in_flight for s in told)

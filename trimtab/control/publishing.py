@@ -36,13 +36,21 @@ class Publisher:
         self._endpoints: dict[EndpointName, EndpointView] = {}
         self._backends: dict[tuple[str, int], bool] = {}
         self._away_since_s: float | None = None
+        self._gathered_at_s = clock.now_s()
+        before = ads.snapshot
+        self._sharing = before.envoys if before is not None else ()
+        self._inherited_until_s = clock.now_s() + AWAY_MAX_S if self._sharing else 0.0
         self.error = ""
+
+    def gather(self, within_s: float) -> None:
+        """Nothing counts as known to all for so long: Envoys may be on their way that we know nothing of."""
+        self._gathered_at_s = self._clock.now_s() + within_s
 
     async def publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
         self._note_away()
         try:
-            world = World(self._gateway, look())
+            world = World(self._gateway, look(), self._shared_by())
             if world == self._world:
                 return
             # The routes of a thousand endpoints take seconds when they are built for the first time.
@@ -67,18 +75,35 @@ class Publisher:
         """Whether any Envoy has a stream."""
         return any(node.connected for node in self._ads.nodes())
 
-    def settled(self, kind: str) -> bool:
-        """Every connected Envoy has acknowledged what was last published of this kind.
+    def _shared_by(self) -> tuple[str, ...]:
+        """The Envoys that share limits: all that are connected, or may come back.
 
-        Without one: only after AWAY_MAX_S. An Envoy that is about to come back, as after our own
-        restart, still sends requests where it was last told to.
+        Of those that the control plane before us counted some may be on their way to us. They stay in the
+        order in which they came: then few shares change.
         """
-        if self._snapshot is None:
+        present = self.envoys() | self._ads.away(AWAY_MAX_S)
+        expected = self._clock.now_s() < self._inherited_until_s
+        kept = [node for node in self._sharing if node in present or expected]
+        self._sharing = (*kept, *sorted(present.difference(kept)))
+        return self._sharing
+
+    def envoys(self) -> frozenset[str]:
+        """The nodes of all Envoys that have a stream."""
+        return frozenset(node.node for node in self._ads.nodes() if node.connected)
+
+    def settled(self, kind: str) -> bool:
+        """Every Envoy has acknowledged what was last published of this kind.
+
+        One that is away is waited for AWAY_MAX_S: if it is about to come back, as after our own restart or
+        that of a control plane that followed us, it still sends requests where it was last told to.
+        """
+        now_s = self._clock.now_s()
+        if self._snapshot is None or now_s < self._gathered_at_s or self._ads.away(AWAY_MAX_S):
             return False
         if self.connected():
             return self._ads.acknowledged(kind, self._snapshot.version(kind))
         away_since_s = self._away_since_s
-        return away_since_s is not None and self._clock.now_s() - away_since_s >= AWAY_MAX_S
+        return away_since_s is not None and now_s - away_since_s >= AWAY_MAX_S
 
     def routes_settled(self, record: EndpointRecord) -> bool:
         """Envoy has acknowledged the routes, and they say what the record says now."""

@@ -105,6 +105,10 @@ class Reconciler:
             await asyncio.sleep(LOOKS_APART_S)
             self.wake.clear()
 
+    def gather_envoys(self, within_s: float) -> None:
+        """See `Publisher.gather`."""
+        self._publisher.gather(within_s)
+
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)

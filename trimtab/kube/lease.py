@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,12 +19,23 @@ from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, Trimta
 from trimtab.kube.api import Api, Json, Resource
 
 LEASES = Resource("coordination.k8s.io/v1", "leases")
-LEASE_S = 10  # after its last renewal others may take it
-HELD_S = 7.0  # after it began to renew it last, a holder no longer believes in it: sooner than others do
+LEASE_S = 8  # after its last renewal others may take it
+HELD_S = 6.0  # after it began to renew it last, a holder no longer believes in it: sooner than others do
 RENEW_EACH_S = 2.0
+LOOK_EACH_S = 1.0  # of who waits for it: seen late, its end is late too
 CALL_WITHIN_S = 3.0
+ADDRESS = "serving.trimtab.dev/address"  # an annotation: where the holder is reached
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds it, in which term (how often it has changed hands), and where others reach it, if they do."""
+
+    name: str
+    term: int
+    address: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,33 +47,44 @@ class _Seen:
     renewed: str
     transitions: int
     duration_s: int
+    address: str = ""
 
 
 class Lease:
     """One process's hold on the Lease `namespace/name`, or its wait for it.
 
-    `api` is a connection of its own: it has no guard, and no other call keeps it waiting.
+    `api` is a connection of its own: it has no guard, and no other call keeps it waiting. `address` is where
+    others reach us while we hold it. `seen` is called with who holds it whenever it was read.
     """
 
-    def __init__(self, api: Api, clock: Clock, namespace: str, name: str, holder: str) -> None:
+    def __init__(
+        self, api: Api, clock: Clock, namespace: str, name: str, holder: str, address: str = ""
+    ) -> None:
+        self.seen: Callable[[Holder | None], None] = lambda _: None
         self._api = api
         self._clock = clock
         self._namespace = namespace
         self._name = name
         self._holder = holder
+        self._address = address
         self._renewed_at_s = float("-inf")
         self._term: int | None = None  # how often it has changed hands, with our last; None: not ours yet
         self._other = ""  # who has it instead, or has had it since we did, when it was read last
         self._watched: tuple[_Seen | None, float] = (None, 0.0)  # and since when it is as it is
 
     @classmethod
-    def parse(cls, api: Api, clock: Clock, place: str, holder: str) -> Lease:
+    def parse(cls, api: Api, clock: Clock, place: str, holder: str, address: str = "") -> Lease:
         """`place` is NAMESPACE/NAME. Raises InvalidInput."""
         namespace, _, name = place.partition("/")
         if not namespace or not name:
             hint = "write NAMESPACE/NAME, for example trimtab/control-plane"
             raise InvalidInput(f"`{place}` is not a Lease", where="--lease", hint=hint)
-        return cls(api, clock, namespace, name, holder)
+        return cls(api, clock, namespace, name, holder, address)
+
+    @property
+    def term(self) -> int:
+        """How often it had changed hands when it became ours, with that; 0 before."""
+        return self._term or 0
 
     def check(self) -> None:
         """Raises Unreachable once others may hold it: nothing may be written before it is renewed."""
@@ -75,7 +98,7 @@ class Lease:
         while True:
             if await self._tried():
                 break
-            await asyncio.sleep(RENEW_EACH_S)
+            await asyncio.sleep(LOOK_EACH_S)
         log.info("leading: %s holds Lease %s/%s", self._holder, self._namespace, self._name)
 
     async def keep(self) -> None:
@@ -108,6 +131,8 @@ class Lease:
         try:
             async with asyncio.timeout(CALL_WITHIN_S):
                 seen = await self._read()
+                held = seen if seen is not None and seen.holder else None
+                self.seen(Holder(held.holder, held.transitions, held.address) if held else None)
                 self._other = self._taken_by(seen)
                 if self._other and (self._term is not None or seen is None or not self._over(seen)):
                     return False
@@ -143,6 +168,7 @@ class Lease:
             spec.get("renewTime") or "",
             spec.get("leaseTransitions") or 0,
             spec.get("leaseDurationSeconds") or LEASE_S,
+            (body["metadata"].get("annotations") or {}).get(ADDRESS, ""),
         )
 
     async def _write(self, seen: _Seen | None, holder: str) -> int:
@@ -150,10 +176,11 @@ class Lease:
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         taken = seen is None or seen.holder != holder
         term = (seen.transitions if seen else 0) + (1 if taken and holder else 0)
+        annotations = {ADDRESS: self._address} if self._address and holder else {}
         body: Json = {
             "apiVersion": LEASES.version,
             "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self._name, "namespace": self._namespace, "annotations": annotations},
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": LEASE_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
@@ -55,28 +56,40 @@ CLUSTER_NAME = 1  # the field number in envoy.config.cluster.v3
 UPSTREAM_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def build_clusters(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
-    """(name, encoded Cluster) of each cluster of a revision. Pods are not part of it."""
+@dataclass(frozen=True)
+class Built:
+    """A Cluster whose limits are apart, since Envoys share them: `stem` and `limits` are the message.
+
+    `limit` is how many requests a pod may hold in flight, `queue_max` how many may wait in one Envoy.
+    """
+
+    name: str
+    stem: bytes
+    limit: int
+    queue_max: int
+
+
+def build_clusters(revision: RevisionView) -> tuple[Built, ...]:
+    """Each cluster of a revision. Pods are not part of it."""
     return tuple(
-        (
+        Built(
             name,
-            _encoded(name, limit_of(revision, grpc=grpc), revision.queue_max, revision.idle_timeout_s, grpc),
+            wire.text(CLUSTER_NAME, name) + _alike(revision.idle_timeout_s, grpc=grpc),
+            limit_of(revision, grpc=grpc),
+            revision.queue_max,
         )
         for name, grpc in clusters_of(revision)
     )
 
 
-def _encoded(name: str, limit: int, queue_max: int, idle_timeout_s: float, grpc: bool) -> bytes:
-    return wire.text(CLUSTER_NAME, name) + _limits(limit, queue_max) + _shared(idle_timeout_s, grpc=grpc)
-
-
 @lru_cache(maxsize=8192)
-def _limits(limit: int, queue_max: int) -> bytes:
+def limits(limit: int, queue_max: int) -> bytes:
+    """The part of an encoded Cluster that bounds what it holds."""
     return bytes(Cluster(circuit_breakers=_circuit_breakers(limit, queue_max)))
 
 
 @lru_cache(maxsize=64)
-def _shared(idle_timeout_s: float, *, grpc: bool) -> bytes:
+def _alike(idle_timeout_s: float, *, grpc: bool) -> bytes:
     """What many clusters have in common."""
     return bytes(
         Cluster(

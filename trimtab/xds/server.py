@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import grpc
 
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput
 from trimtab.xds import messages
-from trimtab.xds.kinds import ADDITION_ORDER, SHORT
-from trimtab.xds.snapshot import Snapshot
+from trimtab.xds.kinds import ADDITION_ORDER, CLUSTERS, SHORT
+from trimtab.xds.snapshot import Collection, Snapshot, shared_clusters
 from trimtab.xds.stream import Push, StreamState
 from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
 
@@ -61,6 +62,14 @@ class NodeStatus:
 
 
 @dataclass(frozen=True)
+class StreamStatus:
+    """One stream of an Envoy, and of every type (by its URL) the version of the collection in force there."""
+
+    status: NodeStatus
+    in_force: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Variant:
     """One of the protocol's two variants: how its messages are read and written."""
 
@@ -85,24 +94,49 @@ class _Stream:
 class AdsServer:
     """Serves one snapshot to every Envoy that connects, and knows how far each of them is.
 
-    `changed` is set whenever `nodes()` or `acknowledged()` may answer differently. All methods
-    are called on the event loop of the gRPC server, and none of them blocks.
+    Those that another server serves are counted too, by what it tells of them: see `relayed`. `changed` is
+    set whenever `nodes()` or `acknowledged()` may answer differently. All methods are called on the event
+    loop of the gRPC server, and none of them blocks.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.changed = asyncio.Event()
         self._clock = clock
         self._snapshot: Snapshot | None = None
+        self._watchers: set[asyncio.Event] = set()
         self._streams: set[_Stream] = set()
-        self._last_seen: OrderedDict[str, NodeStatus] = OrderedDict()
+        self._relayed: dict[str, tuple[StreamStatus, ...]] = {}  # by who tells of them
+        self._last_seen: OrderedDict[str, tuple[NodeStatus, float]] = OrderedDict()  # and when: monotonic s
         self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
         self._published = 0
+        self._ranks: dict[str, int] = {}
+        self._shared: dict[
+            tuple[int, int | None], Collection
+        ] = {}  # clusters by what they are shared between
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """What was published last."""
+        return self._snapshot
+
+    @contextmanager
+    def publications(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever another snapshot is published."""
+        published = asyncio.Event()
+        self._watchers.add(published)
+        try:
+            yield published
+        finally:
+            self._watchers.discard(published)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it."""
-        if self._snapshot is not None and snapshot.versions == self._snapshot.versions:
+        before, self._snapshot = self._snapshot, snapshot
+        if before is not None and snapshot.versions == before.versions and snapshot.envoys == before.envoys:
             return
-        self._snapshot = snapshot
+        if before is None or snapshot.version(CLUSTERS) != before.version(CLUSTERS):
+            self._shared.clear()
+        self._ranks = {node: rank for rank, node in enumerate(snapshot.envoys)}
         self._published += 1
         for type_url, version in snapshot.versions.items():
             order = self._order[type_url]
@@ -110,27 +144,65 @@ class AdsServer:
             order.move_to_end(version)
             while len(order) > VERSIONS_MAX:
                 order.popitem(last=False)
-        for stream in self._streams:
-            stream.wake.set()
+        for wake in (*(stream.wake for stream in self._streams), *self._watchers):
+            wake.set()
+
+    def relayed(self, source: str, streams: tuple[StreamStatus, ...]) -> None:
+        """All streams of Envoys that another server has, as `source` tells; none once it is silent."""
+        before = self._relayed.pop(source, ())
+        if streams:
+            self._relayed[source] = streams
+        if streams == before:
+            return
+        connected = self.connected_nodes()
+        for stream in before:
+            if stream.status.node not in connected:
+                self._note_gone(stream.status)
+        self.changed.set()
+
+    def streams(self) -> tuple[StreamStatus, ...]:
+        """Of the Envoys that are connected to us, for who decides about them elsewhere."""
+        return tuple(
+            StreamStatus(
+                _status(stream, connected=True), {kind: self._acked(stream, kind) for kind in ADDITION_ORDER}
+            )
+            for stream in self._streams
+            if stream.node
+        )
+
+    def connected_nodes(self) -> set[str]:
+        """The nodes of all Envoys that have a stream, here or elsewhere."""
+        here = {stream.node for stream in self._streams if stream.node}
+        return here | {stream.status.node for some in self._relayed.values() for stream in some}
+
+    def away(self, within_s: float) -> set[str]:
+        """The nodes of Envoys that had a stream within the last `within_s` seconds, and have none."""
+        now_s = self._clock.now_s()
+        lately = {node for node, (_, at_s) in self._last_seen.items() if now_s - at_s < within_s}
+        return lately - self.connected_nodes()
 
     def acknowledged(self, type_url: str, version: str) -> bool:
         """Whether every connected Envoy has in force the collection of this version, or a later one.
 
         False while none is connected, and for a version that was never published or long ago.
         """
+        self._note_shares()
         order = self._order[type_url]
         wanted = order.get(version)
-        known = [stream for stream in self._streams if stream.node]
-        if wanted is None or not known:
+        in_force = [self._acked(stream, type_url) for stream in self._streams if stream.node]
+        for some in self._relayed.values():
+            in_force += [stream.in_force.get(type_url, "") for stream in some]
+        if wanted is None or not in_force:
             return False
-        return all(order.get(self._acked(stream, type_url), -1) >= wanted for stream in known)
+        return all(order.get(one, -1) >= wanted for one in in_force)
 
     def nodes(self) -> tuple[NodeStatus, ...]:
         """Every Envoy that is connected or was, by node id; of overlapping streams the newest."""
-        found = dict(self._last_seen)
-        for stream in sorted(self._streams, key=lambda one: one.connected_since_s):
-            if stream.node:
-                found[stream.node] = _status(stream, connected=True)
+        found = {node: status for node, (status, _) in self._last_seen.items()}
+        streams = [_status(stream, connected=True) for stream in self._streams if stream.node]
+        streams += [stream.status for some in self._relayed.values() for stream in some]
+        for status in sorted(streams, key=lambda one: one.connected_since_s):
+            found[status.node] = status
         return tuple(found[node] for node in sorted(found))
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -140,6 +212,26 @@ class AdsServer:
             "DeltaAggregatedResources": self._handler(DELTA),
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+
+    def _shares_of(self, node: str, snapshot: Snapshot) -> Snapshot:
+        """What this Envoy should have: of each limit its share, and the least if it is not yet counted."""
+        if not snapshot.envoys:
+            return snapshot
+        rank = self._ranks.get(node)
+        envoys = len(snapshot.envoys) + (rank is None)
+        found = self._shared.get((envoys, rank))
+        if found is None:
+            found = shared_clusters(snapshot.collections[CLUSTERS], envoys, rank)
+            self._shared[envoys, rank] = found
+        self._order[CLUSTERS][found.version] = self._published
+        self._order[CLUSTERS].move_to_end(found.version)
+        return Snapshot({**snapshot.collections, CLUSTERS: found}, snapshot.envoys)
+
+    def _note_shares(self) -> None:
+        """So that what Envoys elsewhere have of clusters is known, too."""
+        if self._snapshot is not None and self._relayed:
+            for node in self._snapshot.envoys:
+                self._shares_of(node, self._snapshot)
 
     def _acked(self, stream: _Stream, type_url: str) -> str:
         subscription = stream.state.subscriptions.get(type_url)
@@ -196,7 +288,7 @@ class AdsServer:
             await stream.wake.wait()
             stream.wake.clear()
             while self._snapshot is not None:
-                push = stream.state.next_push(self._snapshot)
+                push = stream.state.next_push(self._shares_of(stream.node, self._snapshot))
                 self._note_change(stream)
                 if push is None:
                     break
@@ -211,11 +303,14 @@ class AdsServer:
     def _forget(self, stream: _Stream) -> None:
         self._streams.discard(stream)
         if stream.node:
-            self._last_seen[stream.node] = _status(stream, connected=False)
-            self._last_seen.move_to_end(stream.node)
+            self._note_gone(_status(stream, connected=True))
+        self.changed.set()
+
+    def _note_gone(self, status: NodeStatus) -> None:
+        self._last_seen[status.node] = replace(status, connected=False), self._clock.now_s()
+        self._last_seen.move_to_end(status.node)
         while len(self._last_seen) > NODES_MAX:
             self._last_seen.popitem(last=False)
-        self.changed.set()
 
 
 def _status(stream: _Stream, *, connected: bool) -> NodeStatus:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from trimtab.xds.assignments import build_assignments
 from trimtab.xds.check import check_world
-from trimtab.xds.clusters import build_clusters
+from trimtab.xds.clusters import build_clusters, limits
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.listeners import LISTENER, build_listener
 from trimtab.xds.routes import ROUTE_TABLE, build_routes
+from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
 from trimtab.xds.world import World
 
@@ -25,10 +26,15 @@ VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds
 
 @dataclass(frozen=True)
 class Resource:
-    """One resource: its version and its encoded message, without the Any around it."""
+    """One resource: its version and its encoded message, without the Any around it.
+
+    Of a cluster whose limits Envoys share also these, with which its message ends: see `shared_clusters`.
+    """
 
     version: str
     payload: bytes
+    limit: int = 0
+    queue_max: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,13 @@ class Collection:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The four collections by type URL. Equal worlds make equal versions."""
+    """The four collections by type URL. Equal worlds make equal versions.
+
+    `envoys` are the nodes that share the limits of clusters, which are told whole here.
+    """
 
     collections: Mapping[str, Collection]
+    envoys: tuple[str, ...] = ()
 
     def version(self, type_url: str) -> str:
         """The version of one type's collection."""
@@ -62,6 +72,29 @@ class Snapshot:
         return {type_url: collection.version for type_url, collection in self.collections.items()}
 
 
+def shared_clusters(clusters: Collection, envoys: int, rank: int | None) -> Collection:
+    """The clusters as the Envoy `rank` of so many should have them; without a rank, with the least share."""
+    return Collection(
+        {
+            name: _limited(found, share(found.limit, envoys, rank, name)) if found.limit else found
+            for name, found in clusters.resources.items()
+        }
+    )
+
+
+@lru_cache(maxsize=16_384)  # no more than two shares of each cluster are in use at a time
+def _limited(whole: Resource, limit: int) -> Resource:
+    if limit == whole.limit:
+        return whole
+    stem = whole.payload.removesuffix(limits(whole.limit, whole.queue_max))
+    return _cluster(whole.version.partition("-")[0], stem, limit, whole.queue_max)
+
+
+def _cluster(stem_version: str, stem: bytes, limit: int, queue_max: int) -> Resource:
+    payload = stem + limits(limit, queue_max)
+    return Resource(f"{stem_version}-{limit}-{queue_max}", payload, limit, queue_max)
+
+
 def build_snapshot(world: World) -> Snapshot:
     """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built.
 
@@ -70,14 +103,20 @@ def build_snapshot(world: World) -> Snapshot:
     """
     check_world(world)
     revisions = [revision for endpoint in world.endpoints for revision in endpoint.revisions]
-    clusters = [pair for revision in revisions for pair in build_clusters(revision)]
+    traces = {name: resource(payload) for name, payload in build_traces_cluster(world.gateway)}
+    clusters = {
+        built.name: _cluster(resource(built.stem).version, built.stem, built.limit, built.queue_max)
+        for revision in revisions
+        for built in build_clusters(revision)
+    }
     return Snapshot(
         {
-            CLUSTERS: _collection([*build_traces_cluster(world.gateway), *clusters]),
+            CLUSTERS: Collection(traces | clusters),
             ASSIGNMENTS: _collection(pair for revision in revisions for pair in build_assignments(revision)),
             LISTENERS: _collection([(LISTENER, build_listener(world.gateway))]),
             ROUTES: _collection([(ROUTE_TABLE, build_routes(world))]),
-        }
+        },
+        world.envoys,
     )
 
 

@@ -101,10 +101,11 @@ class Gateway:
 
 @dataclass(frozen=True)
 class World:
-    """All that one Envoy should know."""
+    """All that Envoys should know. `envoys` are the nodes that share pods' limits, in an order that stays."""
 
     gateway: Gateway
     endpoints: tuple[EndpointView, ...] = ()
+    envoys: tuple[str, ...] = ()
 
 
 def cluster_name(revision: RevisionKey) -> str:

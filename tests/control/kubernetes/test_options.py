@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers, on_kubernetes
+from trimtab.control.kubernetes.options import (
+    KubernetesOptions,
+    checked_advertise,
+    checked_callers,
+    on_kubernetes,
+)
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec, ModelSpec, Source
@@ -29,6 +34,17 @@ def test_callers_without_labels_are_refused(said: str) -> None:
     """No labels would be all pods of that namespace."""
     with pytest.raises(InvalidInput, match="names no pods"):
         checked_callers(options(said))
+
+
+def test_others_follow_by_an_address_and_a_name() -> None:
+    home = Path("home")
+    assert checked_advertise(KubernetesOptions(home)) == ("", None)
+    several = {"lease": "ns/name", "xds": "0.0.0.0:18000", "advertise": "10.0.0.1:18000"}
+    assert checked_advertise(KubernetesOptions(home, **several)) == ("10.0.0.1:18000", None)
+    with pytest.raises(InvalidInput, match="--xds-name: is missing"):
+        checked_advertise(KubernetesOptions(home, xds_tls=Path("tls"), **several))
+    with pytest.raises(InvalidInput, match="is for several control planes"):
+        checked_advertise(KubernetesOptions(home, advertise="10.0.0.1:18000"))
 
 
 def test_hold_is_no_runtime_that_a_model_may_have() -> None:

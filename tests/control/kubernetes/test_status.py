@@ -114,3 +114,12 @@ def test_events_tell_changes_once_and_failures_as_warnings() -> None:
     (news,) = news_of(IRIS, ready, failed)
     assert (news.reason, news.note, news.warning) == ("UpdateFailed", "exits with 3; see its log", True)
     assert [each.reason for each in news_of(IRIS, failed, ready)] == ["Serving"]
+
+
+def test_a_load_that_nobody_knows_is_not_there() -> None:
+    """An empty one, where the control plane before has written figures, is refused by the API server."""
+    told = endpoint()
+    told.status.load.SetInParent()
+    assert "load" not in written(told)
+    told.status.load.in_flight = 0.0
+    assert written(told)["load"] == {"inFlight": 0.0}

@@ -20,6 +20,7 @@ from trimtab.fleet.kubernetes import KubernetesFleet, fleet
 from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
+from trimtab.kube import work
 
 KEY = RevisionKey(EndpointName("team", "iris"), 1)
 MODEL = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"))
@@ -197,3 +198,94 @@ async def test_who_leads_no_more_tells_pods_nothing(what: str, monkeypatch: pyte
     with pytest.raises(Unreachable, match="another may lead"):
         await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True, held=True))
     assert told == []
+
+
+class Cluster:
+    """One Deployment, as an API server keeps it: each write is another version, told to all who watch."""
+
+    def __init__(self) -> None:
+        self.counts = [3]  # one after the other
+        self.version = 7
+        self.watchers: list[asyncio.StreamReader] = []
+
+    def deployment(self) -> dict[str, Any]:
+        metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY), "uid": "u"}
+        return {
+            "metadata": metadata | {"resourceVersion": str(self.version)},
+            "spec": {"replicas": self.counts[-1]},
+        }
+
+    def put(self, body: dict[str, Any]) -> None:
+        if body["metadata"]["resourceVersion"] != str(self.version):
+            raise Conflict("it changed meanwhile")
+        self.version += 1
+        self.counts.append(body["spec"]["replicas"])
+        event = orjson.dumps({"type": "MODIFIED", "object": self.deployment()}) + b"\n"
+        for watcher in self.watchers:
+            watcher.feed_data(event)
+
+
+class Connection(Server):
+    """Of one control plane to a cluster. `hears`: its watches tell of changes. `leads`: it has the Lease."""
+
+    def __init__(self, cluster: Cluster, *, hears: bool, leads: bool) -> None:
+        super().__init__()
+        self.cluster = cluster
+        self.hears = hears
+        self.leads = leads
+        self.tried = 0
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
+        if path.endswith(name_of(KEY)):
+            return orjson.dumps(self.cluster.deployment())
+        items = [self.cluster.deployment()] if path.endswith("deployments") else []
+        return orjson.dumps({"metadata": {"resourceVersion": str(self.cluster.version)}, "items": items})
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, query: Mapping[str, str], read_timeout_s: float
+    ) -> AsyncIterator[asyncio.StreamReader]:
+        reader = asyncio.StreamReader()
+        if self.hears and path.endswith("deployments"):
+            self.cluster.watchers.append(reader)
+        yield reader
+
+    async def apply(self, path: str, body: dict[str, Any]) -> bytes:
+        self.tried += 1
+        self.guard()  # as `Api` does before each write
+        self.cluster.put(body)
+        return b"{}"
+
+    def guard(self) -> None:
+        if not self.leads:
+            raise Unreachable("was not renewed for 60 s: another may lead")
+
+
+@pytest.mark.parametrize(
+    ("hears", "leads"),
+    [(False, True), (True, False)],
+    ids=["one that believes it leads, by what it saw long ago", "one that hears of all, and leads no more"],
+)
+async def test_two_that_want_different_counts_do_not_make_pods_flap(
+    hears: bool, leads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the other one tries, the count is what the one that leads has made it."""
+    monkeypatch.setattr(work, "RETRY_FIRST_S", 0.001)
+    cluster = Cluster()
+    one = Connection(cluster, hears=True, leads=True)
+    other = Connection(cluster, hears=hears, leads=leads)
+    fleets = [KubernetesFleet(each, SystemClock(), {}) for each in (one, other)]  # type: ignore[arg-type]
+    for each in fleets:
+        await each.open()
+    try:
+        await fleets[0].start_pod(Revision(KEY, MODEL, "hash", 0.0))
+        await until(lambda: cluster.counts == [3, 4])
+        for tries in range(1, 6):
+            await fleets[1].start_pod(Revision(KEY, MODEL, "hash", 0.0))
+            await until(lambda tries=tries: other.tried >= tries)  # type: ignore[misc]
+        await fleets[0].start_pod(Revision(KEY, MODEL, "hash", 0.0))
+        await until(lambda: cluster.counts[-1] == 5)
+    finally:
+        for each in fleets:
+            await each.close()
+    assert cluster.counts == [3, 4, 5]

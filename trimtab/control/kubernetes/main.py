@@ -1,6 +1,7 @@
 """Runs a control plane against a cluster: its store is the API server, its pods are Deployments'.
 
 Envoys come by themselves: it starts nothing on this machine. However it ends, pods and Envoys serve on.
+With a Lease it may be one of several: then it follows whoever holds that, until it does itself.
 """
 
 from __future__ import annotations
@@ -14,36 +15,35 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 
-import grpc
-
 import trimtab
 from trimtab.control.assembly import Around, ControlPlane, assemble
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
 from trimtab.control.kubernetes.changes import KubernetesChanges
+from trimtab.control.kubernetes.door import Door, bind
 from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
     checked_callers,
     checked_control,
     checked_gateway,
-    checked_xds,
     on_kubernetes,
 )
 from trimtab.control.kubernetes.plane import Watched
 from trimtab.control.kubernetes.store import KubernetesStore
+from trimtab.control.kubernetes.warm import warm
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.kubernetes.writing import Writer
 from trimtab.control.metrics import Metrics
-from trimtab.control.options import Address, Started, checked_dcgm, down_window_s, parse_address
 from trimtab.control.options import ServeOptions as LocalOptions
+from trimtab.control.options import Started, checked_dcgm, down_window_s, parse_address
+from trimtab.control.replicas import Follower
 from trimtab.control.running import bind_unix, cancelled_by_signals, first_of, named, relay, served, signals
 from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
-from trimtab.core.errors import Conflict, InvalidInput
+from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.fleet.kubernetes import Exporters, KubernetesFleet
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
@@ -56,6 +56,7 @@ OWNER = "trimtab"  # the field manager of all that the control plane writes by i
 ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
+GATHER_S = 10.0  # an Envoy, or who follows us and has some, comes back within a few seconds
 AT_ONCE = 16  # endpoints whose pods are asked for side by side: the API server is not ours alone
 
 OnReady = Callable[[Started], None]
@@ -81,11 +82,11 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     start, and Failed if a part of it broke while it ran.
     """
     address, keys = checked_gateway(options)
-    checked_xds(options)
     checked_control(options)
     checked_callers(options)
     home = Home.open(options.home)
     with home.locked():
+        door = Door(SystemClock(), home, options)
         metrics = Metrics()
         wanted = parse_address(options.metrics_listen, "--metrics-listen", port_min=0)
         metrics_at, metrics_server = metrics.serve(wanted)
@@ -94,11 +95,15 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         traces = traces_from(os.environ)
         gateway = Gateway(address.host, address.port, options.domain, keys, traces, ACCESS_LOG)
         dcgm = _exporters(options)
-        around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
+        window_s = down_window_s(os.environ)
+        around = Around(home, started, gateway, metrics, dcgm, window_s, door.ads)
         try:
             with cancelled_by_signals():
-                async with _leading(options) as (api, keep):
-                    await _run(api, around, options, keep, on_ready)
+                async with contextlib.AsyncExitStack() as ending:
+                    ending.push_async_callback(door.close)
+                    ending.push_async_callback(_end, asyncio.create_task(asyncio.to_thread(warm, gateway)))
+                    leading = await ending.enter_async_context(_leading(options, door))
+                    await _run(leading, around, options, door, on_ready)
         finally:
             metrics_server.shutdown()
             metrics_server.server_close()
@@ -111,25 +116,49 @@ def _exporters(options: KubernetesOptions) -> tuple[str, ...]:
     return checked_dcgm(LocalOptions(home=options.home, dcgm=options.dcgm))
 
 
+@dataclass(frozen=True)
+class _Leading:
+    """A connection that we may write by, the term of the Lease, and what has to run so that we still may."""
+
+    api: Api
+    term: int
+    keep: Keep
+
+
 @contextlib.asynccontextmanager
-async def _leading(options: KubernetesOptions) -> AsyncIterator[tuple[Api, Keep]]:
-    """A connection that we may write by, once we may; and what has to run so that we still may."""
+async def _leading(options: KubernetesOptions, door: Door) -> AsyncIterator[_Leading]:
+    """Follow whoever leads until we do."""
     async with contextlib.AsyncExitStack() as ending:
         api = await Api.connect(OWNER, options.kubeconfig, options.context)
         ending.push_async_callback(api.close)
         if not options.lease:
-            yield api, _nothing
+            yield _Leading(api, 0, _nothing)
             return
         own = await Api.connect(OWNER, options.kubeconfig, options.context)
         ending.push_async_callback(own.close)
-        holder = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-        lease = Lease.parse(own, SystemClock(), options.lease, holder)
-        await lease.acquire()
+        holder = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # as client-go has it
+        lease = Lease.parse(own, SystemClock(), options.lease, holder, door.address)
+        await _followed(lease, Follower(holder, door.ads, SystemClock(), door.connect, door.open), door)
         ending.push_async_callback(lease.give_back)
         api.guard = lease.check
         keeping = asyncio.create_task(lease.keep())  # from now on: to list what is there may take long
         ending.push_async_callback(_end, keeping)
-        yield api, lambda: _broken(keeping)
+        yield _Leading(api, lease.term, lambda: _broken(keeping))
+
+
+async def _followed(lease: Lease, follower: Follower, door: Door) -> None:
+    """Until the Lease is ours. What Envoys were told stays, and their streams do."""
+    lease.seen, door.take = follower.saw, follower.take
+    tasks = {asyncio.create_task(lease.acquire()), asyncio.create_task(follower.run())}
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        lease.seen = lambda _: None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _nothing() -> None:
@@ -147,8 +176,9 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _run(
-    api: Api, around: Around, options: KubernetesOptions, keep: Keep, on_ready: OnReady | None
+    leading: _Leading, around: Around, options: KubernetesOptions, door: Door, on_ready: OnReady | None
 ) -> None:
+    api = leading.api
     store = KubernetesStore()
     watched = Watched(api, store, options.namespace)
     async with contextlib.AsyncExitStack() as ending:
@@ -161,8 +191,10 @@ async def _run(
         watched.tie(parts.intake, parts.writer)
         settle()
         with signals(parts.plane.platform) as ended:
-            async with _servers(parts.plane, around.home, options):
-                await _work(parts, around, ended, keep, on_ready)
+            door.lead(leading.term, parts.plane.intake.take, parts.plane.intake.take_whole)
+            async with _control_server(parts.plane, around.home, options):
+                await door.open()
+                await _work(parts, around, ended, leading.keep, on_ready)
 
 
 def _build(
@@ -191,6 +223,7 @@ def _build(
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
     plane.reconciler.at_once = AT_ONCE
+    plane.reconciler.gather_envoys(GATHER_S)
     events = Events(api, clock, socket.gethostname(), watched.seen)
     store.decided = events.decided
     view = plane.platform.endpoint
@@ -231,30 +264,11 @@ async def _tidy(endpoints: Endpoints, fleet: Fleet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _servers(plane: ControlPlane, home: Home, options: KubernetesOptions) -> AsyncIterator[None]:
-    """The control API, and ADS with the intake of statistics: on sockets of our home, and over TCP."""
-    (xds_at, credentials), control_at = checked_xds(options), checked_control(options)
-    control, envoys = plane.control_server(), plane.envoy_server()
-    async with served(control, envoys):
+async def _control_server(plane: ControlPlane, home: Home, options: KubernetesOptions) -> AsyncIterator[None]:
+    """The control API: on a socket in our home, and over TCP on loopback."""
+    control = plane.control_server()
+    async with served(control):
         bind_unix(control, home.control_socket)
-        _bind(control, control_at, None, "--control")
-        bind_unix(envoys, Bootstrap.for_home(home.path).control_socket)
-        if xds_at is not None:
-            _bind(envoys, xds_at, credentials, "--xds")
+        bind(control, checked_control(options), None, "--control")
         await control.start()
-        await envoys.start()
         yield
-
-
-def _bind(
-    server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials | None, where: str
-) -> None:
-    """Raises Conflict."""
-    try:
-        if credentials is None:
-            server.add_insecure_port(str(address))
-        else:
-            server.add_secure_port(str(address), credentials)
-    except RuntimeError as error:
-        hint = "stop what listens there, or give another port"
-        raise Conflict(f"{address} cannot be had", where=where, hint=hint) from error

@@ -30,7 +30,9 @@ class KubernetesOptions:
     one whose endpoints are served, empty for all. `callers` are NAMESPACE/LABEL=VALUE[,…]: who may reach the
     models' pods, Envoys and we ourselves. `dcgm_pods` is the namespace in which DCGM exporters are found;
     `node_metrics` says whether kubelets are asked for what pods use. `lease` is NAMESPACE/NAME of the Lease
-    by which one of several replicas leads; empty: there is only this one.
+    by which one of several replicas leads; empty: there is only this one. `advertise` is where the others
+    reach `xds` of this one, and `xds_name` the name in the certificates of all of them; without `advertise`
+    others cannot follow it, and serve nothing while it leads.
     """
 
     home: Path
@@ -45,6 +47,8 @@ class KubernetesOptions:
     xds: str = ""
     xds_tls: Path | None = None
     xds_plaintext: bool = False
+    xds_name: str = ""
+    advertise: str = ""
     control: str = DEFAULT_CONTROL
     metrics_listen: str = "127.0.0.1:0"
     dcgm: str = ""
@@ -82,6 +86,24 @@ def checked_xds(options: KubernetesOptions) -> tuple[Address | None, grpc.Server
             hint="add --xds-tls FOLDER, or --xds-plaintext if a NetworkPolicy keeps all but Envoys away",
         )
     return address, None
+
+
+def checked_advertise(options: KubernetesOptions) -> tuple[str, grpc.ChannelCredentials | None]:
+    """Where other control planes reach `xds`, and how we reach theirs. Raises InvalidInput or NotFound."""
+    if not options.advertise:
+        return "", None
+    where = "--advertise"
+    address = parse_address(options.advertise, where)
+    if not options.lease or not options.xds:
+        hint = "add --lease and --xds, or leave it out"
+        raise InvalidInput("is for several control planes", where=where, hint=hint)
+    if options.xds_tls is None:
+        return str(address), None
+    if not options.xds_name:
+        hint = "give the name that the certificate in --xds-tls is for: other holders of one must not follow"
+        raise InvalidInput("is missing", where="--xds-name", hint=hint)
+    read = _read(options.xds_tls)
+    return str(address), grpc.ssl_channel_credentials(read["ca.crt"], read["tls.key"], read["tls.crt"])
 
 
 def checked_control(options: KubernetesOptions) -> Address:
@@ -127,7 +149,14 @@ def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
 
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:
-    """Only Envoys with a certificate of the same authority are answered."""
+    """Only who has a certificate of the same authority is answered."""
+    read = _read(folder)
+    return grpc.ssl_server_credentials(
+        [(read["tls.key"], read["tls.crt"])], read["ca.crt"], require_client_auth=True
+    )
+
+
+def _read(folder: Path) -> dict[str, bytes]:
     read = {}
     for name in ("tls.key", "tls.crt", "ca.crt"):
         try:
@@ -140,6 +169,4 @@ def _credentials(folder: Path) -> grpc.ServerCredentials:
             ) from error
     if b"BEGIN" not in read["tls.key"]:
         raise InvalidInput("is not in PEM", where=str(folder / "tls.key"), hint="as cert-manager writes it")
-    return grpc.ssl_server_credentials(
-        [(read["tls.key"], read["tls.crt"])], read["ca.crt"], require_client_auth=True
-    )
+    return read

@@ -66,13 +66,17 @@ def essence(status: Json) -> Json:
 
 
 def _plain(status: v1.Status) -> Json:
-    """As JSON, without the pods, of which there may be thousands."""
+    """As JSON, without the pods, of which there may be thousands, and without what is empty.
+
+    Applied where it was full before, an empty object becomes null, which the API server refuses: nothing
+    would be written, and so nothing decided, by a control plane that does not know the load yet.
+    """
     brief = v1.Status()
     brief.CopyFrom(status)
     for revision in brief.revisions:
         revision.ClearField("pods")
     found: Json = json_format.MessageToDict(brief)
-    return found
+    return {key: value for key, value in found.items() if value != {}}
 
 
 def _conditions(endpoint: v1.Endpoint, problem: TrimtabError | None) -> list[Json]:
