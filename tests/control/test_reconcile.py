@@ -281,6 +281,8 @@ async def test_an_error_in_one_endpoint_does_not_disturb_another(
     plane.apply(spec(1, name="other"), OTHER)
     await plane.until(lambda: plane.record(OTHER).outcome is Outcome.SERVING)
     live = plane.reconciler.live(plane.record().name)
+    await plane.until(lambda: live.error)  # it is looked at when its next decision is due
+    await plane.look()
     assert "internal error: KeyError('a bug')" in live.error
     assert plane.envoy.serving() == 1, "it serves on"
     assert plane.metrics.registry.get_sample_value("trimtab_errors_total", {"where": "reconcile"}) >= 2
@@ -295,11 +297,11 @@ async def test_the_last_good_snapshot_stays_while_none_can_be_built(
     await served(plane, spec(1))
     good, publications = plane.envoy.snapshot, plane.envoy.publications
 
-    def broken(world: Any) -> Any:
+    def broken(_: Any, world: Any) -> Any:
         raise ValueError("no such protocol")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "build_snapshot", broken)
+        patch.setattr(publishing.SnapshotBuilder, "build", broken)
         plane.apply(spec(1, name="other"), OTHER)
         await plane.seconds(3)
     assert (plane.envoy.snapshot, plane.envoy.publications) == (good, publications)

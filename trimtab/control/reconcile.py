@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from trimtab.control import rollout, view
@@ -24,7 +24,7 @@ from trimtab.control.progress import Progress
 from trimtab.control.publishing import Publisher
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import Plan, RevisionFacts
-from trimtab.control.scaling import Scaling
+from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
 from trimtab.control.split import Splits
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
@@ -42,6 +42,30 @@ log = logging.getLogger(__name__)
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
 LOG_TAIL_LINES = 20
+DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
+FORGET_EACH_S = 1.0
+
+
+@dataclass(frozen=True)
+class Still:
+    """What a look at an endpoint saw that had nothing to do, and has nothing to do while that is all the same.
+
+    Only time goes on then: a decision of the autoscaler is due, at `decides_at_s`, or from `urgent_from_s` on
+    when load jumps.
+    """
+
+    pods: tuple[Pod, ...]
+    record: EndpointRecord
+    revisions: dict[int, RevisionRecord]
+    decides_at_s: float
+
+    @property
+    def urgent_from_s(self) -> float:
+        return self.decides_at_s - DECIDE_EACH_S + URGENT_AFTER_S
+
+    @property
+    def serving(self) -> RevisionRecord:
+        return self.revisions[self.record.serving_revision]
 
 
 @dataclass
@@ -56,6 +80,8 @@ class Live:
     retry_at_s: float | None = None
     error: str = ""  # of our own
     progress: Progress | None = None
+    still: Still | None = None
+    viewed: tuple[tuple[object, ...], EndpointView] | None = None  # as Envoy was told of it last; and of what
 
 
 class Reconciler:
@@ -84,7 +110,10 @@ class Reconciler:
         self._splits = Splits(observations)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
-        self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
+        self._pods: Mapping[EndpointName, tuple[Pod, ...]] | None = None
+        self._signals_came = False  # since the last look
+        self._looked_at_s = float("-inf")
+        self._forgot_at_s = float("-inf")
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
@@ -108,6 +137,7 @@ class Reconciler:
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)
+        self._live[name].still = None
         self.wake.set()
 
     @property
@@ -126,30 +156,71 @@ class Reconciler:
     async def look(self) -> None:
         """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
-            seen = self._scan()
-            names = [record.name for record in self._endpoints.all()]
+            seen, records = self._scan(), self._endpoints.all()
+            names, more = self._due(records, seen)
             for first in range(0, len(names), self.at_once):
                 some = names[first : first + self.at_once]
-                looks = {n: self._endpoint(n, seen.pop(n, ()), self._live[n]) for n in some}
+                looks = {n: self._endpoint(n, seen.get(n, ()), self._live[n]) for n in some}
                 await asyncio.gather(*(self._contained(name, look) for name, look in looks.items()))
-            for name, strangers in seen.items():
-                await self._contained(name, self._leaving.remove(strangers))
+            for name in seen.keys() - {record.name for record in records}:
+                await self._contained(name, self._leaving.remove(seen[name]))
             self._scaling.record_decisions()
             await self._publisher.publish(self._views)
             self._forget_gone()
         if self._publisher.connected() and self._publisher.settled(ROUTES):
             self.routed.set()
         self.looks += 1
+        if more:
+            self.wake.set()
         async with self.looked:
             self.looked.notify_all()
 
-    def _scan(self) -> dict[EndpointName, tuple[Pod, ...]]:
-        """Every pod by endpoint: the fleet is asked once for all of them."""
-        found: dict[EndpointName, list[Pod]] = defaultdict(list)
-        for pod in self._fleet.pods():
-            found[pod.revision.endpoint].append(pod)
-        self._pods = {name: tuple(pods) for name, pods in found.items()}
-        return dict(self._pods)
+    def _due(
+        self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
+    ) -> tuple[list[EndpointName], bool]:
+        """The endpoints that have to be looked at, and whether some have to be right after.
+
+        Of thousands most have nothing to do but to decide, each 5 s, and those must not keep the others waiting.
+        """
+        now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
+        self._signals_came, self._looked_at_s = False, now_s
+        found, deciding = [], []
+        for record in records:
+            still = self._live[record.name].still
+            if still is None or not self._is_still(still, record, seen.get(record.name, ())):
+                found.append(record.name)
+            elif now_s >= still.decides_at_s or (
+                (signals_came or before_s < still.urgent_from_s <= now_s)
+                and self._scaling.is_urgent(record, still.serving, still.pods)
+            ):
+                deciding.append(record.name)
+        return found + deciding[:DECISIONS_AT_ONCE_MAX], len(deciding) > DECISIONS_AT_ONCE_MAX
+
+    def _is_still(self, still: Still, record: EndpointRecord, pods: tuple[Pod, ...]) -> bool:
+        same = still.record is record and still.pods is pods
+        return same and still.revisions == self._endpoints.revisions(record.name)
+
+    def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
+        """What was seen, if nothing has to be done about it; None if the next look may find something."""
+        revisions = self._endpoints.revisions(record.name)
+        serving = revisions.get(record.serving_revision)
+        at_rest = record.outcome is Outcome.SERVING and not record.deleting
+        if serving is None or not at_rest or record.wanted_revision != record.serving_revision:
+            return None
+        if steps.starts or steps.leaves or steps.retry_at_s is not None or live.drains or live.capped_by:
+            return None
+        whole = len(pods) == serving.pods_wanted and not serving.failures
+        if not whole or not all(_serves(pod, record.serving_revision) for pod in pods):
+            return None
+        return Still(pods, record, dict(revisions), self._scaling.next_at_s(record.name))
+
+    def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
+        """Every pod by endpoint; where nothing has changed, the same tuple as before."""
+        before, now = self._pods or {}, self._fleet.by_endpoint()
+        self._pods = {
+            name: old if (old := before.get(name)) == pods and old else pods for name, pods in now.items()
+        }
+        return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
         live = self._live[name]
@@ -165,6 +236,7 @@ class Reconciler:
             self._metrics.errors.labels("reconcile").inc()
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
+        live.still, seen = None, pods
         pods = await self._without_strangers(name, pods)
         pods = await self._take_failures(name, pods, live)
         # From here to the acts there is no await: people may change a record while we wait.
@@ -189,6 +261,8 @@ class Reconciler:
         if record.deleting and not pods and self._publisher.routes_settled(record):
             self._endpoints.remove(name)
             self._forget(name)
+        elif len(pods) == len(seen):  # no stranger, and none that failed
+            live.still = self._stills(record, seen, steps, live)
 
     # observe
 
@@ -372,6 +446,7 @@ class Reconciler:
         pods = {pod.id: pod for pod in self._fleet.pods()} if draining else {}
         for drains in draining:
             self._leaving.saw_requests(drains, pods)
+        self._signals_came = True
         self.wake.set()
 
     # publish
@@ -382,21 +457,30 @@ class Reconciler:
         return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
 
     def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
-        by_revision = _by_revision(pods)
+        """The same one as before, if nothing that it depends on has changed."""
+        live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
+        of = (pods, record, dict(revisions), dict(live.drains))
+        if live.viewed is not None and live.viewed[0] == of:
+            return live.viewed[1]
+        by_revision, divided = _by_revision(pods), False
 
         def grpc_part(key: RevisionKey, target: int) -> int:
+            nonlocal divided
+            divided = True
             alive = by_revision.get(key.number, ())
             return self._splits.part(key, target, alive, self._clock.now_s())
 
-        drains = self._live[record.name].drains
-        return view.endpoint_view(
-            record, self._endpoints.revisions(record.name), by_revision, drains, grpc_part
-        )
+        found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
+        live.viewed = None if divided else (of, found)  # how a limit is divided depends on what is observed
+        return found
 
     def _forget_gone(self) -> None:
         records = self._endpoints.all()
         for name in self._live.keys() - {record.name for record in records}:
             self._forget(name)
+        if self._clock.now_s() - self._forgot_at_s < FORGET_EACH_S:
+            return
+        self._forgot_at_s = self._clock.now_s()
         pods = self._fleet.pods()
         keys = {
             RevisionKey(record.name, number)
@@ -420,3 +504,8 @@ def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:
     for pod in pods:
         found[pod.revision.number].append(pod)
     return {number: tuple(some) for number, some in found.items()}
+
+
+def _serves(pod: Pod, number: int) -> bool:
+    """Whether it is a pod of this revision that takes traffic and is not taken away."""
+    return pod.phase is PodPhase.READY and not pod.evicted and pod.revision.number == number

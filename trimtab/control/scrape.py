@@ -92,6 +92,8 @@ class Scraper:
         self._runtimes = runtimes
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._pods: Collection[Pod] = ()  # the last that the fleet told of,
+        self._ready: dict[str, Pod] = {}  # and those of them that are ready
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
@@ -143,16 +145,20 @@ class Scraper:
 
     def _due(self) -> dict[str, Pod | None]:
         """Whose turn has come: pods by id, exporters (None) by address. What has gone is forgotten."""
-        pods = self._fleet.pods()
-        ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
-        self._keep_only(pods)
+        pods, now_s = self._fleet.pods(), self._clock.now_s()
+        if pods is not self._pods:
+            self._pods = pods
+            self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
+            self._keep_only(pods)
         self._match_gpus(pods)
-        now_s = self._clock.now_s()
-        names = (*ready, *self._dcgm)
-        self._due_at_s = {name: self._due_at_s.get(name, self._turn_s(name, now_s)) for name in names}
+        names, before = dict.fromkeys((*self._ready, *self._dcgm)), self._due_at_s
+        if names.keys() != before.keys():
+            self._due_at_s = {
+                name: before[name] if name in before else self._turn_s(name, now_s) for name in names
+            }
         due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
         self._due_at_s.update(dict.fromkeys(due, float("inf")))
-        return {name: ready.get(name) for name in due}
+        return {name: self._ready.get(name) for name in due}
 
     def _turn_s(self, name: str, now_s: float) -> float:
         """The next turn of its own after `now_s`: whenever it is asked for, the turns stay spread."""
@@ -201,6 +207,8 @@ class Scraper:
 
     def _match_gpus(self, pods: Collection[Pod]) -> None:
         """What the exporters said of late, by pod; one that failed holds no GPU any more."""
+        if not self._gpus:
+            return
         since_s = self._clock.now_s() - GPUS_FRESH_S
         fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= since_s)
         alive = [pod for pod in pods if pod.phase is not PodPhase.FAILED]

@@ -194,7 +194,8 @@ def _build(
     events = Events(api, clock, socket.gethostname(), watched.seen)
     store.decided = events.decided
     view = plane.platform.endpoint
-    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
+    told_by = plane.platform.told_by
+    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell, told_by)
     return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, plane)
 
 
