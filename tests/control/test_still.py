@@ -46,10 +46,11 @@ async def test_between_decisions_nothing_is_looked_at(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _served(plane, spec, "iris")
-    counted = Counted(plane, monkeypatch)
+    counted, before = Counted(plane, monkeypatch), _decisions(plane)
     for _ in range(20):
         await plane.seconds()
-    assert len(counted.taken()) == 20 / 5
+    assert counted.taken() == []
+    assert _decisions(plane) - before == 20 / 5
 
 
 async def test_what_changes_is_looked_at_and_nothing_else(
@@ -95,17 +96,25 @@ def _decisions(plane: Any) -> int:
     return int(sum(each.value for each in counted))
 
 
+async def test_load_that_jumps_is_decided_on_before_the_next_turn(plane: Any, spec: Spec) -> None:
+    await _served(plane, spec, "iris")
+    before = len(plane.fleet.alive(1))
+    plane.load[IRIS] = 40.0
+    await plane.seconds(4)
+    assert len(plane.fleet.alive(1)) > before
+
+
 async def test_decisions_of_many_are_spread_over_looks(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "DECISIONS_AT_ONCE_MAX", 2)
     await _served(plane, spec, *(f"e{number}" for number in range(5)))
-    counted = Counted(plane, monkeypatch)
     plane.reconciler.wake.clear()
     plane.clock.advance(10.0)  # all are due
     looks = []
     for _ in range(3):
+        before = _decisions(plane)
         await plane.look()
-        looks.append((len(counted.taken()), plane.reconciler.wake.is_set()))
+        looks.append((_decisions(plane) - before, plane.reconciler.wake.is_set()))
         plane.reconciler.wake.clear()
     assert looks == [(2, True), (2, True), (1, False)]

@@ -68,6 +68,14 @@ class Still:
         return self.revisions[self.record.serving_revision]
 
 
+@dataclass(frozen=True)
+class Viewed:
+    """An endpoint as Envoy should see it, and all that this was made of."""
+
+    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]]
+    view: EndpointView
+
+
 @dataclass
 class Live:
     """What is known of one endpoint only while we run; all of it can be lost."""
@@ -81,7 +89,7 @@ class Live:
     error: str = ""  # of our own
     progress: Progress | None = None
     still: Still | None = None
-    viewed: tuple[tuple[object, ...], EndpointView] | None = None  # as Envoy was told of it last; and of what
+    viewed: Viewed | None = None
 
 
 class Reconciler:
@@ -114,6 +122,7 @@ class Reconciler:
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._forgot_at_s = float("-inf")
+        self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
@@ -157,7 +166,9 @@ class Reconciler:
         """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
             seen, records = self._scan(), self._endpoints.all()
-            names, more = self._due(records, seen)
+            names, deciding = self._due(records, seen)
+            more = len(deciding) > DECISIONS_AT_ONCE_MAX
+            names += [name for name in deciding[:DECISIONS_AT_ONCE_MAX] if not self._decided_still(name)]
             for first in range(0, len(names), self.at_once):
                 some = names[first : first + self.at_once]
                 looks = {n: self._endpoint(n, seen.get(n, ()), self._live[n]) for n in some}
@@ -177,10 +188,10 @@ class Reconciler:
 
     def _due(
         self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
-    ) -> tuple[list[EndpointName], bool]:
-        """The endpoints that have to be looked at, and whether some have to be right after.
+    ) -> tuple[list[EndpointName], list[EndpointName]]:
+        """The endpoints that have to be looked at, and those of which only a decision is due.
 
-        Of thousands most have nothing to do but to decide, each 5 s, and those must not keep the others waiting.
+        Of thousands most have nothing to do but to decide, each 5 s: those must not keep the others waiting.
         """
         now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
         self._signals_came, self._looked_at_s = False, now_s
@@ -194,7 +205,23 @@ class Reconciler:
                 and self._scaling.is_urgent(record, still.serving, still.pods)
             ):
                 deciding.append(record.name)
-        return found + deciding[:DECISIONS_AT_ONCE_MAX], len(deciding) > DECISIONS_AT_ONCE_MAX
+        return found, deciding
+
+    def _decided_still(self, name: EndpointName) -> bool:
+        """Let the autoscaler decide about an endpoint that is still; whether nothing else follows from it."""
+        live = self._live[name]
+        still, live.still = live.still, None
+        if still is None:
+            return False
+        try:
+            after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
+        except Exception:  # the whole look does it again, and tells
+            return False
+        if after != still.serving or self._scaling.capped_by(name):
+            self._set(still.serving, after)
+            return False
+        live.still = replace(still, decides_at_s=self._scaling.next_at_s(name))
+        return True
 
     def _is_still(self, still: Still, record: EndpointRecord, pods: tuple[Pod, ...]) -> bool:
         same = still.record is record and still.pods is pods
@@ -217,9 +244,7 @@ class Reconciler:
     def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""
         before, now = self._pods or {}, self._fleet.by_endpoint()
-        self._pods = {
-            name: old if (old := before.get(name)) == pods and old else pods for name, pods in now.items()
-        }
+        self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
         return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
@@ -459,9 +484,8 @@ class Reconciler:
     def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
         """The same one as before, if nothing that it depends on has changed."""
         live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
-        of = (pods, record, dict(revisions), dict(live.drains))
-        if live.viewed is not None and live.viewed[0] == of:
-            return live.viewed[1]
+        if live.viewed is not None and live.viewed.of == (pods, record, revisions, live.drains):
+            return live.viewed.view
         by_revision, divided = _by_revision(pods), False
 
         def grpc_part(key: RevisionKey, target: int) -> int:
@@ -471,17 +495,19 @@ class Reconciler:
             return self._splits.part(key, target, alive, self._clock.now_s())
 
         found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
-        live.viewed = None if divided else (of, found)  # how a limit is divided depends on what is observed
+        of = (pods, record, dict(revisions), dict(live.drains))
+        live.viewed = None if divided else Viewed(of, found)  # that division depends on what is observed
         return found
 
     def _forget_gone(self) -> None:
         records = self._endpoints.all()
         for name in self._live.keys() - {record.name for record in records}:
             self._forget(name)
-        if self._clock.now_s() - self._forgot_at_s < FORGET_EACH_S:
-            return
-        self._forgot_at_s = self._clock.now_s()
         pods = self._fleet.pods()
+        same = pods is self._kept[1] and records == self._kept[0]
+        if same or self._clock.now_s() - self._forgot_at_s < FORGET_EACH_S:
+            return
+        self._forgot_at_s, self._kept = self._clock.now_s(), (records, pods)
         keys = {
             RevisionKey(record.name, number)
             for record in records
@@ -504,6 +530,11 @@ def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:
     for pod in pods:
         found[pod.revision.number].append(pod)
     return {number: tuple(some) for number, some in found.items()}
+
+
+def _same(before: tuple[Pod, ...] | None, now: tuple[Pod, ...]) -> tuple[Pod, ...]:
+    """What there was before, where it is equal: it is quick to see that nothing has changed."""
+    return before if before is not None and before == now else now
 
 
 def _serves(pod: Pod, number: int) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.core.pod import Pod, PodPhase
@@ -48,10 +49,14 @@ class RevisionFacts:
 
         Not those that are taken away from us: others are wanted in their place.
         """
+        return list(self._usable)
+
+    @cached_property
+    def _usable(self) -> tuple[Pod, ...]:
         alive = [
             pod for pod in self.pods if _alive(pod) and not pod.evicted and pod.id not in self.gone_from_envoy
         ]
-        return sorted(alive, key=self._rank)
+        return tuple(sorted(alive, key=self._rank))
 
     def places(self) -> int:
         """Pods that may be there at once: the wanted ones, and one in place of each start that is overdue.

@@ -151,7 +151,8 @@ class Scraper:
             self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
             self._keep_only(pods)
         self._match_gpus(pods)
-        names, before = dict.fromkeys((*self._ready, *self._dcgm)), self._due_at_s
+        told_of = (name for name, pod in self._ready.items() if self._tells(pod))
+        names, before = dict.fromkeys((*told_of, *self._dcgm)), self._due_at_s
         if names.keys() != before.keys():
             self._due_at_s = {
                 name: before[name] if name in before else self._turn_s(name, now_s) for name in names
@@ -159,6 +160,12 @@ class Scraper:
         due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
         self._due_at_s.update(dict.fromkeys(due, float("inf")))
         return {name: self._ready.get(name) for name in due}
+
+    def _tells(self, pod: Pod) -> bool:
+        """Whether anything of it may be known: by its own page, its fleet, or an exporter."""
+        runtime = self._runtimes.get(pod.runtime)
+        measured = pod.cpu_seconds is not None or pod.memory_bytes is not None or pod.io_stalled_s is not None
+        return measured or pod.id in self._gpu_signals or bool(runtime and runtime.metrics_path)
 
     def _turn_s(self, name: str, now_s: float) -> float:
         """The next turn of its own after `now_s`: whenever it is asked for, the turns stay spread."""

@@ -182,7 +182,7 @@ class KubernetesFleet:
         now_s = self._clock.wall_s()
         for name in tuple(self._stale):
             pods = self._pods_of(name, now_s)
-            if all(pod.phase is not PodPhase.STARTING for pod in pods):
+            if all(pod.ready_at_s is not None for pod in pods):
                 self._stale.discard(name)
             if pods == self._shown.get(name, ()):
                 continue
