@@ -3,15 +3,15 @@
     python -m bench.scale [--endpoints 1000] [--pods 10000] [--json]
 
 On the cluster of KUBECONFIG, which needs kwok and its nodes, or on one of its own, which it takes down
-afterwards. Real are the API server, its controllers, the scheduler, the control planes (two, with a Lease and
-a store of their own, by the token of a service account) and one Envoy; pods and their nodes are kwok's: they
-say that they are ready and run nothing. Two more Envoys are clients of ours that speak xDS as Envoy does,
-since they can tell when what came. All of them reach the control plane through a port that leads to
+afterwards. Real are the API server, its controllers, the scheduler, the control planes (two, with a Lease,
+by the token of a service account) and one Envoy; pods and their nodes are kwok's: they say that they are
+ready and run nothing. Two more Envoys are clients of ours that speak xDS as Envoy does, since they can tell
+when what came. All of them reach the control plane through a port that leads to
 whichever one serves.
 
 What is measured, in this order, on one cluster:
-- it is filled, and the control plane is started anew: until every client, and Envoy by its own statistics, has
-  all pods;
+- it is filled, and the control plane is started anew: until every client, and Envoy by its own statistics,
+  has all pods;
 - rest: CPU by the process's own times, API requests as the API server counts them; without anybody's
   statistics, then with those of the Envoy, whose intake is the difference;
 - pods are deleted at a steady pace, and their ReplicaSets make others: from the event of our own watch that

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`value` is None where nothing could be measured, which misses any aim; without an aim it is told alone."""
+    """`value` is None where nothing could be measured, which misses any aim; some have none."""
 
     key: str
     words: str

@@ -1,4 +1,4 @@
-"""The real programs: control planes, an Envoy, and what stands before the control planes as their Service does."""
+"""The real programs: control planes, an Envoy, and what stands before the former as their Service does."""
 
 from __future__ import annotations
 
@@ -147,13 +147,13 @@ class Envoy:
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
     async def knows(self, pods: int) -> bool:
-        """Whether it is programmed, by its own words: so many pods in all clusters, and an active listener."""
+        """Whether it is programmed, by its own words: so many pods in all, and an active listener."""
         wanted = "(membership_total|total_listeners_active)$"
         try:
             stats = (await self._ask(f"/stats?format=json&filter={wanted}"))["stats"]
         except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
             return False
-        found = {each["name"]: each["value"] for each in stats if "name" in each}
+        found = {str(each["name"]): int(str(each["value"])) for each in stats if "name" in each}
         listeners = found.pop("listener_manager.total_listeners_active", 0)
         return bool(listeners) and sum(found.values()) >= pods + 1  # the control plane is one too
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.scale.client import Client
 from bench.scale.cluster import (
@@ -31,7 +32,7 @@ from bench.scale.figures import Figure, quantile
 from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay
 from trimtab.core.errors import TrimtabError
 from trimtab.host.ports import free_port
-from trimtab.kube import Api
+from trimtab.kube import Api, Key, Resource
 
 FILL_WITHIN_S = 1_800.0
 START_WITHIN_S = 300.0
@@ -193,7 +194,8 @@ class Bench:
         self.wire.begin()
         self.pods.shown, self.pods.gone = self.wire.show, self.wire.gone
         plane, began_s = self.planes[0], time.monotonic()
-        used_s, lags_s, deleting, left = plane.cpu_s(), [], set(), set()
+        used_s, lags_s = plane.cpu_s(), list[float]()
+        deleting, left = set[asyncio.Task[None]](), set[Key]()
         lagging = asyncio.create_task(_lags(lags_s))
         for number in range(math.ceil(size.churn_per_s * size.churn_s)):
             await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
@@ -324,7 +326,7 @@ class Bench:
             await asyncio.sleep(ASK_EACH_S)
         return took_s
 
-    async def _all(self, resource) -> dict[str, tuple[str, int | None]]:  # noqa: ANN001
+    async def _all(self, resource: Resource) -> dict[str, Any]:
         return await self.cluster.generations(resource, self.cluster.namespace)
 
 

@@ -1,4 +1,4 @@
-"""What an xDS client of ours reads and writes: the discovery service's messages, and pods in assignments. Pure.
+"""What an xDS client of ours reads and writes: the discovery service's messages, and assignments. Pure.
 
 Envoy's typed messages take a quarter of a millisecond for each pod, of which there are ten thousand.
 """
@@ -71,7 +71,7 @@ def read(raw: bytes) -> Told:
     return Told(_part(raw, 4).decode(), _part(raw, 5).decode(), resources, removed)
 
 
-def asked(  # noqa: PLR0913 - as many as the message has
+def asked(
     node: str,
     type_url: str,
     *,

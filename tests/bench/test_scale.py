@@ -79,7 +79,8 @@ def test_what_is_no_message_is_refused() -> None:
 def test_a_request_is_one_to_envoys_own_types() -> None:
     raw = wire.asked("n", ASSIGNMENTS, subscribe=["a"], unsubscribe=["b"], known={"c": "1"}, nonce="5")
     found = DeltaDiscoveryRequest.parse(raw)
-    assert found.node is not None and found.node.id == "n"
+    assert found.node is not None
+    assert found.node.id == "n"
     assert (found.type_url, found.response_nonce) == (ASSIGNMENTS, "5")
     assert (found.resource_names_subscribe, found.resource_names_unsubscribe) == (["a"], ["b"])
     assert found.initial_resource_versions == {"c": "1"}

@@ -1,4 +1,4 @@
-"""An endpoint of which nothing has changed is not looked at, but for its decisions; all else is seen at once."""
+"""An endpoint of which nothing has changed is only decided on; whatever changes is seen at once."""
 
 from __future__ import annotations
 

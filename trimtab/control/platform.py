@@ -204,7 +204,7 @@ class Platform:
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
     def _all_seen(self, now_s: float) -> Iterator[Seen]:
-        """What is measured of every endpoint; one of which nothing can be told is counted, and hides no other."""
+        """What is measured of each; one of which nothing can be told is counted, and hides no other."""
         for record in self._endpoints.all():
             try:
                 seen = self._measured(record, now_s)

@@ -48,10 +48,10 @@ FORGET_EACH_S = 1.0
 
 @dataclass(frozen=True)
 class Still:
-    """What a look at an endpoint saw that had nothing to do, and has nothing to do while that is all the same.
+    """What a look at an endpoint saw that found nothing to do, nor will while all of that is the same.
 
-    Only time goes on then: a decision of the autoscaler is due, at `decides_at_s`, or from `urgent_from_s` on
-    when load jumps.
+    Only time goes on then: a decision of the autoscaler is due, at `decides_at_s`, or, when load jumps, from
+    `urgent_from_s` on.
     """
 
     pods: tuple[Pod, ...]
@@ -215,7 +215,7 @@ class Reconciler:
             return False
         try:
             after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
-        except Exception:  # the whole look does it again, and tells
+        except Exception:  # noqa: BLE001 -- the whole look does it again, and tells
             return False
         if after != still.serving or self._scaling.capped_by(name):
             self._set(still.serving, after)

@@ -67,6 +67,13 @@ async def test_what_is_told_from_the_same_is_not_told_anew(monkeypatch: pytest.M
         views += 1
         return told
 
+    asked = 0
+
+    def by(_name: object) -> tuple[object, ...] | None:
+        nonlocal asked
+        asked += 1
+        return made_from[0]
+
     server = Server()
     writer = Writer(
         server,  # type: ignore[arg-type]
@@ -75,15 +82,9 @@ async def test_what_is_told_from_the_same_is_not_told_anew(monkeypatch: pytest.M
         lambda: objects,
         view,
         {},
-        told_by=lambda name: by(name),
+        told_by=by,
     )
     running = asyncio.create_task(writer.run())
-    asked = 0
-
-    def by(_name: object) -> tuple[object, ...] | None:
-        nonlocal asked
-        asked += 1
-        return made_from[0]
 
     async def rest() -> None:
         """Until it was looked at some times more."""

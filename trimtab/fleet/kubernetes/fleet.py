@@ -211,7 +211,7 @@ class KubernetesFleet:
         return tuple(sorted(found, key=_age))
 
     def _touch(self, key: RevisionKey) -> None:
-        """Something of this revision has changed, or is wanted otherwise: what is told of it is to be made anew."""
+        """Something of this revision has changed, or is wanted otherwise: what is told of it is made anew."""
         self._keys.setdefault(key.endpoint, set()).add(key)
         self._stale.add(key.endpoint)
 
