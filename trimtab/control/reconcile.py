@@ -503,11 +503,13 @@ class Reconciler:
         records = self._endpoints.all()
         for name in self._live.keys() - {record.name for record in records}:
             self._forget(name)
-        pods = self._fleet.pods()
-        same = pods is self._kept[1] and records == self._kept[0]
-        if same or self._clock.now_s() - self._forgot_at_s < FORGET_EACH_S:
+        now_s = self._clock.now_s()
+        if now_s - self._forgot_at_s < FORGET_EACH_S:
             return
-        self._forgot_at_s, self._kept = self._clock.now_s(), (records, pods)
+        pods, self._forgot_at_s = self._fleet.pods(), now_s
+        if pods is self._kept[1] and records == self._kept[0]:
+            return
+        self._kept = records, pods
         keys = {
             RevisionKey(record.name, number)
             for record in records

@@ -94,6 +94,7 @@ class Scraper:
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
         self._pods: Collection[Pod] = ()  # the last that the fleet told of,
         self._ready: dict[str, Pod] = {}  # and those of them that are ready
+        self._all_kept, self._kept_at_s = False, float("-inf")  # whether what has gone is forgotten, and when
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
@@ -149,6 +150,9 @@ class Scraper:
         if pods is not self._pods:
             self._pods = pods
             self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
+            self._all_kept = False
+        if not self._all_kept and now_s - self._kept_at_s >= self._each_s:  # thousands of pods: not each tick
+            self._all_kept, self._kept_at_s = True, now_s
             self._keep_only(pods)
         self._match_gpus(pods)
         told_of = (name for name, pod in self._ready.items() if self._tells(pod))
