@@ -181,10 +181,11 @@ class Cluster:
         body = endpoint(self.namespace, name, pods)
         await self.api.apply(ENDPOINTS.path(self.namespace, name), body, "bench")
 
-    async def replicas(self, name: str) -> int:
-        """What the first revision's Deployment asks for."""
-        found = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace, f"{name}-r1")))
-        return int(found["spec"]["replicas"])
+    async def replicas(self) -> dict[str, int]:
+        """What each endpoint's first revision asks for, by the endpoint's name."""
+        found = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace)))
+        items = found["items"] or ()
+        return {each["metadata"]["name"].removesuffix("-r1"): int(each["spec"]["replicas"]) for each in items}
 
     async def generations(self, resource: Resource, namespace: str) -> dict[str, Any]:
         """By name (uid, generation) of each object."""

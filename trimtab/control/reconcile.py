@@ -124,6 +124,7 @@ class Reconciler:
         self._forgot_at_s = float("-inf")
         self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
+        self.starts_at_once = rollout.STARTS_AT_ONCE_MAX  # of one revision; more where nodes share them
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
         self.looks = 0
@@ -275,6 +276,7 @@ class Reconciler:
             routes_settled=self._publisher.routes_settled(record),
             connected=self._publisher.connected(),
             now_s=self._clock.wall_s(),
+            starts_at_once=self.starts_at_once,
         )
         live.retry_at_s = steps.retry_at_s
         live.capped_by = self._capped_by(record, facts)

@@ -56,6 +56,7 @@ OWNER = "trimtab"  # the field manager of all that the control plane writes by i
 ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
+STARTS_AT_ONCE = 50  # pods of one revision: many nodes share them, and each step is a write of its count
 AT_ONCE = 16  # endpoints whose pods are asked for side by side: the API server is not ours alone
 
 OnReady = Callable[[Started], None]
@@ -191,6 +192,7 @@ def _build(
     environments = OwnEnvironment(ITS_IMAGE)
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
     plane.reconciler.at_once = AT_ONCE
+    plane.reconciler.starts_at_once = STARTS_AT_ONCE
     events = Events(api, clock, socket.gethostname(), watched.seen)
     store.decided = events.decided
     view = plane.platform.endpoint
