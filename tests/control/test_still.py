@@ -104,6 +104,28 @@ async def test_load_that_jumps_is_decided_on_before_the_next_turn(plane: Any, sp
     assert len(plane.fleet.alive(1)) > before
 
 
+async def test_a_decision_that_fails_is_told_and_disturbs_no_other(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "iris", "wine")
+    real = plane.scaling.decided
+
+    def broken(record: Any, *rest: Any) -> Any:
+        if record.name == IRIS:
+            raise KeyError("a slip")
+        return real(record, *rest)
+
+    monkeypatch.setattr(plane.scaling, "decided", broken)
+    plane.clock.advance(10.0)
+    before = _decisions(plane)
+    await plane.look()
+    assert "a slip" in plane.reconciler.live(IRIS).error
+    assert _decisions(plane) == before + 1
+    monkeypatch.undo()
+    await plane.look()
+    assert plane.reconciler.live(IRIS).error == ""
+
+
 async def test_decisions_of_many_are_spread_over_looks(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -216,10 +216,11 @@ class Reconciler:
             return False
         try:
             after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
-        except Exception:  # noqa: BLE001 -- the whole look does it again, and tells
-            return False
-        if after != still.serving or self._scaling.capped_by(name):
             self._set(still.serving, after)
+        except Exception as error:
+            self._tell(name, live, error)
+            return True  # the next look is a whole one
+        if after != still.serving or self._scaling.capped_by(name):
             return False
         live.still = replace(still, decides_at_s=self._scaling.next_at_s(name))
         return True
@@ -254,12 +255,16 @@ class Reconciler:
             await work
             live.error = ""
         except Exception as error:
-            known = isinstance(error, TrimtabError)
-            told = str(error) if known else f"internal error: {error!r}"
-            if told != live.error:  # once, not at each look for as long as a disk is full
-                log.warning("%s: %s", name, told, exc_info=None if known else error)
-            live.error = told
-            self._metrics.errors.labels("reconcile").inc()
+            self._tell(name, live, error)
+
+    def _tell(self, name: EndpointName, live: Live, error: Exception) -> None:
+        """What went wrong with one endpoint: in the log, in its status, and counted."""
+        known = isinstance(error, TrimtabError)
+        told = str(error) if known else f"internal error: {error!r}"
+        if told != live.error:  # once, not at each look for as long as a disk is full
+            log.warning("%s: %s", name, told, exc_info=None if known else error)
+        live.error = told
+        self._metrics.errors.labels("reconcile").inc()
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
         live.still, seen = None, pods
