@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.kube.words import until
 from trimtab.control import reconcile
 from trimtab.control.records import Outcome
 from trimtab.core.names import EndpointName
@@ -140,3 +142,30 @@ async def test_decisions_of_many_are_spread_over_looks(
         looks.append((_decisions(plane) - before, plane.reconciler.wake.is_set()))
         plane.reconciler.wake.clear()
     assert looks == [(2, True), (2, True), (1, False)]
+
+
+async def test_one_that_waits_for_somebody_else_holds_up_no_other(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.reconciler.at_once = 4
+    answered, hangs = asyncio.Event(), 0
+    real = plane.fleet.start_pod
+
+    async def start(revision: Any) -> str:
+        nonlocal hangs
+        if revision.key.endpoint == IRIS:
+            hangs += 1
+            await answered.wait()
+        return str(await real(revision))
+
+    monkeypatch.setattr(plane.fleet, "start_pod", start)
+    plane.apply(spec(1, name="iris"), IRIS)
+    wine = EndpointName("default", "wine")
+    plane.apply(spec(1, name="wine"), wine)
+    await plane.until(lambda: plane.record(wine).outcome is Outcome.SERVING)
+    assert plane.envoy.serving(wine) == 1
+    assert hangs == 1, "it is not looked at again meanwhile"
+    answered.set()
+    await until(lambda: not plane.reconciler._looking)
+    await plane.until(lambda: plane.record(IRIS).outcome is Outcome.SERVING)
+    assert not plane.reconciler._looking

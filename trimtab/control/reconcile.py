@@ -44,6 +44,7 @@ LOOKS_APART_S = 0.02  # a burst of events is one look
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
 FORGET_EACH_S = 1.0
+OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class Reconciler:
         self._forgot_at_s = float("-inf")
         self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
+        self._slots: asyncio.Semaphore | None = None
+        self._looking: dict[EndpointName, asyncio.Task[None]] = {}  # looks that go on
         self.starts_at_once = rollout.STARTS_AT_ONCE_MAX  # of one revision; more where nodes share them
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
@@ -132,17 +135,27 @@ class Reconciler:
 
     async def run(self) -> None:
         """Look again after each event, and at least each LOOK_EACH_S; ends when cancelled."""
-        while True:
-            try:
-                await self.look()
-            except Exception:  # the next look begins anew, from what is there then
-                self._metrics.errors.labels("look").inc()
-                log.exception("look failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
-                    await self.wake.wait()
-            await asyncio.sleep(LOOKS_APART_S)
-            self.wake.clear()
+        try:
+            while True:
+                await self._look_again()
+        finally:
+            looking = tuple(self._looking.values())
+            for task in looking:
+                task.cancel()
+            await asyncio.gather(*looking, return_exceptions=True)
+
+    async def _look_again(self) -> None:
+        """One look, then the wait for the next one."""
+        try:
+            await self.look()
+        except Exception:  # the next look begins anew, from what is there then
+            self._metrics.errors.labels("look").inc()
+            log.exception("look failed")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
+                await self.wake.wait()
+        await asyncio.sleep(LOOKS_APART_S)
+        self.wake.clear()
 
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
@@ -170,10 +183,7 @@ class Reconciler:
             names, deciding = self._due(records, seen)
             more = len(deciding) > DECISIONS_AT_ONCE_MAX
             names += [name for name in deciding[:DECISIONS_AT_ONCE_MAX] if not self._decided_still(name)]
-            for first in range(0, len(names), self.at_once):
-                some = names[first : first + self.at_once]
-                looks = {n: self._endpoint(n, seen.get(n, ()), self._live[n]) for n in some}
-                await asyncio.gather(*(self._contained(name, look) for name, look in looks.items()))
+            await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
             for name in seen.keys() - {record.name for record in records}:
                 await self._contained(name, self._leaving.remove(seen[name]))
             self._scaling.record_decisions()
@@ -186,6 +196,34 @@ class Reconciler:
             self.wake.set()
         async with self.looked:
             self.looked.notify_all()
+
+    async def _one_after_the_other(self, names: Iterable[EndpointName]) -> None:
+        for name in names:
+            await self._look_at(name)
+
+    async def _side_by_side(self, names: Iterable[EndpointName]) -> None:
+        """Those that wait for somebody else go on by themselves: what the others need is told meanwhile."""
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(self.at_once)
+        begun = []
+        for name in names:
+            if name not in self._looking:
+                task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
+                begun.append(task)
+        if begun:
+            await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
+
+    async def _look_in_turn(self, name: EndpointName, slots: asyncio.Semaphore) -> None:
+        try:
+            async with slots:
+                await self._look_at(name)
+        finally:
+            del self._looking[name]
+            self.wake.set()  # what it did may have to be told
+
+    async def _look_at(self, name: EndpointName) -> None:
+        pods = (self._pods or {}).get(name, ())
+        await self._contained(name, self._endpoint(name, pods, self._live[name]))
 
     def _due(
         self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
@@ -217,7 +255,7 @@ class Reconciler:
         try:
             after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
             self._set(still.serving, after)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
             self._tell(name, live, error)
             return True  # the next look is a whole one
         if after != still.serving or self._scaling.capped_by(name):
@@ -254,7 +292,7 @@ class Reconciler:
         try:
             await work
             live.error = ""
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
             self._tell(name, live, error)
 
     def _tell(self, name: EndpointName, live: Live, error: Exception) -> None:
