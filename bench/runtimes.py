@@ -455,14 +455,15 @@ def compare(case: str, found: dict[str, tuple[Runs, Runs]]) -> dict[str, Any]:
 
 
 def chosen(names: str, case: str) -> list[Peer]:
-    """The peers asked for. Raises CannotMeasure."""
+    """The peers asked for, but for those that do not serve this case. Raises CannotMeasure if none is left."""
     found = []
     for name in filter(None, names.split(",")):
         if name not in PEERS:
             raise CannotMeasure(f"no peer `{name}`; there are {', '.join(PEERS)}")
         peer = PEERS[name]
         if peer.cases is not None and case not in peer.cases:
-            raise CannotMeasure(f"{name} does not serve `{case}`; it serves {', '.join(sorted(peer.cases))}")
+            print(f"{name} does not serve `{case}`: left out", file=sys.stderr)
+            continue
         found.append(peer)
     if not found:
         raise CannotMeasure(f"name a peer to compare with, of {', '.join(PEERS)}")

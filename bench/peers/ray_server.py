@@ -22,7 +22,8 @@ class Model:
 
     @serve.batch(max_batch_size=64, batch_wait_timeout_s=0.001)
     async def predict(self, rows: list[Any]) -> list[Any]:
-        return [[value] for value in self.model(np.concatenate(rows)).tolist()]
+        ends = np.cumsum([len(each) for each in rows])
+        return [part.tolist() for part in np.split(self.model(np.concatenate(rows)), ends[:-1])]
 
     async def __call__(self, request: Request) -> Any:
         body = await request.json()

@@ -39,6 +39,17 @@ def test_no_batch_takes_longer_than_its_bound() -> None:
     assert took(0, 2, size.rows_max) <= BATCH_S_MAX
 
 
+def test_a_size_that_was_slow_once_is_tried_again() -> None:
+    size = BatchSize([(1, 0.001), (16, 0.016)])
+    for rows in (1, 2, 4, 8, 16, 32) * 40:
+        size.note(rows, took(0.1, 1.0, rows))
+    small = size.rows_max
+    for _ in range(5000):
+        size.note(size.rows_max, took(1.0, 0.01, size.rows_max))
+    assert small < 8
+    assert size.rows_max >= 255
+
+
 def test_it_pays_until_one_by_one_is_proven_to_be_as_fast() -> None:
     size = BatchSize([(1, 0.010), (16, 0.020)])
     for _ in range(SURE - 1):

@@ -16,7 +16,7 @@ from mlflow.sklearn import _SklearnModelWrapper
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import AnyType, Array, Map, Object, Property
 from sklearn.datasets import load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -141,6 +141,8 @@ def _subjects() -> tuple[Subject, ...]:
         _sklearn("regression", LogisticRegression(max_iter=500)),
         _sklearn("no names", LinearRegression(), names=False),
         _sklearn("pipeline", make_pipeline(StandardScaler(), LinearRegression())),
+        _sklearn("forest", RandomForestClassifier(7, random_state=0)),
+        _sklearn("trees of numbers", ExtraTreesRegressor(5, random_state=0), names=False),
         _mixed_forest(),
         _told("numbers", *(ColSpec(kind, kind) for kind in ("double", "float", "long", "integer"))),
         _told("singles", ColSpec("float", "a"), ColSpec("float", "b"), params=scale),

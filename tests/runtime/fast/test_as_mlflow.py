@@ -31,8 +31,8 @@ SETTINGS = settings(
     suppress_health_check=list(HealthCheck),
 )
 NOT_COMPILED = {"bytes", "lists", "things", "anything", "texts"}
-NAMES = ["regression", "no names", "pipeline", "two types of number", "numbers", "singles", "words"]
-NAMES += ["one word", "flags", "dates", "bytes", "lists", "things", "anything"]
+NAMES = ["regression", "no names", "pipeline", "forest", "trees of numbers", "two types of number"]
+NAMES += ["numbers", "singles", "words", "one word", "flags", "dates", "bytes", "lists", "things", "anything"]
 NAMES += ["doubles", "whole numbers", "picture", "marks", "texts", "named"]
 
 # In a pod a warning is a line in the log; as an error it would change MLflow's answers.

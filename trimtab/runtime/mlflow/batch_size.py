@@ -6,7 +6,8 @@ last. So a batch grows as long as that brings more rows per second, and no furth
 worth their wait, twice as many (9,624) are not.
 
 Sizes are kept in classes that double: 1, 2-3, 4-7, … Of each the median of the newest counts: the event
-loop may hold the interpreter's lock in the middle of any batch.
+loop may hold the interpreter's lock in the middle of any batch. Now and then one size more is tried than seems
+worth it: what is known of it may be from a time when somebody else used the processor.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ CLASSES = 13  # up to 8,191 rows
 KEPT = 31  # newest of each class
 SURE = 31  # of each of two classes, before batching is said not to pay
 FIT_EACH = 16  # batches between two looks
+TRY_EACH = 8  # looks between two in which one size more is tried
 
 
 class BatchSize:
@@ -29,7 +31,7 @@ class BatchSize:
         """`seen` are (rows, seconds) of the check at load time."""
         self._rates = [deque[float](maxlen=KEPT) for _ in range(CLASSES)]
         self._noted = [0] * CLASSES
-        self._since = 0
+        self._since = self._looks = 0
         self.rows_max = 1
         self.pays = True  # until rows one by one have proven to be as fast
         for rows, took_s in seen:
@@ -52,8 +54,9 @@ class BatchSize:
         size = min(size for size, rate in known.items() if rate >= ENOUGH * best)
         sure = self._noted[0] >= SURE and max(self._noted[1:]) >= SURE
         self.pays = size > 0 or not sure
-        if size == max(known):
-            size += 1  # it may get better still
+        self._looks += 1
+        if size == max(known) or self._looks % TRY_EACH == 0:
+            size += 1  # it may get better still, or be better than it was
         self.rows_max = max(1, min((2 << size) - 1, int(BATCH_S_MAX * best)))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from trimtab.runtime.mlflow.fast.columns import Columns
+from trimtab.runtime.mlflow.fast.forest import forest
 from trimtab.runtime.mlflow.fast.linear import linear
 
 PLAIN = frozenset(
@@ -65,7 +66,8 @@ class Matrices:
         bare = nameless(raw_model(), [column.name for column in columns.columns])
         if bare is None or dtype is None:
             return None
-        return cls(linear(bare, predicts) or getattr(bare, predicts), dtype)
+        shorter = linear(bare, predicts) or forest(bare, predicts)
+        return cls(shorter or getattr(bare, predicts), dtype)
 
     def __call__(self, rows: list[Any]) -> Any:
         """The predictions for some rows. Raises what the estimator raises."""
