@@ -169,3 +169,15 @@ async def test_one_that_waits_for_somebody_else_holds_up_no_other(
     await until(lambda: not plane.reconciler._looking)
     await plane.until(lambda: plane.record(IRIS).outcome is Outcome.SERVING)
     assert not plane.reconciler._looking
+
+
+async def test_one_that_is_looked_at_in_vain_does_not_ask_for_another_look(plane: Any, spec: Spec) -> None:
+    plane.reconciler.at_once = 4
+    plane.apply(spec("slow"))
+    await plane.look()
+    plane.reconciler.wake.clear()
+    for _ in range(3):
+        await plane.look()
+        assert not plane.reconciler._looking
+    assert plane.reconciler.live(IRIS).still is None
+    assert not plane.reconciler.wake.is_set()

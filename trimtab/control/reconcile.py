@@ -211,7 +211,9 @@ class Reconciler:
                 task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
                 begun.append(task)
         if begun:
-            await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
+            _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
+            for task in late:  # what it does may have to be told, and this look does not wait for it
+                task.add_done_callback(lambda _: self.wake.set())
 
     async def _look_in_turn(self, name: EndpointName, slots: asyncio.Semaphore) -> None:
         try:
@@ -219,7 +221,6 @@ class Reconciler:
                 await self._look_at(name)
         finally:
             del self._looking[name]
-            self.wake.set()  # what it did may have to be told
 
     async def _look_at(self, name: EndpointName) -> None:
         pods = (self._pods or {}).get(name, ())
