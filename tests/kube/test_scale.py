@@ -13,6 +13,8 @@ import pytest
 from tests.kube.words import read
 from trimtab.kube import Api, Resource
 
+pytestmark = pytest.mark.kube
+
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "--endpoints",
