@@ -105,7 +105,7 @@ kube-down: setup  ## remove every trace of it
 .PHONY: test-kube
 test-kube: setup  ## tests on a real Kubernetes: that of KUBECONFIG, or one of our own
 	@if [ -z "$${KUBECONFIG:-}" ]; then $(PY) -m deploy.cluster prepare && $(PY) -m deploy.images build >/dev/null; fi
-	@$(PY) -m deploy.cluster with $(PY) -m pytest -m kube $(ARGS)
+	@$(PY) -m deploy.cluster with --fake-nodes 1 $(PY) -m pytest -m kube $(ARGS)
 
 .PHONY: lint
 lint: setup  ## ruff: rules and format

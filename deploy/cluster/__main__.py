@@ -2,7 +2,8 @@
 
 python -m deploy.cluster up [--nodes 2] [--fake-nodes N]   starts it; prints what a shell should evaluate
 python -m deploy.cluster down           removes every trace of it
-python -m deploy.cluster with COMMAND…  runs a command with one of two nodes; what was not up goes again
+python -m deploy.cluster with [--nodes 2] [--fake-nodes N] COMMAND…
+                                        runs a command with one of two nodes; what was not up goes again
 python -m deploy.cluster prepare        brings the packages and programs of one, and starts none
 python -m deploy.cluster why-not        says why no cluster can be started here; status 1 then
 """
@@ -30,7 +31,10 @@ def main() -> int:
     starts.add_argument("--nodes", type=int, default=1, metavar="N")
     starts.add_argument("--fake-nodes", type=int, default=0, metavar="N")
     commands.add_parser("down")
-    commands.add_parser("with").add_argument("command", nargs=argparse.REMAINDER)
+    runs = commands.add_parser("with")
+    runs.add_argument("--nodes", type=int, default=2, metavar="N")
+    runs.add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    runs.add_argument("command", nargs=argparse.REMAINDER)
     commands.add_parser("prepare")
     commands.add_parser("why-not")
     asked = parser.parse_args()
@@ -48,7 +52,7 @@ def main() -> int:
             lifecycle.prepare(fake_nodes=True)
             binaries.build_helm()
         elif asked.what == "with":
-            return _with(place, asked.command)
+            return _with(place, asked.command, asked.fake_nodes, asked.nodes)
         else:
             return _why_not()
     except ClusterError as error:
@@ -57,7 +61,7 @@ def main() -> int:
     return 0
 
 
-def _with(place: Place, command: list[str]) -> int:
+def _with(place: Place, command: list[str], fake_nodes: int, nodes: int) -> int:
     """The cluster of KUBECONFIG where one is given; ours otherwise."""
     if os.environ.get("KUBECONFIG"):
         return subprocess.run(command, check=False).returncode
@@ -66,8 +70,10 @@ def _with(place: Place, command: list[str]) -> int:
         was_up = lifecycle.is_up(place)
         if not was_up:
             lock.own()
-            lifecycle.up(place, 0, nodes=2)
+            lifecycle.up(place, fake_nodes, nodes=nodes)
             lock.use()
+        elif fake_nodes:
+            lifecycle.up(place, fake_nodes)  # says so where it has nobody who plays them
         try:
             environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
             return subprocess.run(command, env=environment, check=False).returncode

@@ -1,8 +1,13 @@
-"""Nodes that kwok pretends: pods on them become ready and run nothing."""
+"""Nodes that kwok pretends: pods on them become ready and run nothing.
+
+Each has a range of its own: without one kwok gives all pods addresses of a single /24, some of them twice.
+"""
 
 from __future__ import annotations
 
 from deploy.cluster.api import Api
+
+RANGES_FROM, RANGES = 128, 100  # of 10.0.0.0/8: none of them is the real pods' or the Services'
 
 
 def make_nodes(api: Api, count: int) -> None:
@@ -18,7 +23,10 @@ def make_nodes(api: Api, count: int) -> None:
                     "annotations": {"kwok.x-k8s.io/node": "fake", "node.alpha.kubernetes.io/ttl": "0"},
                     "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "type": "kwok"},
                 },
-                "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},
+                "spec": {
+                    "podCIDR": f"10.{RANGES_FROM + number % RANGES}.0.0/16",
+                    "taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}],
+                },
                 "status": {"allocatable": room, "capacity": room},
             },
         )

@@ -36,7 +36,7 @@ from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.signals import EndpointSignal, PodSignal, RevisionSignal
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
 from trimtab.envoy.process import EnvoyStatus
-from trimtab.fleet.protocol import Room
+from trimtab.fleet.protocol import Room, by_endpoint
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, ROUTES
 from trimtab.xds.server import NodeStatus, TypeStatus
 from trimtab.xds.snapshot import Snapshot
@@ -122,6 +122,9 @@ class FakeFleet:
 
     def pods(self) -> tuple[Pod, ...]:
         return tuple(self._aged(pod) for pod in self.there.values())
+
+    def by_endpoint(self) -> dict[EndpointName, tuple[Pod, ...]]:
+        return by_endpoint(self.pods())
 
     def _aged(self, pod: Pod) -> Pod:
         if pod.phase is not PodPhase.STARTING:

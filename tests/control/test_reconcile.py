@@ -278,6 +278,7 @@ async def test_an_error_in_one_endpoint_does_not_disturb_another(
         return original(record, *what, **how)
 
     monkeypatch.setattr(reconcile.rollout, "plan", broken)
+    plane.reconciler.spec_changed(plane.record().name)  # or nobody would look at it before a decision is due
     plane.apply(spec(1, name="other"), OTHER)
     await plane.until(lambda: plane.record(OTHER).outcome is Outcome.SERVING)
     live = plane.reconciler.live(plane.record().name)
@@ -295,11 +296,11 @@ async def test_the_last_good_snapshot_stays_while_none_can_be_built(
     await served(plane, spec(1))
     good, publications = plane.envoy.snapshot, plane.envoy.publications
 
-    def broken(world: Any) -> Any:
+    def broken(_: Any, world: Any) -> Any:
         raise ValueError("no such protocol")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "build_snapshot", broken)
+        patch.setattr(publishing.SnapshotBuilder, "build", broken)
         plane.apply(spec(1, name="other"), OTHER)
         await plane.seconds(3)
     assert (plane.envoy.snapshot, plane.envoy.publications) == (good, publications)

@@ -147,6 +147,13 @@ def test_what_is_overdue_is_replaced_once(
     assert sum(count for _, count in stalled(starting, overdue, ready, wanted).starts) == starts
 
 
+def test_where_nodes_share_the_starts_there_may_be_more_of_them() -> None:
+    known = {1: facts(1, 40, pod(1, 0))}
+    found = plan(record(1, 1), known, routes_settled=True, now_s=NOW_S, starts_at_once=30)
+    assert found.starts == ((1, 30),)
+    assert plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).starts == ((1, STARTS_AT_ONCE_MAX),)
+
+
 def test_whichever_is_ready_first_stays_and_the_other_start_ends() -> None:
     assert stalled(starting=2, overdue=1, ready=1, wanted=2).leaves == ()
     assert stalled(starting=1, overdue=1, ready=2, wanted=2).leaves == ("r1-2",), "the late one"

@@ -8,16 +8,21 @@ from dataclasses import replace
 
 import betterproto2
 import pytest
-from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment
+from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, SocketAddress
+from envoy_data_plane.envoy.config.endpoint.v3 import ClusterLoadAssignment, Endpoint, LbEndpoint
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimtab.core.errors import InvalidInput
 from trimtab.core.protocol import Protocol
+from trimtab.xds.assignments import encode_backend
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.snapshot import Snapshot, build_snapshot
 from trimtab.xds.wire import field, varint
 from trimtab.xds.world import (
     ApiKey,
+    Backend,
     EndpointView,
     Gateway,
     World,
@@ -156,3 +161,20 @@ def test_many_endpoints_are_joined_from_parts(endpoint: Make, monkeypatch: pytes
     assert len(encoded) <= 10 * 40, Counter(encoded)
     table = RouteConfiguration.parse(found.collections[ROUTES].resources["gateway"].payload)
     assert sum(len(host.routes) for host in table.virtual_hosts if host.name == "*") == 0  # looked up
+
+
+@given(
+    st.sampled_from(("10.0.0.1", "255.255.255.255", "fd00::1")),
+    st.integers(1, 65_535),
+    st.booleans(),
+    st.integers(0, 65_535),
+    st.booleans(),
+)
+def test_a_pod_is_encoded_as_envoys_own_types_are(
+    host: str, port: int, draining: bool, grpc_port: int, grpc: bool
+) -> None:
+    address = SocketAddress(address=host, port_value=grpc_port if grpc and grpc_port else port)
+    health = HealthStatus.DRAINING if draining else HealthStatus.HEALTHY
+    endpoint = Endpoint(address=Address(socket_address=address))
+    wanted = bytes(LbEndpoint(endpoint=endpoint, health_status=health))
+    assert encode_backend(Backend(host, port, draining, grpc_port), grpc=grpc) == wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ from trimtab.xds.world import Gateway
 log = logging.getLogger(__name__)
 
 METRICS_EACH_S = 1.0
+METRICS_SHARE, METRICS_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of endpoints
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,10 @@ def assemble(
 
 async def _measure(platform: Platform) -> None:
     while True:
+        began_s = time.monotonic()
         try:
             platform.update_metrics()
         except Exception:
             log.exception("metrics could not be updated")
-        await asyncio.sleep(METRICS_EACH_S)
+        took_s = time.monotonic() - began_s
+        await asyncio.sleep(max(METRICS_EACH_S, min(METRICS_REST_MAX_S, took_s / METRICS_SHARE)))

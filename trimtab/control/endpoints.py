@@ -39,12 +39,15 @@ class Endpoints:
         self._revisions = {
             name: {r.revision.key.number: r for r in store.revisions(name)} for name in self._records
         }
+        self._in_order: tuple[EndpointRecord, ...] | None = None  # until one of them is another
 
     # looking
 
     def all(self) -> list[EndpointRecord]:
         """In the order of their names."""
-        return [self._records[name] for name in sorted(self._records)]
+        if self._in_order is None:
+            self._in_order = tuple(self._records[name] for name in sorted(self._records))
+        return list(self._in_order)
 
     def get(self, name: EndpointName) -> EndpointRecord:
         """Raises NotFound, naming what there is instead."""
@@ -154,7 +157,11 @@ class Endpoints:
 
     def put(self, record: EndpointRecord) -> None:
         self._store.put_endpoint(record)
+        self._keep(record)
+
+    def _keep(self, record: EndpointRecord) -> None:
         self._records[record.name] = record
+        self._in_order = None
 
     def put_revision(self, record: RevisionRecord) -> None:
         self._store.put_revision(record)
@@ -167,12 +174,13 @@ class Endpoints:
             self._store.put_endpoint(ended)
             word = "served" if outcome is Outcome.SERVING else "failed"
             self._store.set_change_outcome(record.name, record.generation, word)
-        self._records[record.name] = ended
+        self._keep(ended)
         return ended
 
     def remove(self, name: EndpointName) -> None:
         self._store.remove_endpoint(name)
         del self._records[name]
+        self._in_order = None
         self._revisions.pop(name, None)
 
     def old_revisions(self, running: Collection[RevisionKey]) -> frozenset[RevisionKey]:
@@ -221,7 +229,7 @@ class Endpoints:
             self._store.put_revision(revision)
             self._store.put_endpoint(record)
             self._store.put_change(name, change)
-        self._records[name] = record
+        self._keep(record)
         self._revisions.setdefault(name, {})[number] = revision
         return record
 

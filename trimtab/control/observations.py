@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
@@ -14,6 +15,9 @@ LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short
 FRESH_S = 5.0  # a gauge older than this is unknown
 CPU_PERIOD_S = 2.0  # shorter ones are mostly the kernel's 10 ms ticks
 BATCH_MAX = 600  # signals that wait for a decision: minutes more than two decisions are apart
+
+
+S = TypeVar("S", RevisionSignal, LatencySignal)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Observations:
 
     def __init__(self) -> None:
         self._revisions: dict[RevisionKey, _Seen] = {}
-        self._pods: dict[tuple[str, str], EndpointSignal] = {}
+        self._pods: dict[str, dict[str, EndpointSignal]] = {}  # by address, then by Envoy
         self._cpu: dict[str, tuple[float, float, float | None]] = {}
 
     def add(
@@ -53,11 +57,11 @@ class Observations:
         for signal in revisions:
             seen = self._revisions.setdefault(signal.revision, _Seen())
             seen.waiting.append(signal)
-            seen.recent.append(signal)
+            _keep(seen.recent, signal)
         for latency in latencies:
-            self._revisions.setdefault(latency.revision, _Seen()).latencies.append(latency)
+            _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
         for pod in pods:
-            self._pods[pod.address, pod.envoy] = pod
+            self._pods.setdefault(pod.address, {})[pod.envoy] = pod
 
     def waiting(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
         """What the next `take` will give."""
@@ -109,7 +113,7 @@ class Observations:
         return tuple(sum(s.in_flight for s in signals) for signals in found) if all(found) else None
 
     def _at(self, address: str, now_s: float) -> list[EndpointSignal]:
-        return [s for (at, _), s in self._pods.items() if at == address and now_s - s.at_s <= FRESH_S]
+        return [s for s in self._pods.get(address, {}).values() if now_s - s.at_s <= FRESH_S]
 
     def cpu_cores(self, pod: Pod, now_s: float) -> float | None:
         """Cores that a pod used since it was last looked at, at least CPU_PERIOD_S ago; None is unknown."""
@@ -130,8 +134,15 @@ class Observations:
             del self._cpu[pod_id]
         for key in self._revisions.keys() - revisions:
             del self._revisions[key]
-        for told in [told for told in self._pods if told[0] not in addresses]:
-            del self._pods[told]
+        for address in self._pods.keys() - addresses:
+            del self._pods[address]
+
+
+def _keep(told: deque[S], new: S) -> None:
+    """What is older than anybody looks back goes: each look goes through all that is there."""
+    while told and new.at_s - told[0].at_s > LOOK_BACK_S:
+        told.popleft()
+    told.append(new)
 
 
 def _per_s(signals: list[RevisionSignal], count: Callable[[RevisionSignal], int]) -> float:

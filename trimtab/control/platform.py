@@ -113,6 +113,20 @@ class Platform:
         splits = self._scraper.latencies.splits(serving, self._clock.now_s())
         return endpoint_message(replace(seen, splits=splits))
 
+    def told_by(self, name: EndpointName) -> tuple[object, ...] | None:
+        """What the status of an endpoint is told from: while that is equal to what it was, so is the status.
+
+        None while there is something to do about it: then nobody knows without telling it.
+        """
+        live = self._reconciler.live(name)
+        if live.still is None:
+            return None
+        key = live.still.serving.revision.key
+        load = self._observations.load(key, self._clock.now_s())
+        faults = self._scraper.counts(key).only_faults
+        lost = live.lost if self._lost(live.lost) else None  # not its words: they tell how long ago
+        return live.still.pods, live.still.record, live.still.serving, load, faults, lost, *self._nacks()
+
     async def prune(self, *, dry_run: bool) -> v1.PruneResponse:
         """Remove models that no revision refers to, environments not in use, and logs of gone endpoints.
 
@@ -169,7 +183,8 @@ class Platform:
         wanted: dict[tuple[str, ...], float] = {}
         in_flight: dict[tuple[str, ...], float] = {}
         queued: dict[tuple[str, ...], float] = {}
-        for seen in self._all_seen():
+        now_s = self._clock.now_s()
+        for seen in self._all_seen(now_s):
             record = seen.record
             labels = (record.name.namespace, record.name.name)
             states[v1.State.Name(state_of(seen)),] += 1
@@ -188,16 +203,30 @@ class Platform:
         gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
-    def _all_seen(self) -> Iterator[Seen]:
-        """Every endpoint; one of which nothing can be told is counted, and does not hide the others."""
+    def _all_seen(self, now_s: float) -> Iterator[Seen]:
+        """What is measured of each; one of which nothing can be told is counted, and hides no other."""
         for record in self._endpoints.all():
             try:
-                seen = self._seen(record.name)
+                seen = self._measured(record, now_s)
             except Exception:
                 self._metrics.errors.labels("metrics").inc()
                 log.exception("%s: its metrics could not be updated", record.name)
                 continue
             yield seen
+
+    def _measured(self, record: EndpointRecord, now_s: float) -> Seen:
+        """Its state, pods and load: nothing of each pod, of which there may be thousands, but its phase."""
+        name, live = record.name, self._reconciler.live(record.name)
+        serving = RevisionKey(name, record.serving_revision)
+        return Seen(
+            record=record,
+            revisions=self._endpoints.revisions(name),
+            pods=self._reconciler.pods(name),
+            drains=live.drains,
+            load=self._observations.load(serving, now_s) if record.serving_revision else LoadNow(),
+            last_failure=live.last_failure,
+            answers=self._scraper.counts(serving),
+        )
 
     def _seen(self, name: EndpointName) -> Seen:
         record = self._endpoints.get(name)

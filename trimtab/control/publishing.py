@@ -15,11 +15,12 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod
 from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer
-from trimtab.xds.snapshot import Snapshot, build_snapshot
-from trimtab.xds.world import EndpointView, Gateway, World
+from trimtab.xds.snapshot import Snapshot, SnapshotBuilder
+from trimtab.xds.world import Backend, EndpointView, Gateway, World
 
 log = logging.getLogger(__name__)
 
+BUILT_AT_ONCE_MAX = 50  # endpoints, some 0.2 ms each
 AWAY_MAX_S = 60.0  # an Envoy that lives comes back within its 2 s between two tries; this one does not
 
 
@@ -34,7 +35,7 @@ class Publisher:
         self._snapshot: Snapshot | None = None
         self._world: World | None = None
         self._endpoints: dict[EndpointName, EndpointView] = {}
-        self._backends: dict[tuple[str, int], bool] = {}
+        self._builder = SnapshotBuilder()
         self._away_since_s: float | None = None
         self._gathered_at_s = clock.now_s()
         before = ads.snapshot
@@ -53,8 +54,7 @@ class Publisher:
             world = World(self._gateway, look(), self._shared_by())
             if world == self._world:
                 return
-            # The routes of a thousand endpoints take seconds when they are built for the first time.
-            snapshot = await asyncio.to_thread(build_snapshot, world)
+            snapshot = await self._built(world)
         except Exception as error:
             self.error = f"Envoy's configuration could not be built: {error}"
             self._metrics.errors.labels("snapshot").inc()
@@ -62,14 +62,14 @@ class Publisher:
             return
         self._snapshot, self._world, self.error = snapshot, world, ""
         self._endpoints = {endpoint.name: endpoint for endpoint in world.endpoints}
-        self._backends = {
-            (backend.host, backend.port): backend.draining
-            for endpoint in world.endpoints
-            for revision in endpoint.revisions
-            for backend in revision.backends
-        }
         self._ads.publish(snapshot)
         self._metrics.snapshots.inc()
+
+    async def _built(self, world: World) -> Snapshot:
+        """A few endpoints here and now; the routes of a thousand take seconds when they are built first."""
+        if self._builder.new(world) <= BUILT_AT_ONCE_MAX:
+            return self._builder.build(world)
+        return await asyncio.to_thread(self._builder.build, world)
 
     def connected(self) -> bool:
         """Whether any Envoy has a stream."""
@@ -112,10 +112,21 @@ class Publisher:
 
     def shows(self, drain: Drain, pod: Pod) -> bool:
         """Whether what was last published already shows this drain's step."""
-        return self._backends.get((pod.host, pod.port)) is (True if drain.in_assignment else None)
+        endpoint = self._endpoints.get(pod.revision.endpoint)
+        told = (
+            next((each for each in endpoint.revisions if each.key == pod.revision), None)
+            if endpoint
+            else None
+        )
+        found = (each.draining for each in told.backends if _is(each, pod)) if told else ()
+        return next(iter(found), None) is (True if drain.in_assignment else None)
 
     def _note_away(self) -> None:
         if self.connected():
             self._away_since_s = None
         elif self._away_since_s is None:
             self._away_since_s = self._clock.now_s()
+
+
+def _is(backend: Backend, pod: Pod) -> bool:
+    return (backend.host, backend.port) == (pod.host, pod.port)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from trimtab.control import rollout, view
@@ -24,7 +24,7 @@ from trimtab.control.progress import Progress
 from trimtab.control.publishing import Publisher
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import Plan, RevisionFacts
-from trimtab.control.scaling import Scaling
+from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
 from trimtab.control.split import Splits
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
@@ -42,6 +42,39 @@ log = logging.getLogger(__name__)
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
 LOG_TAIL_LINES = 20
+DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
+FORGET_EACH_S = 1.0
+OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
+
+
+@dataclass(frozen=True)
+class Still:
+    """What a look at an endpoint saw that found nothing to do, nor will while all of that is the same.
+
+    Only time goes on then: a decision of the autoscaler is due, at `decides_at_s`, or, when load jumps, from
+    `urgent_from_s` on.
+    """
+
+    pods: tuple[Pod, ...]
+    record: EndpointRecord
+    revisions: dict[int, RevisionRecord]
+    decides_at_s: float
+
+    @property
+    def urgent_from_s(self) -> float:
+        return self.decides_at_s - DECIDE_EACH_S + URGENT_AFTER_S
+
+    @property
+    def serving(self) -> RevisionRecord:
+        return self.revisions[self.record.serving_revision]
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """An endpoint as Envoy should see it, and all that this was made of."""
+
+    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]]
+    view: EndpointView
 
 
 @dataclass
@@ -56,6 +89,8 @@ class Live:
     retry_at_s: float | None = None
     error: str = ""  # of our own
     progress: Progress | None = None
+    still: Still | None = None
+    viewed: Viewed | None = None
 
 
 class Reconciler:
@@ -84,8 +119,15 @@ class Reconciler:
         self._splits = Splits(observations)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
-        self._pods: dict[EndpointName, tuple[Pod, ...]] | None = None
+        self._pods: Mapping[EndpointName, tuple[Pod, ...]] | None = None
+        self._signals_came = False  # since the last look
+        self._looked_at_s = float("-inf")
+        self._forgot_at_s = float("-inf")
+        self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
+        self._slots: asyncio.Semaphore | None = None
+        self._looking: dict[EndpointName, asyncio.Task[None]] = {}  # looks that go on
+        self.starts_at_once = rollout.STARTS_AT_ONCE_MAX  # of one revision; more where nodes share them
         self.wake = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
         self.looks = 0
@@ -93,17 +135,27 @@ class Reconciler:
 
     async def run(self) -> None:
         """Look again after each event, and at least each LOOK_EACH_S; ends when cancelled."""
-        while True:
-            try:
-                await self.look()
-            except Exception:  # the next look begins anew, from what is there then
-                self._metrics.errors.labels("look").inc()
-                log.exception("look failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
-                    await self.wake.wait()
-            await asyncio.sleep(LOOKS_APART_S)
-            self.wake.clear()
+        try:
+            while True:
+                await self._look_again()
+        finally:
+            looking = tuple(self._looking.values())
+            for task in looking:
+                task.cancel()
+            await asyncio.gather(*looking, return_exceptions=True)
+
+    async def _look_again(self) -> None:
+        """One look, then the wait for the next one."""
+        try:
+            await self.look()
+        except Exception:  # the next look begins anew, from what is there then
+            self._metrics.errors.labels("look").inc()
+            log.exception("look failed")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
+                await self.wake.wait()
+        await asyncio.sleep(LOOKS_APART_S)
+        self.wake.clear()
 
     def gather_envoys(self, within_s: float) -> None:
         """See `Publisher.gather`."""
@@ -112,6 +164,7 @@ class Reconciler:
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)
+        self._live[name].still = None
         self.wake.set()
 
     @property
@@ -130,45 +183,134 @@ class Reconciler:
     async def look(self) -> None:
         """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
-            seen = self._scan()
-            names = [record.name for record in self._endpoints.all()]
-            for first in range(0, len(names), self.at_once):
-                some = names[first : first + self.at_once]
-                looks = {n: self._endpoint(n, seen.pop(n, ()), self._live[n]) for n in some}
-                await asyncio.gather(*(self._contained(name, look) for name, look in looks.items()))
-            for name, strangers in seen.items():
-                await self._contained(name, self._leaving.remove(strangers))
+            seen, records = self._scan(), self._endpoints.all()
+            names, deciding = self._due(records, seen)
+            more = len(deciding) > DECISIONS_AT_ONCE_MAX
+            names += [name for name in deciding[:DECISIONS_AT_ONCE_MAX] if not self._decided_still(name)]
+            await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
+            for name in seen.keys() - {record.name for record in records}:
+                await self._contained(name, self._leaving.remove(seen[name]))
             self._scaling.record_decisions()
             await self._publisher.publish(self._views)
             self._forget_gone()
         if self._publisher.connected() and self._publisher.settled(ROUTES):
             self.routed.set()
         self.looks += 1
+        if more:
+            self.wake.set()
         async with self.looked:
             self.looked.notify_all()
 
-    def _scan(self) -> dict[EndpointName, tuple[Pod, ...]]:
-        """Every pod by endpoint: the fleet is asked once for all of them."""
-        found: dict[EndpointName, list[Pod]] = defaultdict(list)
-        for pod in self._fleet.pods():
-            found[pod.revision.endpoint].append(pod)
-        self._pods = {name: tuple(pods) for name, pods in found.items()}
-        return dict(self._pods)
+    async def _one_after_the_other(self, names: Iterable[EndpointName]) -> None:
+        for name in names:
+            await self._look_at(name)
+
+    async def _side_by_side(self, names: Iterable[EndpointName]) -> None:
+        """Those that wait for somebody else go on by themselves: what the others need is told meanwhile."""
+        if self._slots is None:
+            self._slots = asyncio.Semaphore(self.at_once)
+        begun = []
+        for name in names:
+            if name not in self._looking:
+                task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
+                begun.append(task)
+        if begun:
+            _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
+            for task in late:  # what it does may have to be told, and this look does not wait for it
+                task.add_done_callback(lambda _: self.wake.set())
+
+    async def _look_in_turn(self, name: EndpointName, slots: asyncio.Semaphore) -> None:
+        try:
+            async with slots:
+                await self._look_at(name)
+        finally:
+            del self._looking[name]
+
+    async def _look_at(self, name: EndpointName) -> None:
+        pods = (self._pods or {}).get(name, ())
+        await self._contained(name, self._endpoint(name, pods, self._live[name]))
+
+    def _due(
+        self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
+    ) -> tuple[list[EndpointName], list[EndpointName]]:
+        """The endpoints that have to be looked at, and those of which only a decision is due.
+
+        Of thousands most have nothing to do but to decide, each 5 s: those must not keep the others waiting.
+        """
+        now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
+        self._signals_came, self._looked_at_s = False, now_s
+        found, deciding = [], []
+        for record in records:
+            still = self._live[record.name].still
+            if still is None or not self._is_still(still, record, seen.get(record.name, ())):
+                found.append(record.name)
+            elif now_s >= still.decides_at_s or (
+                (signals_came or before_s < still.urgent_from_s <= now_s)
+                and self._scaling.is_urgent(record, still.serving, still.pods)
+            ):
+                deciding.append(record.name)
+        return found, deciding
+
+    def _decided_still(self, name: EndpointName) -> bool:
+        """Let the autoscaler decide about an endpoint that is still; whether nothing else follows from it."""
+        live = self._live[name]
+        still, live.still = live.still, None
+        if still is None:
+            return False
+        try:
+            after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
+            self._set(still.serving, after)
+        except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
+            self._tell(name, live, error)
+            return True  # the next look is a whole one
+        if after != still.serving or self._scaling.capped_by(name):
+            return False
+        live.still = replace(still, decides_at_s=self._scaling.next_at_s(name))
+        return True
+
+    def _is_still(self, still: Still, record: EndpointRecord, pods: tuple[Pod, ...]) -> bool:
+        same = still.record is record and still.pods is pods
+        return same and still.revisions == self._endpoints.revisions(record.name)
+
+    def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
+        """What was seen, if nothing has to be done about it; None if the next look may find something."""
+        revisions = self._endpoints.revisions(record.name)
+        serving = revisions.get(record.serving_revision)
+        at_rest = record.outcome is Outcome.SERVING and not record.deleting
+        if serving is None or not at_rest or record.wanted_revision != record.serving_revision:
+            return None
+        if steps.starts or steps.leaves or steps.retry_at_s is not None or live.drains or live.capped_by:
+            return None
+        whole = len(pods) == serving.pods_wanted and not serving.failures
+        if not whole or not all(_serves(pod, record.serving_revision) for pod in pods):
+            return None
+        return Still(pods, record, dict(revisions), self._scaling.next_at_s(record.name))
+
+    def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
+        """Every pod by endpoint; where nothing has changed, the same tuple as before."""
+        before, now = self._pods or {}, self._fleet.by_endpoint()
+        self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+        return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
         live = self._live[name]
         try:
             await work
             live.error = ""
-        except Exception as error:
-            known = isinstance(error, TrimtabError)
-            told = str(error) if known else f"internal error: {error!r}"
-            if told != live.error:  # once, not at each look for as long as a disk is full
-                log.warning("%s: %s", name, told, exc_info=None if known else error)
-            live.error = told
-            self._metrics.errors.labels("reconcile").inc()
+        except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
+            self._tell(name, live, error)
+
+    def _tell(self, name: EndpointName, live: Live, error: Exception) -> None:
+        """What went wrong with one endpoint: in the log, in its status, and counted."""
+        known = isinstance(error, TrimtabError)
+        told = str(error) if known else f"internal error: {error!r}"
+        if told != live.error:  # once, not at each look for as long as a disk is full
+            log.warning("%s: %s", name, told, exc_info=None if known else error)
+        live.error = told
+        self._metrics.errors.labels("reconcile").inc()
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
+        live.still, seen = None, pods
         pods = await self._without_strangers(name, pods)
         pods = await self._take_failures(name, pods, live)
         # From here to the acts there is no await: people may change a record while we wait.
@@ -182,6 +324,7 @@ class Reconciler:
             routes_settled=self._publisher.routes_settled(record),
             connected=self._publisher.connected(),
             now_s=self._clock.wall_s(),
+            starts_at_once=self.starts_at_once,
         )
         live.retry_at_s = steps.retry_at_s
         live.capped_by = self._capped_by(record, facts)
@@ -193,6 +336,8 @@ class Reconciler:
         if record.deleting and not pods and self._publisher.routes_settled(record):
             self._endpoints.remove(name)
             self._forget(name)
+        elif len(pods) == len(seen):  # no stranger, and none that failed
+            live.still = self._stills(record, seen, steps, live)
 
     # observe
 
@@ -376,6 +521,7 @@ class Reconciler:
         pods = {pod.id: pod for pod in self._fleet.pods()} if draining else {}
         for drains in draining:
             self._leaving.saw_requests(drains, pods)
+        self._signals_came = True
         self.wake.set()
 
     # publish
@@ -386,22 +532,34 @@ class Reconciler:
         return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
 
     def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
-        by_revision = _by_revision(pods)
+        """The same one as before, if nothing that it depends on has changed."""
+        live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
+        if live.viewed is not None and live.viewed.of == (pods, record, revisions, live.drains):
+            return live.viewed.view
+        by_revision, divided = _by_revision(pods), False
 
         def grpc_part(key: RevisionKey, target: int) -> int:
+            nonlocal divided
+            divided = True
             alive = by_revision.get(key.number, ())
             return self._splits.part(key, target, alive, self._clock.now_s())
 
-        drains = self._live[record.name].drains
-        return view.endpoint_view(
-            record, self._endpoints.revisions(record.name), by_revision, drains, grpc_part
-        )
+        found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
+        of = (pods, record, dict(revisions), dict(live.drains))
+        live.viewed = None if divided else Viewed(of, found)  # that division depends on what is observed
+        return found
 
     def _forget_gone(self) -> None:
         records = self._endpoints.all()
         for name in self._live.keys() - {record.name for record in records}:
             self._forget(name)
-        pods = self._fleet.pods()
+        now_s = self._clock.now_s()
+        if now_s - self._forgot_at_s < FORGET_EACH_S:
+            return
+        pods, self._forgot_at_s = self._fleet.pods(), now_s
+        if pods is self._kept[1] and records == self._kept[0]:
+            return
+        self._kept = records, pods
         keys = {
             RevisionKey(record.name, number)
             for record in records
@@ -424,3 +582,13 @@ def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:
     for pod in pods:
         found[pod.revision.number].append(pod)
     return {number: tuple(some) for number, some in found.items()}
+
+
+def _same(before: tuple[Pod, ...] | None, now: tuple[Pod, ...]) -> tuple[Pod, ...]:
+    """What there was before, where it is equal: it is quick to see that nothing has changed."""
+    return before if before is not None and before == now else now
+
+
+def _serves(pod: Pod, number: int) -> bool:
+    """Whether it is a pod of this revision that takes traffic and is not taken away."""
+    return pod.phase is PodPhase.READY and not pod.evicted and pod.revision.number == number

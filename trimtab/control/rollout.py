@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.core.pod import Pod, PodPhase
@@ -48,10 +49,14 @@ class RevisionFacts:
 
         Not those that are taken away from us: others are wanted in their place.
         """
+        return list(self._usable)
+
+    @cached_property
+    def _usable(self) -> tuple[Pod, ...]:
         alive = [
             pod for pod in self.pods if _alive(pod) and not pod.evicted and pod.id not in self.gone_from_envoy
         ]
-        return sorted(alive, key=self._rank)
+        return tuple(sorted(alive, key=self._rank))
 
     def places(self) -> int:
         """Pods that may be there at once: the wanted ones, and one in place of each start that is overdue.
@@ -85,11 +90,12 @@ def plan(
     routes_settled: bool,
     connected: bool,
     now_s: float,
+    starts_at_once: int = STARTS_AT_ONCE_MAX,
 ) -> Plan:
     """The next steps of one endpoint. `now_s` is wall clock, as the records' times are.
 
     `routes_settled`: every connected Envoy has acknowledged the routes as the record wants them;
-    `connected`: there is one.
+    `connected`: there is one. `starts_at_once`: pods of one revision that may be starting side by side.
     """
     if endpoint.deleting:
         return _withdraw(revisions, routes_settled=routes_settled)
@@ -104,7 +110,7 @@ def plan(
     starts, leaves, retry_at_s = [], [], None
     for number, facts in sorted(revisions.items()):
         if number in keep:
-            missing, spare = _missing(facts), _spare(facts)
+            missing, spare = _missing(facts, starts_at_once), _spare(facts)
             rest_s = _rest_s(facts.record, now_s)
             if missing and not rest_s:
                 starts.append((number, missing))
@@ -204,11 +210,11 @@ def _enough(facts: RevisionFacts) -> bool:
     return ready >= facts.wanted or (capped and ready >= 1)
 
 
-def _missing(facts: RevisionFacts) -> int:
+def _missing(facts: RevisionFacts, starts_at_once: int) -> int:
     usable = facts.usable()
     starting = sum(pod.phase is PodPhase.STARTING for pod in usable)
     in_time = max(0, starting - facts.overdue)
-    return max(0, min(facts.places() - len(usable), STARTS_AT_ONCE_MAX - in_time))
+    return max(0, min(facts.places() - len(usable), starts_at_once - in_time))
 
 
 def _spare(facts: RevisionFacts) -> list[str]:

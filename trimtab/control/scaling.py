@@ -130,6 +130,16 @@ class Scaling:
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
         return replace(serving, pods_wanted=decision.pods)
 
+    def next_at_s(self, name: EndpointName) -> float:
+        """When the next decision is due, if nothing makes it urgent; one that was never made is due now."""
+        axis = self._axes.get(name)
+        return axis.next_at_s if axis is not None else float("-inf")
+
+    def is_urgent(self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...]) -> bool:
+        """Whether what Envoy told of late asks for a decision before that."""
+        axis = self._axes.get(record.name)
+        return axis is not None and self._urgent(axis, record, serving, pods, self._clock.now_s())
+
     def begin(
         self,
         record: EndpointRecord,

@@ -92,6 +92,9 @@ class Scraper:
         self._runtimes = runtimes
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._pods: Collection[Pod] = ()  # the last that the fleet told of,
+        self._ready: dict[str, Pod] = {}  # and those of them that are ready
+        self._all_kept, self._kept_at_s = False, float("-inf")  # whether what has gone is forgotten, and when
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
@@ -143,16 +146,30 @@ class Scraper:
 
     def _due(self) -> dict[str, Pod | None]:
         """Whose turn has come: pods by id, exporters (None) by address. What has gone is forgotten."""
-        pods = self._fleet.pods()
-        ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
-        self._keep_only(pods)
+        pods, now_s = self._fleet.pods(), self._clock.now_s()
+        if pods is not self._pods:
+            self._pods = pods
+            self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
+            self._all_kept = False
+        if not self._all_kept and now_s - self._kept_at_s >= self._each_s:  # thousands of pods: not each tick
+            self._all_kept, self._kept_at_s = True, now_s
+            self._keep_only(pods)
         self._match_gpus(pods)
-        now_s = self._clock.now_s()
-        names = (*ready, *self._dcgm)
-        self._due_at_s = {name: self._due_at_s.get(name, self._turn_s(name, now_s)) for name in names}
+        told_of = (name for name, pod in self._ready.items() if self._tells(pod))
+        names, before = dict.fromkeys((*told_of, *self._dcgm)), self._due_at_s
+        if names.keys() != before.keys():
+            self._due_at_s = {
+                name: before[name] if name in before else self._turn_s(name, now_s) for name in names
+            }
         due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
         self._due_at_s.update(dict.fromkeys(due, float("inf")))
-        return {name: ready.get(name) for name in due}
+        return {name: self._ready.get(name) for name in due}
+
+    def _tells(self, pod: Pod) -> bool:
+        """Whether anything of it may be known: by its own page, its fleet, or an exporter."""
+        runtime = self._runtimes.get(pod.runtime)
+        measured = pod.cpu_seconds is not None or pod.memory_bytes is not None or pod.io_stalled_s is not None
+        return measured or pod.id in self._gpu_signals or bool(runtime and runtime.metrics_path)
 
     def _turn_s(self, name: str, now_s: float) -> float:
         """The next turn of its own after `now_s`: whenever it is asked for, the turns stay spread."""
@@ -201,6 +218,8 @@ class Scraper:
 
     def _match_gpus(self, pods: Collection[Pod]) -> None:
         """What the exporters said of late, by pod; one that failed holds no GPU any more."""
+        if not self._gpus:
+            return
         since_s = self._clock.now_s() - GPUS_FRESH_S
         fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= since_s)
         alive = [pod for pod in pods if pod.phase is not PodPhase.FAILED]

@@ -30,7 +30,7 @@ from trimtab.fleet.guard import MemoryGuard
 from trimtab.fleet.launch import ModelFolders, launch_pod, pod_mark, prepare, take_over
 from trimtab.fleet.life import LocalPod
 from trimtab.fleet.memory import Memory, machine_memory
-from trimtab.fleet.protocol import Room
+from trimtab.fleet.protocol import Room, by_endpoint
 from trimtab.fleet.records import FleetFolders, PodFolder, PodRecord, endpoint_of, new_pod_id
 from trimtab.fleet.room import estimate_bytes, pending_bytes, room_for
 from trimtab.fleet.watch import Watch
@@ -116,6 +116,10 @@ class LocalFleet:
         """Every pod that is there or that failed and was not yet forgotten, oldest first."""
         by_age = sorted(self._pods.values(), key=lambda pod: pod.started_at_s)
         return tuple(pod.view() for pod in by_age)
+
+    def by_endpoint(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
+        """The same of each endpoint that has any."""
+        return by_endpoint(self.pods())
 
     async def start_pod(self, revision: Revision) -> str:
         """Begin to start one pod; returns its id once its process is there, one pod at a time.

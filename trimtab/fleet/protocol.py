@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,10 @@ class Fleet(Protocol):
         """Every pod that is there or that failed and was not yet forgotten, oldest first."""
         ...
 
+    def by_endpoint(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
+        """The same of each endpoint that has any, as it is now: later changes make another mapping."""
+        ...
+
     async def start_pod(self, revision: Revision) -> str:
         """Begin to start one pod; returns its id at once.
 
@@ -76,3 +81,11 @@ class Fleet(Protocol):
     def follow_log(self, revision: RevisionKey, lines: int, follow: bool) -> AsyncIterator[tuple[str, str]]:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         ...
+
+
+def by_endpoint(pods: Iterable[Pod]) -> dict[EndpointName, tuple[Pod, ...]]:
+    """Pods by their endpoint, in the order in which they are given."""
+    found: dict[EndpointName, list[Pod]] = defaultdict(list)
+    for pod in pods:
+        found[pod.revision.endpoint].append(pod)
+    return {name: tuple(some) for name, some in found.items()}

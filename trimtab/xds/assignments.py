@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from envoy_data_plane.envoy.config.core.v3 import Address, HealthStatus, SocketAddress
-from envoy_data_plane.envoy.config.endpoint.v3 import Endpoint, LbEndpoint, LocalityLbEndpoints
+from envoy_data_plane.envoy.config.core.v3 import HealthStatus
+from envoy_data_plane.envoy.config.endpoint.v3 import LocalityLbEndpoints
 
 from trimtab.xds import wire
 from trimtab.xds.world import Backend, RevisionView, clusters_of
@@ -16,6 +16,11 @@ from trimtab.xds.world import Backend, RevisionView, clusters_of
 # Field numbers of envoy.config.endpoint.v3.
 ASSIGNMENT_CLUSTER_NAME, ASSIGNMENT_LOCALITIES = 1, 2
 LOCALITY_LB_ENDPOINTS = 2
+POD_ENDPOINT, POD_HEALTH = 1, 2  # of LbEndpoint
+ENDPOINT_ADDRESS = 1
+# And of envoy.config.core.v3: Address, SocketAddress. The library would take 0.15 ms a pod.
+ADDRESS_SOCKET = 1
+SOCKET_ADDRESS, SOCKET_PORT = 2, 3
 # There is one locality; gRPC's own client passes over one without a weight.
 LOCALITY_WEIGHT = bytes(LocalityLbEndpoints(load_balancing_weight=1))
 
@@ -44,6 +49,7 @@ def empty_assignment(cluster: str) -> bytes:
 def encode_backend(backend: Backend, *, grpc: bool = False) -> bytes:
     """One pod as an encoded LbEndpoint: HEALTHY, or DRAINING (finishes what it has, gets nothing new)."""
     port = backend.grpc_port if grpc and backend.grpc_port else backend.port
-    address = SocketAddress(address=backend.host, port_value=port)
+    socket = wire.text(SOCKET_ADDRESS, backend.host) + wire.number(SOCKET_PORT, port)
+    endpoint = wire.field(ENDPOINT_ADDRESS, wire.field(ADDRESS_SOCKET, socket))
     health = HealthStatus.DRAINING if backend.draining else HealthStatus.HEALTHY
-    return bytes(LbEndpoint(endpoint=Endpoint(address=Address(socket_address=address)), health_status=health))
+    return wire.field(POD_ENDPOINT, endpoint) + wire.number(POD_HEALTH, health)

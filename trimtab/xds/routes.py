@@ -86,7 +86,7 @@ class Rank(IntEnum):
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """What the routes of an endpoint depend on; one that is equal to the last one's is not encoded again."""
 
     name: EndpointName
@@ -96,17 +96,19 @@ class _Target:
 
 def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
-    return _table(tuple(_target(endpoint) for endpoint in world.endpoints), world.gateway.domain)
+    return build_table(tuple(target_of(endpoint) for endpoint in world.endpoints), world.gateway.domain)
 
 
 @lru_cache(maxsize=1)
-def _table(targets: tuple[_Target, ...], domain: str) -> bytes:
+def build_table(targets: tuple[Target, ...], domain: str) -> bytes:
+    """The same, of what the endpoints' routes depend on."""
     hosted = [_endpoint_host(target, domain) for target in targets]
     hosts = [wire.field(TABLE_VIRTUAL_HOSTS, host) for host in hosted]
     return b"".join((_table_head(), *hosts, *_shared_host(targets)))
 
 
-def _target(endpoint: EndpointView) -> _Target:
+def target_of(endpoint: EndpointView) -> Target:
+    """What the routes of an endpoint depend on: not its pods."""
     revisions = {revision.key: revision for revision in endpoint.revisions}
     clusters = []
     for protocol in Protocol:
@@ -117,7 +119,7 @@ def _target(endpoint: EndpointView) -> _Target:
         )
         if weights:
             clusters.append((protocol, weights))
-    return _Target(endpoint.name, endpoint.request_timeout_s, tuple(clusters))
+    return Target(endpoint.name, endpoint.request_timeout_s, tuple(clusters))
 
 
 def _cluster_of(revision: RevisionView, protocol: Protocol) -> str:
@@ -131,12 +133,12 @@ def _table_head() -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _endpoint_host(target: _Target, domain: str) -> bytes:
+def _endpoint_host(target: Target, domain: str) -> bytes:
     host = _virtual_host(str(target.name), hosts(target.name, domain))
     return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
 
 
-def _shared_host(targets: tuple[_Target, ...]) -> tuple[bytes, ...]:
+def _shared_host(targets: tuple[Target, ...]) -> tuple[bytes, ...]:
     """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up.
 
     In parts, since one of them has megabytes: joined, they are a field of the table.
@@ -151,7 +153,7 @@ def _shared_host(targets: tuple[_Target, ...]) -> tuple[bytes, ...]:
     return wire.head(TABLE_VIRTUAL_HOSTS, len(host) + len(before) + len(matcher)), host, before, matcher
 
 
-def _by_body(targets: tuple[_Target, ...]) -> list[bytes]:
+def _by_body(targets: tuple[Target, ...]) -> list[bytes]:
     """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
     found = [named for target in targets if (named := _by_model(target))]
     by_call = [b"".join(named) for named in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
@@ -177,7 +179,7 @@ class _Shared:
 
 
 @lru_cache(maxsize=8192)
-def _shared(target: _Target) -> _Shared:
+def _shared(target: Target) -> _Shared:
     whole, begins = [], []
     for door in path_doors(target.name):
         routes = _in_order(door, target)
@@ -190,12 +192,12 @@ def _shared(target: _Target) -> _Shared:
     return _Shared(b"".join(whole), b"".join(begins), header)
 
 
-def _in_order(door: Door, target: _Target) -> list[bytes]:
+def _in_order(door: Door, target: Target) -> list[bytes]:
     return [route for _, route in sorted(_behind(door, target), key=itemgetter(0))]
 
 
 @lru_cache(maxsize=8192)
-def _by_model(target: _Target) -> tuple[bytes, ...]:
+def _by_model(target: Target) -> tuple[bytes, ...]:
     """Entries of callers who name the endpoint in the body, of each call; none if it has no such."""
     weights = dict(target.clusters).get(Protocol.OPENAI)
     if weights is None:
@@ -232,7 +234,7 @@ def _nobodys() -> tuple[bytes, ...]:
     return bytes(unknown_header), bytes(anything)
 
 
-def _behind(door: Door, target: _Target) -> list[tuple[Rank, bytes]]:
+def _behind(door: Door, target: Target) -> list[tuple[Rank, bytes]]:
     """All routes behind one door of an endpoint, the last of which takes whatever is left."""
     if not target.clusters:
         return [(Rank.REST, _rest(door, bytes(replies.nothing_serves(target.name))))]

@@ -40,6 +40,11 @@ def text(number: int, value: str) -> bytes:
     return field(number, value.encode()) if value else b""
 
 
+def number(field_number: int, value: int) -> bytes:
+    """One field of an integer or an enumeration; nothing for 0, as protobuf has it."""
+    return varint(field_number << 3) + varint(value) if value else b""
+
+
 def repeated(number: int, payloads: Iterable[bytes]) -> bytes:
     """A repeated field of strings, bytes or encoded messages."""
     return b"".join(part for payload in payloads for part in (head(number, len(payload)), payload))

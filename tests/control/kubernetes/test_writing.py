@@ -51,3 +51,60 @@ async def test_one_that_cannot_be_looked_at_hides_no_other(monkeypatch: pytest.M
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_told_from_the_same_is_not_told_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "ROUND_S", 0.1)
+    metadata = {"name": "a", "namespace": "team", "uid": "u", "resourceVersion": "1"}
+    metadata |= {"finalizers": ["serving.trimtab.dev/drain"]}
+    objects = {("team", "a"): read_endpoint({"metadata": metadata})}
+    told = v1.Endpoint(status=v1.Status(state=v1.DEPLOYING))
+    made_from: list[tuple[object, ...] | None] = [("one",)]
+    views = 0
+
+    def view(_name: object) -> v1.Endpoint:
+        nonlocal views
+        views += 1
+        return told
+
+    asked = 0
+
+    def by(_name: object) -> tuple[object, ...] | None:
+        nonlocal asked
+        asked += 1
+        return made_from[0]
+
+    server = Server()
+    writer = Writer(
+        server,  # type: ignore[arg-type]
+        SystemClock(),
+        KubernetesStore(),
+        lambda: objects,
+        view,
+        {},
+        told_by=by,
+    )
+    running = asyncio.create_task(writer.run())
+
+    async def rest() -> None:
+        """Until it was looked at some times more."""
+        until_asked = asked + 4
+        await until(lambda: asked >= until_asked)
+
+    try:
+        await until(lambda: server.statuses.get("a", {}).get("state") == "DEPLOYING")
+        await rest()
+        before = views
+        await rest()
+        assert views == before
+        told.status.state = v1.READY
+        await rest()
+        assert server.statuses["a"]["state"] == "DEPLOYING", "by its word nothing has changed"
+        made_from[0] = None  # nobody knows
+        await until(lambda: server.statuses["a"]["state"] == "READY")
+        told.status.state = v1.FAILED
+        made_from[0] = ("one",)  # the same as before the last write: what that told is not what this says
+        await until(lambda: server.statuses["a"]["state"] == "FAILED")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

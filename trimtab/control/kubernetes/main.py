@@ -32,7 +32,6 @@ from trimtab.control.kubernetes.options import (
 )
 from trimtab.control.kubernetes.plane import Watched
 from trimtab.control.kubernetes.store import KubernetesStore
-from trimtab.control.kubernetes.warm import warm
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.kubernetes.writing import Writer
 from trimtab.control.metrics import Metrics
@@ -57,6 +56,7 @@ ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
 GATHER_S = 10.0  # an Envoy, or who follows us and has some, comes back within a few seconds
+STARTS_AT_ONCE = 50  # pods of one revision: many nodes share them, and each step is a write of its count
 AT_ONCE = 16  # endpoints whose pods are asked for side by side: the API server is not ours alone
 
 OnReady = Callable[[Started], None]
@@ -101,7 +101,6 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
             with cancelled_by_signals():
                 async with contextlib.AsyncExitStack() as ending:
                     ending.push_async_callback(door.close)
-                    ending.push_async_callback(_end, asyncio.create_task(asyncio.to_thread(warm, gateway)))
                     leading = await ending.enter_async_context(_leading(options, door))
                     await _run(leading, around, options, door, on_ready)
         finally:
@@ -224,10 +223,12 @@ def _build(
     plane = assemble(around, store, endpoints, fleet, environments, clock, changes, envoy=None)
     plane.reconciler.at_once = AT_ONCE
     plane.reconciler.gather_envoys(GATHER_S)
+    plane.reconciler.starts_at_once = STARTS_AT_ONCE
     events = Events(api, clock, socket.gethostname(), watched.seen)
     store.decided = events.decided
     view = plane.platform.endpoint
-    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell)
+    told_by = plane.platform.told_by
+    writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell, told_by)
     return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, plane)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf import json_format
@@ -22,7 +22,7 @@ _WHOLE = ("requestTimeoutSeconds", "startTimeoutSeconds")  # whole seconds here
 
 @dataclass(frozen=True)
 class SeenEndpoint:
-    """One object. `record` is what we wrote into its status to remember."""
+    """One object. `record` is what we wrote into its status to remember; `status` is all of that."""
 
     name: EndpointName
     uid: str
@@ -34,6 +34,7 @@ class SeenEndpoint:
     spec: Any
     record: str
     conditions: tuple[Json, ...]
+    status: Json = field(default_factory=dict)
 
 
 def read_endpoint(body: Json) -> SeenEndpoint:
@@ -49,6 +50,7 @@ def read_endpoint(body: Json) -> SeenEndpoint:
         spec=body.get("spec"),
         record=status.get("record", ""),
         conditions=tuple(status.get("conditions") or ()),
+        status=status,
     )
 
 

@@ -41,6 +41,7 @@ LOADS_PER_S = 2.0  # of all endpoints
 LOAD_DIFFERS = 0.2  # by which part a figure has to be another one
 
 View = Callable[[EndpointName], v1.Endpoint]
+ToldBy = Callable[[EndpointName], tuple[object, ...] | None]
 Problems = Mapping[EndpointName, TrimtabError]
 
 
@@ -67,7 +68,9 @@ class Writer:
         view: View,
         problems: Problems,
         tell: Callable[[News], None] = lambda _: None,
+        told_by: ToldBy = lambda _: None,
     ) -> None:
+        """`told_by`: what a view is made from; while that is equal, so is the view. None: nobody knows."""
         self._api = api
         self._clock = clock
         self._store = store
@@ -75,6 +78,8 @@ class Writer:
         self._view = view
         self._problems = problems
         self._tell = tell
+        self._told_by = told_by
+        self._from: dict[EndpointName, tuple[object, ...] | None] = {}  # of what says what was told
         self._told: dict[EndpointName, _Told] = {}
         self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
         self._loads_left = LOADS_PER_S
@@ -106,6 +111,7 @@ class Writer:
             for name in self._told.keys() - set(names):
                 del self._told[name]
                 self._viewed.pop(name, None)
+                self._from.pop(name, None)
 
     def _look(self, name: EndpointName) -> None:
         seen, told = self._seen().get((name.namespace, name.name)), self._told.get(name)
@@ -114,6 +120,10 @@ class Writer:
         if told is None or not told.status or told.uid != seen.uid:
             self._work.add(name)
             return
+        made_from = self._told_by(name)
+        if made_from is not None and made_from == self._from.get(name):
+            return
+        self._from.pop(name, None)
         view = self._view_of(name)
         load = view.status.load
         now = v1.Endpoint()
@@ -124,8 +134,9 @@ class Writer:
                 self._work.add(name)
                 return
             self._viewed[name] = now
-        rested = self._clock.now_s() - told.at_s >= LOAD_EACH_S
-        if rested and self._loads_left >= 1 and _differs(load, told.status.get("load", {})):
+        if not _differs(load, told.status.get("load", {})):
+            self._from[name] = made_from
+        elif self._clock.now_s() - told.at_s >= LOAD_EACH_S and self._loads_left >= 1:
             self._loads_left -= 1
             self._work.add(name)
 
@@ -154,6 +165,8 @@ class Writer:
             await self._put(seen, {"status": status})
             for news in news_of(name, before, status["conditions"]):
                 self._tell(news)
+        else:  # as an earlier control plane has written it
+            self._told[name] = told
         self._note(memory if kept else None)
 
     def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
@@ -173,7 +186,7 @@ class Writer:
         """What is known of what was written, by us or as the watch tells."""
         told = self._told.get(seen.name)
         if told is None or told.uid != seen.uid:
-            return _Told(seen.uid, seen.version, self._clock.now_s(), seen.finalized)
+            return _Told(seen.uid, seen.version, self._clock.now_s(), seen.finalized, seen.status)
         return replace(told, version=max(told.version, seen.version), held=told.held or seen.finalized)
 
     async def _put(self, seen: SeenEndpoint, body: Json) -> _Told:
@@ -186,6 +199,7 @@ class Writer:
         status = body.get("status", told.status)
         told = _Told(seen.uid, answer.version, self._clock.now_s(), answer.finalized, status)
         self._told[seen.name] = told
+        self._from.pop(seen.name, None)  # it may be of what was told before this
         return told
 
     def _view_of(self, name: EndpointName) -> v1.Endpoint:

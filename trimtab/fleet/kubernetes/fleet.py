@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 import orjson
 
@@ -97,7 +98,7 @@ class KubernetesFleet:
         self._logs = Logs(api)
         self._looks = Looks(self._pod_answered)
         self._holds = Holds(api)
-        self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node})
+        self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node}, self._used)
         self._node_metrics = node_metrics
         self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
@@ -108,6 +109,10 @@ class KubernetesFleet:
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
+        self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
+        self._stale: set[EndpointName] = set()  # of which that may have changed since
+        self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
+        self._all: tuple[Pod, ...] | None = None
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
@@ -160,18 +165,61 @@ class KubernetesFleet:
         """Every pod that is there or that failed and was not yet forgotten, oldest first.
 
         A pod that was asked for and that the API server does not show yet is among them, as starting.
+        The same tuple for as long as nothing has changed.
         """
+        self._look_again()
+        if self._all is None:
+            self._all = tuple(sorted(chain.from_iterable(self._shown.values()), key=_age))
+        return self._all
+
+    def by_endpoint(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
+        """The same of each endpoint, whose tuple is the same one for as long as nothing of it has changed."""
+        self._look_again()
+        return dict(self._shown)
+
+    def _look_again(self) -> None:
+        """At what may have changed. A pod that starts has started for longer each time."""
         now_s = self._clock.wall_s()
+        for name in tuple(self._stale):
+            pods = self._pods_of(name, now_s)
+            if all(pod.ready_at_s is not None for pod in pods):
+                self._stale.discard(name)
+            if pods == self._shown.get(name, ()):
+                continue
+            self._all = None
+            if pods:
+                self._shown[name] = pods
+            else:
+                del self._shown[name]
+
+    def _pods_of(self, name: EndpointName, now_s: float) -> tuple[Pod, ...]:
         found: list[Pod] = []
-        for key, pods in self._pods.items():
-            leaving = self._wanted[key].leaving if key in self._wanted else None
+        keys = self._keys.get(name, set())
+        for key in tuple(keys):
+            pods, wanted = self._pods.get(key, {}), self._wanted.get(key)
+            if not pods and wanted is None:
+                keys.discard(key)
+            leaving = None if wanted is None else wanted.leaving
             found += [
                 self._pod(seen, now_s, stopped=seen.leaving if leaving is None else seen.name in leaving)
                 for seen in pods.values()
             ]
-        for key, wanted in self._wanted.items():
-            found += self._asked(key, wanted, now_s)
-        return tuple(sorted(found, key=lambda pod: (pod.started_at_s, pod.id)))
+            if wanted is not None:
+                found += self._asked(key, wanted, now_s)
+        if not keys:
+            self._keys.pop(name, None)
+        return tuple(sorted(found, key=_age))
+
+    def _touch(self, key: RevisionKey) -> None:
+        """Something of this revision has changed, or is wanted otherwise: what is told of it is made anew."""
+        self._keys.setdefault(key.endpoint, set()).add(key)
+        self._stale.add(key.endpoint)
+
+    def _used(self, node: str) -> None:
+        """What the pods of a node use is known anew."""
+        for key, pods in self._pods.items():
+            if any(pod.node == node for pod in pods.values()):
+                self._touch(key)
 
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
@@ -189,6 +237,7 @@ class KubernetesFleet:
         wanted.pods += 1  # before it is made: the mirror may show it before we are answered
         number = wanted.pods
         wanted.asked_at_s = self._clock.wall_s()
+        self._touch(key)
         if not wanted.made:
             wanted.made = True
             try:
@@ -197,6 +246,7 @@ class KubernetesFleet:
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
                 wanted.pods = max(0, wanted.pods - 1)
+                self._touch(key)
                 raise
         self._work.add(key)
         self.changed.set()
@@ -222,11 +272,13 @@ class KubernetesFleet:
                 await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
+            self._touch(key)
             self._work.add(key)
             self.changed.set()
         elif seen.active and wanted is not None and name not in wanted.leaving:
             wanted.leaving.add(name)
             wanted.pods = max(0, wanted.pods - 1)
+            self._touch(key)
             self._work.add(key)
             self.changed.set()
 
@@ -290,11 +342,13 @@ class KubernetesFleet:
             self._forget(f"{namespace}/{name}")
             if before in self._wanted:
                 self._wanted[before].leaving.discard(name)
+            self._touch(before)
             self._work.add(before)
         if seen is not None:
             self._key_of[place] = seen.key
             self._pods.setdefault(seen.key, {})[name] = seen
             self._look_at(seen)
+            self._touch(seen.key)
             self._work.add(seen.key)
         self.changed.set()
 
@@ -319,7 +373,9 @@ class KubernetesFleet:
     def _pod_answered(self, pod_id: str) -> None:
         namespace, _, name = pod_id.partition("/")
         self._answered[pod_id] = self._clock.wall_s()
-        self._work.add(self._key_of[namespace, name])
+        key = self._key_of[namespace, name]
+        self._touch(key)
+        self._work.add(key)
         self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
@@ -328,6 +384,7 @@ class KubernetesFleet:
             key = self._made.pop(place, None)
             if key is not None:
                 self._wanted.pop(key, None)
+                self._touch(key)
         else:
             self._made[place] = deployment.key
             known = self._wanted.get(deployment.key)
@@ -342,6 +399,7 @@ class KubernetesFleet:
         leaving = {pod.name for pod in pods if pod.active and pod.leaving}
         pods_wanted = counts.wanted_before(deployment.replicas, pods)
         self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, attended, self._clock.wall_s())
+        self._touch(deployment.key)
 
     def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
         """Those that the API server does not show yet."""
@@ -369,6 +427,7 @@ class KubernetesFleet:
         wanted = self._wanted.get(key)
         if wanted is not None and counts.missing(wanted.pods, self._of(key), wanted.leaving):
             wanted.pods -= 1
+            self._touch(key)
             self._work.add(key)
             self.changed.set()
 
@@ -455,6 +514,7 @@ class KubernetesFleet:
         if pod.ended and pod.id not in self._causes and not pod.deleting:
             lines = await self._logs.keep(pod.id, previous=pod.restarts > 0)
             self._causes[pod.id] = cause_of(pod.ended, lines)
+            self._touch(pod.key)
             self.changed.set()
         if not pod.active:
             return
@@ -479,6 +539,10 @@ async def _in_time(place: Key) -> AsyncIterator[None]:
         told = f"the API server has not answered within {ANSWER_WITHIN_S:g} s"
         hint = "see whether it runs: `kubectl get --raw /readyz`; it is asked again by itself"
         raise Unreachable(told, where="/".join(place), hint=hint) from error
+
+
+def _age(pod: Pod) -> tuple[float, str]:
+    return pod.started_at_s, pod.id
 
 
 def _place(key: RevisionKey) -> Key:

@@ -46,12 +46,22 @@ UNKNOWN = Used()
 
 
 class Usage:
-    """Reads the nodes that `nodes` names, each once per EACH_S, for as long as `run` does."""
+    """Reads the nodes that `nodes` names, each once per EACH_S, for as long as `run` does.
 
-    def __init__(self, api: Api, clock: Clock, nodes: Callable[[], Collection[str]]) -> None:
+    `changed` is called with a node of which something else is known now.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        clock: Clock,
+        nodes: Callable[[], Collection[str]],
+        changed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._api = api
         self._clock = clock
         self._nodes = nodes
+        self._changed = changed
         self._due_at_s: dict[str, float] = {}  # while a node is being read, never
         self._found: dict[str, dict[str, Used]] = {}  # by node, then by pod id
         self._told: dict[str, str] = {}  # why a node could not be read
@@ -72,7 +82,7 @@ class Usage:
     def _due(self) -> list[str]:
         nodes, now_s = set(self._nodes()), self._clock.now_s()
         for gone in self._found.keys() - nodes:
-            del self._found[gone]
+            self._forget(gone)
         # A node that is new to us is read at once: a pod that has just come is looked at early.
         self._due_at_s = {node: self._due_at_s.get(node, now_s) for node in nodes}
         due = [node for node, at_s in self._due_at_s.items() if at_s <= now_s]
@@ -84,13 +94,18 @@ class Usage:
             async with at_once:
                 self._found[node] = await self._read(node)
             self._told.pop(node, None)
+            self._changed(node)
         except (TrimtabError, ValueError, ArithmeticError) as error:
-            self._found.pop(node, None)
+            self._forget(node)
             if self._told.get(node) != str(error):  # once, not each round
                 self._told[node] = str(error)
                 log.warning("CPU and memory of pods on %s are unknown: %s", node, error)
         finally:
             self._due_at_s[node] = self._turn_s(node, self._clock.now_s())
+
+    def _forget(self, node: str) -> None:
+        if self._found.pop(node, None) is not None:
+            self._changed(node)
 
     async def _read(self, node: str) -> dict[str, Used]:
         path, lines = NODES.path(name=node, subresource="proxy/metrics/resource"), []

@@ -1,0 +1,261 @@
+"""The cluster that is filled: its namespaces, its endpoints, its pods as a watch of ours sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+from bench.scale.figures import dispatched
+from deploy.crd.generate import definition
+from trimtab.control.kubernetes.main import OWNER
+from trimtab.core.errors import NotFound, Unreachable
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
+from trimtab.kube import Api, Json, Key, Mirror, Resource, Selection
+from trimtab.xds.world import cluster_name
+
+NAMESPACES, PODS = Resource("v1", "namespaces"), Resource("v1", "pods")
+ACCOUNTS, CONFIG_MAPS = Resource("v1", "serviceaccounts"), Resource("v1", "configmaps")
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+ENDPOINTS = Resource("serving.trimtab.dev/v1alpha1", "servingendpoints")
+CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
+BINDINGS = Resource("rbac.authorization.k8s.io/v1", "clusterrolebindings")
+FLOWS = Resource("flowcontrol.apiserver.k8s.io/v1", "flowschemas")
+CONTROL, OTHER = "control", "other"  # who asks the API server: the control plane, and somebody else
+AT_ONCE = 16
+TOKEN_S = 6 * 3600
+NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+def endpoint(namespace: str, name: str, pods: int) -> Json:
+    """A ServingEndpoint of so many pods, which only fake nodes take. A pod may hold one request in flight."""
+    model = {
+        "uri": "pretended",
+        "runtime": "custom",
+        "custom": {"image": "pretended.example/model:1"},
+        "resources": {"cpu": "10m", "memory": "64Mi"},
+        "nodeSelector": {"type": "kwok"},
+        "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
+        "concurrency": {"min": pods, "max": pods},
+    }
+    return {
+        "apiVersion": ENDPOINTS.version,
+        "kind": "ServingEndpoint",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"models": [model]},
+    }
+
+
+@dataclass(frozen=True)
+class SeenPod:
+    """What the bench needs of a pod. `cluster` is the one that Envoy has it in."""
+
+    uid: str
+    cluster: str
+    address: str
+    ready: bool
+    deleting: bool
+
+
+def read_pod(body: Json) -> SeenPod:
+    metadata, status = body["metadata"], body.get("status") or {}
+    labels = metadata["labels"]
+    key = RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+    conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+    ready = conditions.get("ContainersReady") == "True" and bool(status.get("podIP"))
+    deleting = "deletionTimestamp" in metadata
+    return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, deleting)
+
+
+class Pods:
+    """All pods of a namespace. `shown(pod)` is called at the first event that shows one ready."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        labels = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
+        self._mirror = Mirror(api, Selection(PODS, **labels), read_pod, self._changed)
+        self._ready: set[str] = set()
+        self.shown: Callable[[SeenPod], None] = lambda _pod: None
+        self.gone: Callable[[SeenPod], None] = lambda _pod: None
+        self._last: dict[Key, SeenPod] = {}
+
+    async def follow(self) -> None:
+        await self._mirror.follow()
+
+    @property
+    def ready(self) -> dict[Key, SeenPod]:
+        """Those that serve, by their place."""
+        return {key: pod for key, pod in self._mirror.objects.items() if pod.ready and not pod.deleting}
+
+    def _changed(self, key: Key) -> None:
+        pod, before = self._mirror.objects.get(key), self._last.get(key)
+        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
+            self._ready.discard(before.uid)
+            self.gone(before)
+        if pod is None or pod.deleting:
+            self._last.pop(key, None)
+            return
+        self._last[key] = pod
+        if pod.ready and pod.uid not in self._ready:
+            self._ready.add(pod.uid)
+            self.shown(pod)
+
+
+class Cluster:
+    """The API server, by an `api` that is always let through, and what we have made in there."""
+
+    def __init__(self, api: Api, kubeconfig: Path) -> None:
+        self.api = api
+        self._kubeconfig = kubeconfig
+        self.namespace = f"bench-{uuid.uuid4().hex[:6]}"
+        self.burst = f"{self.namespace}-more"
+
+    async def open(self) -> None:
+        """The resource's definition, namespaces, and accounts whose requests the API server counts apart."""
+        crd = definition()
+        await self.api.apply(CRDS.path(name=crd["metadata"]["name"]), crd)
+        await until("ServingEndpoints to be known", self._served, 60)
+        for name in (self.namespace, self.burst):
+            await self.api.create(NAMESPACES.path(), _named("v1", "Namespace", name))
+        for who in (CONTROL, OTHER):
+            body = _named("v1", "ServiceAccount", who, self.namespace)
+            await self.api.create(ACCOUNTS.path(self.namespace), body)
+            await self.api.create(FLOWS.path(), self._flow(who))
+        subject = {"kind": "ServiceAccount", "namespace": self.namespace}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+        body = _named(BINDINGS.version, "ClusterRoleBinding", self.namespace) | {"roleRef": role}
+        body["subjects"] = [subject | {"name": who} for who in (CONTROL, OTHER)]
+        await self.api.create(BINDINGS.path(), body)
+
+    async def close(self) -> None:
+        """All of it goes, in the background; where a control plane no longer runs, without its finalizers."""
+        for namespace in (self.namespace, self.burst):
+            await self._let_go(namespace)
+            await self.api.delete(NAMESPACES.path(name=namespace))
+        for who in (CONTROL, OTHER):
+            await self.api.delete(FLOWS.path(name=self._flow_name(who)))
+        await self.api.delete(BINDINGS.path(name=self.namespace))
+
+    async def kubeconfig(self, who: str, folder: Path) -> Path:
+        """A file by which `who` asks the API server."""
+        path = ACCOUNTS.path(self.namespace, who, "token")
+        kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        answer = orjson.loads(await self.api.create(path, kind | {"spec": {"expirationSeconds": TOKEN_S}}))
+        written = copy.deepcopy(yaml.safe_load(self._kubeconfig.read_text()))
+        current = next(
+            each["context"] for each in written["contexts"] if each["name"] == written["current-context"]
+        )
+        written["users"] = [{"name": current["user"], "user": {"token": answer["status"]["token"]}}]
+        found = folder / f"{who}.kubeconfig"
+        found.touch(mode=0o600)
+        found.write_text(json.dumps(written))
+        return found
+
+    async def requests(self, who: str) -> float:
+        """How many the API server has let through of `who` since it began."""
+        return dispatched((await self.api.get("/metrics", accept="*/*")).decode(), self._flow_name(who))
+
+    async def apply(self, namespace: str, names: Iterable[str], pods: int) -> None:
+        """Endpoints of so many pods each, AT_ONCE at a time."""
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with at_once:
+                await self.api.create(ENDPOINTS.path(namespace), endpoint(namespace, name, pods))
+
+        await asyncio.gather(*map(one, names))
+
+    async def set_pods(self, name: str, pods: int) -> None:
+        """By its range."""
+        body = endpoint(self.namespace, name, pods)
+        await self.api.apply(ENDPOINTS.path(self.namespace, name), body, "bench")
+
+    async def replicas(self) -> dict[str, int]:
+        """What each endpoint's first revision asks for, by the endpoint's name."""
+        found = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace)))
+        items = found["items"] or ()
+        return {each["metadata"]["name"].removesuffix("-r1"): int(each["spec"]["replicas"]) for each in items}
+
+    async def generations(self, resource: Resource, namespace: str) -> dict[str, Any]:
+        """By name (uid, generation) of each object."""
+        found = orjson.loads(await self.api.get(resource.path(namespace), None, NAMES_ONLY))
+        items = (each["metadata"] for each in found["items"] or ())
+        return {each["name"]: (each["uid"], each.get("generation")) for each in items}
+
+    async def take_away(self, place: Key) -> None:
+        """Delete a pod, as whoever wants one gone does; its ReplicaSet makes another."""
+        await self.api.delete(PODS.path(*place))
+
+    async def _served(self) -> bool:
+        try:
+            await self.api.get(ENDPOINTS.path("default"))
+        except (NotFound, Unreachable):
+            return False
+        return True
+
+    async def _let_go(self, namespace: str) -> None:
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with at_once:
+                nothing = _named(ENDPOINTS.version, "ServingEndpoint", name, namespace)
+                await self.api.apply(ENDPOINTS.path(namespace, name), nothing, OWNER)
+
+        await asyncio.gather(*map(one, await self.generations(ENDPOINTS, namespace)))
+
+    def _flow_name(self, who: str) -> str:
+        return f"{self.namespace}-{who}"
+
+    def _flow(self, who: str) -> Json:
+        """Among all service accounts, counted by itself."""
+        account = {"name": who, "namespace": self.namespace}
+        rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True}
+        spec = {
+            "priorityLevelConfiguration": {"name": "workload-low"},
+            "matchingPrecedence": 1_000,
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": [
+                {
+                    "subjects": [{"kind": "ServiceAccount", "serviceAccount": account}],
+                    "resourceRules": [rule | {"namespaces": ["*"]}],
+                    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+                }
+            ],
+        }
+        return _named(FLOWS.version, "FlowSchema", self._flow_name(who)) | {"spec": spec}
+
+
+async def until(what: str, holds: Callable[[], Any], within_s: float, every_s: float = 0.1) -> float:
+    """Seconds until `holds()` is true; it may be a coroutine function. Raises TimeoutError naming `what`."""
+    began_s = time.monotonic()
+    while True:
+        found = holds()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return time.monotonic() - began_s
+        if time.monotonic() - began_s > within_s:
+            raise TimeoutError(f"waited {within_s:.0f} s in vain for {what}")
+        await asyncio.sleep(every_s)
+
+
+def chosen(pods: Iterable[Key], rng: random.Random) -> Key | None:
+    """One of them, by chance; None of nothing."""
+    there = sorted(pods)
+    return rng.choice(there) if there else None
+
+
+def _named(version: str, kind: str, name: str, namespace: str = "") -> Json:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}

@@ -1,0 +1,179 @@
+"""The real programs: control planes, an Envoy, and what stands before the former as their Service does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from trimtab.envoy.bootstrap import Bootstrap, render
+from trimtab.envoy.process import find_binary
+from trimtab.host.files import private_folder
+from trimtab.host.ports import free_port
+
+LOOPBACK = "127.0.0.1"
+END_WITHIN_S = 30.0
+CHUNK_BYTES = 256 << 10
+
+
+@dataclass
+class ControlPlane:
+    """`trimtab control` in a home of its own; several with one Lease are replicas of one."""
+
+    home: Path
+    kubeconfig: Path
+    lease: str
+    listen: str  # where Envoys listen: of all replicas the same
+    process: subprocess.Popen[bytes] | None = None
+    port: int = field(default_factory=lambda: free_port(LOOPBACK))
+
+    @property
+    def log(self) -> Path:
+        return self.home.with_name(f"{self.home.name}.log")
+
+    @property
+    def xds(self) -> Path:
+        """The socket at which Envoys are served, once they are."""
+        return Bootstrap.for_home(self.home).control_socket
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is there and says that it serves."""
+        alive = self.process is not None and self.process.poll() is None
+        return alive and (self.home / "run" / "control.json").exists()
+
+    def begin(self) -> None:
+        """Returns at once."""
+        words = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", self.home]
+        words += ["--listen", self.listen, "--lease", self.lease, "--control", f"{LOOPBACK}:{self.port}"]
+        words += ["--no-node-metrics"]
+        (self.home / "run" / "control.json").unlink(missing_ok=True)
+        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([*map(str, words)], stdout=log, stderr=log, env=environment)
+
+    def kill(self) -> None:
+        """As a node that loses its power does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> None:
+        end(self.process)
+
+    def cpu_s(self) -> float:
+        """Of a core, since it began."""
+        assert self.process is not None
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def memory_max_bytes(self) -> int:
+        """The most that was resident at once since it began."""
+        assert self.process is not None
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2_000:] if self.log.exists() else ""
+
+
+class Relay:
+    """A port for Envoys that leads to whichever control plane serves, as a Service does."""
+
+    def __init__(self, planes: list[ControlPlane]) -> None:
+        self._planes = planes
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for plane in filter(lambda each: each.serves, self._planes):
+                with contextlib.suppress(OSError):
+                    inner = await asyncio.open_unix_connection(plane.xds)
+                    await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+                    return
+        finally:
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+class Envoy:
+    """A real one, with one worker, that takes its configuration from `control_port`."""
+
+    def __init__(self, folder: Path, control_port: int) -> None:
+        private_folder(folder)
+        self._folder = folder
+        self._bootstrap = Bootstrap.for_pod("envoy", folder, (LOOPBACK, control_port))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        path = self._folder / "bootstrap.json"
+        path.write_bytes(render(self._bootstrap))
+        words = [find_binary(), "-c", path, "--concurrency", "1", "--disable-hot-restart"]
+        with (self._folder / "envoy.log").open("ab") as log:
+            command = [*map(str, words), "--log-level", "warning"]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def end(self) -> None:
+        end(self._process)
+        self._process = None
+
+    def memory_bytes(self) -> int:
+        assert self._process is not None
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    async def knows(self, pods: int) -> bool:
+        """Whether it is programmed, by its own words: so many pods in all, and an active listener."""
+        wanted = "(membership_total|total_listeners_active)$"
+        try:
+            stats = (await self._ask(f"/stats?format=json&filter={wanted}"))["stats"]
+        except (aiohttp.ClientError, OSError, ValueError, TimeoutError):
+            return False
+        found = {str(each["name"]): int(str(each["value"])) for each in stats if "name" in each}
+        listeners = found.pop("listener_manager.total_listeners_active", 0)
+        return bool(listeners) and sum(found.values()) >= pods + 1  # the control plane is one too
+
+    async def _ask(self, path: str) -> dict[str, list[dict[str, object]]]:
+        connector = aiohttp.UnixConnector(str(self._bootstrap.admin_socket))
+        timeout = aiohttp.ClientTimeout(total=5)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            session.get(f"http://envoy{path}") as answer,
+        ):
+            found: dict[str, list[dict[str, object]]] = json.loads(await answer.read())
+            return found
+
+
+def end(process: subprocess.Popen[bytes] | None) -> None:
+    """Ask it to, then have it killed. Nothing happens where it has ended."""
+    if process is None or process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(END_WITHIN_S)
+    process.kill()
+    process.wait()

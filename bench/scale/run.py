@@ -1,0 +1,429 @@
+"""The measurements, one after the other, on one filled cluster: each gives figures."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.scale.client import Client
+from bench.scale.cluster import (
+    CONFIG_MAPS,
+    CONTROL,
+    DEPLOYMENTS,
+    OTHER,
+    PODS,
+    Cluster,
+    Pods,
+    SeenPod,
+    chosen,
+    until,
+)
+from bench.scale.figures import Figure, quantile
+from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay
+from trimtab.core.errors import TrimtabError
+from trimtab.host.ports import free_port
+from trimtab.kube import Api, Key, Resource
+
+FILL_WITHIN_S = 1_800.0
+START_WITHIN_S = 300.0
+ASK_EACH_S = 0.05  # somebody else's requests, while many endpoints are applied
+REUSED_S = 1.0  # an address that was there for longer when its pod was shown is the one of a pod before
+SETTLE_S = 60.0  # for the last pods that come to be told of
+LAG_EACH_S = 0.01
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is measured with: so many endpoints and pods in all, and for how long."""
+
+    endpoints: int
+    pods: int
+    clients: int = 2
+    envoy: bool = True
+    churn_per_s: float = 50.0
+    churn_s: float = 30.0
+    rest_s: float = 60.0
+    burst: int = 200
+    calm_s: float = 20.0  # after a start, before it is called at rest: what was to be written is
+
+    @property
+    def each(self) -> int:
+        """Pods of one endpoint."""
+        return max(1, self.pods // self.endpoints)
+
+    @property
+    def whole(self) -> int:
+        """Pods of all."""
+        return self.each * self.endpoints
+
+    def names(self) -> list[str]:
+        return [f"e{number}" for number in range(self.endpoints)]
+
+
+@dataclass
+class Wire:
+    """From the event that shows a pod ready to its address on the wire, of every client by itself."""
+
+    clients: list[Client]
+    delays_s: list[float] = field(default_factory=list)
+    shown: int = 0
+    unseen: int = 0  # they went, or another had had their address, before they could be told of
+    _waiting: dict[tuple[int, str, str], float] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        """Anew."""
+        self.delays_s, self.shown, self.unseen, self._waiting = [], 0, 0, {}
+
+    def show(self, pod: SeenPod) -> None:
+        """The watch has shown it, now."""
+        now_s = time.monotonic()
+        for number, client in enumerate(self.clients):
+            self.shown += 1
+            known_s = client.since.get(pod.cluster, {}).get(pod.address)
+            if known_s is None:
+                self._waiting[number, pod.cluster, pod.address] = now_s
+            elif known_s < now_s - REUSED_S:
+                self.unseen += 1
+            else:  # the control plane was quicker than our own watch
+                self.delays_s.append(0.0)
+
+    def gone(self, pod: SeenPod) -> None:
+        """It has gone, or goes."""
+        for number in range(len(self.clients)):
+            if self._waiting.pop((number, pod.cluster, pod.address), None) is not None:
+                self.unseen += 1
+
+    def arrived(self, number: int, cluster: str, addresses: frozenset[str]) -> None:
+        """A client was told of a cluster's pods, now."""
+        now_s = time.monotonic()
+        for address in addresses:
+            shown_s = self._waiting.pop((number, cluster, address), None)
+            if shown_s is not None:
+                self.delays_s.append(now_s - shown_s)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+
+@dataclass
+class Bench:
+    """All that is there while it is measured."""
+
+    size: Size
+    cluster: Cluster
+    pods: Pods
+    planes: list[ControlPlane]
+    clients: list[Client]
+    envoy: Envoy | None
+    wire: Wire
+    other: Api  # somebody else's connection to the API server
+
+    async def fill(self) -> list[Figure]:
+        """As many endpoints as pods as were asked for; the control plane makes the latter."""
+        plane, size = self.planes[0], self.size
+        plane.begin()
+        await until("the control plane", lambda: plane.serves, START_WITHIN_S)
+        began_s = time.monotonic()
+        await self.cluster.apply(self.cluster.namespace, size.names(), size.each)
+        while len(self.pods.ready) < size.whole:
+            tell(f"{len(self.pods.ready)} of {size.whole} pods are ready")
+            await self._within(plane, began_s, FILL_WITHIN_S)
+        await until("all clients", self._clients_know, START_WITHIN_S)
+        took_s = time.monotonic() - began_s
+        await asyncio.sleep(self.size.calm_s)
+        plane.end()
+        return [Figure("fill_s", "filled by the control plane itself, from nothing", took_s, "s")]
+
+    async def start(self) -> list[Figure]:
+        """The whole cluster is there; control plane and Envoys come anew."""
+        plane = self.planes[0]
+        for client in self.clients:
+            client.forget()
+        began_s = time.monotonic()
+        plane.begin()
+        if self.envoy is not None:
+            self.envoy.begin()
+        await until("the control plane", lambda: plane.serves, START_WITHIN_S)
+        serves_s = time.monotonic() - began_s
+        await until("all clients", self._clients_know, START_WITHIN_S)
+        clients_s = time.monotonic() - began_s
+        found = [
+            Figure("serves_s", "from start to serving Envoys", serves_s, "s"),
+            Figure("clients_s", "from start to every pretended Envoy programmed", clients_s, "s"),
+        ]
+        if self.envoy is not None:
+            await until("Envoy", self._envoy_knows, START_WITHIN_S)
+        programmed_s = time.monotonic() - began_s
+        return [*found, Figure("start_s", "from start to every Envoy programmed", programmed_s, "s", 30.0)]
+
+    async def rest(self) -> list[Figure]:
+        """Nothing happens: without anybody's statistics, then with those of a real Envoy."""
+        if self.envoy is not None:
+            self.envoy.end()
+        await asyncio.sleep(self.size.calm_s)
+        cores, requests = await self._used()
+        found = [
+            Figure("rest_cpu", "at rest, without statistics", 100 * cores, "% of a core", 5.0),
+            Figure("rest_requests", "at rest", requests, "API requests/s", 5.0),
+        ]
+        if self.envoy is not None:
+            self.envoy.begin()
+            await until("Envoy", self._envoy_knows, START_WITHIN_S)
+            await asyncio.sleep(self.size.calm_s)
+            with_s, _ = await self._used()
+            words = "intake of the statistics of one Envoy"
+            found.append(Figure("intake_cpu", words, 100 * (with_s - cores), "% of a core"))
+            mib = self.envoy.memory_bytes() / 2**20
+            found.append(Figure("envoy_memory", "memory of that Envoy", mib, "MiB"))
+        return found
+
+    async def churn(self) -> list[Figure]:
+        """Pods are taken away at a steady pace, and their ReplicaSets make others."""
+        size, rng = self.size, random.Random(1)
+        self.wire.begin()
+        self.pods.shown, self.pods.gone = self.wire.show, self.wire.gone
+        plane, began_s = self.planes[0], time.monotonic()
+        used_s, lags_s = plane.cpu_s(), list[float]()
+        deleting, left = set[asyncio.Task[None]](), set[Key]()
+        lagging = asyncio.create_task(_lags(lags_s))
+        for number in range(math.ceil(size.churn_per_s * size.churn_s)):
+            await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
+            place = chosen(self.pods.ready.keys() - left, rng)
+            if place is not None:
+                left.add(place)
+                deleting.add(asyncio.create_task(self.cluster.take_away(place)))
+        results = await asyncio.gather(*deleting, return_exceptions=True)
+        span_s = time.monotonic() - began_s
+        used_s = plane.cpu_s() - used_s
+        with contextlib.suppress(TimeoutError):
+            await until("the last of them", self._all_told, SETTLE_S)
+        lagging.cancel()
+        self.pods.shown = self.pods.gone = lambda _pod: None
+        wire, failed = self.wire, sum(isinstance(each, BaseException) for each in results)
+        ms = [1e3 * each for each in wire.delays_s]
+        return [
+            Figure("churn_per_s", "pods that came, and as many went", len(deleting) / span_s, "a second"),
+            Figure("wire_p50", "from its event to its assignment, median", quantile(ms, 0.5), "ms"),
+            Figure("wire_p99", "from its event to its assignment, p99", quantile(ms, 0.99), "ms", 100.0),
+            Figure("wire_shown", "pods that were shown ready, to each client", wire.shown, ""),
+            Figure("wire_unseen", "of these, gone before they were told of", wire.unseen, ""),
+            Figure("wire_missing", "of these, never told of", wire.waiting, "", 0.0),
+            Figure("churn_failed", "deletions that the API server refused", failed, ""),
+            Figure("churn_cpu", "the control plane meanwhile", 100 * used_s / span_s, "% of a core"),
+            Figure("lag_p99", "the measurer's own delay, p99", _ms(quantile(lags_s, 0.99)), "ms"),
+        ]
+
+    async def burst(self) -> list[Figure]:
+        """Many endpoints at once, while somebody else asks the API server for small things."""
+        names = [f"b{number}" for number in range(self.size.burst)]
+        before_s = await self._others(5.0)
+        done = asyncio.Event()
+        asking = asyncio.create_task(self._others(START_WITHIN_S, done))
+        used, began_s = await self.cluster.requests(CONTROL), time.monotonic()
+        applying = asyncio.create_task(self.cluster.apply(self.cluster.burst, names, 1))
+
+        async def all_made() -> bool:
+            made = await self.cluster.generations(DEPLOYMENTS, self.cluster.burst)
+            return len(made) >= len(names)
+
+        await until("Deployments of all", all_made, START_WITHIN_S, 0.25)
+        took_s = time.monotonic() - began_s
+        done.set()
+        await applying
+        during_s, used = await asking, await self.cluster.requests(CONTROL) - used
+        return [
+            Figure(
+                "burst_s", f"{len(names)} endpoints at once: until all have Deployments", took_s, "s", 20.0
+            ),
+            Figure("burst_requests", "the control plane meanwhile", used / took_s, "API requests/s"),
+            Figure(
+                "other_p99_before", "somebody else's GET before, p99", _ms(quantile(before_s, 0.99)), "ms"
+            ),
+            Figure("other_p50", "somebody else's GET meanwhile, median", _ms(quantile(during_s, 0.5)), "ms"),
+            Figure("other_p99", "somebody else's GET meanwhile, p99", _ms(quantile(during_s, 0.99)), "ms"),
+        ]
+
+    async def failover(self) -> list[Figure]:
+        """The leader is killed; a change made right after is acted on by the other one."""
+        first, second = self.planes
+        second.begin()
+        await until("a cluster at rest", self._calm, START_WITHIN_S, 2.0)
+        await asyncio.sleep(self.size.calm_s)
+        name, wanted = self.size.names()[0], self.size.each + 3
+        pods, deployments = await self._all(PODS), await self._all(DEPLOYMENTS)
+        streams = [client.streams for client in self.clients]
+        memory = first.memory_max_bytes()
+        first.kill()
+        killed_s = time.monotonic()
+        await self.cluster.set_pods(name, wanted)
+
+        async def acted() -> bool:
+            return (await self.cluster.replicas())[name] >= wanted
+
+        await until("a decision of the other control plane", acted, START_WITHIN_S, 0.5)
+        resumed_s = time.monotonic() - killed_s
+        await until("all clients", lambda: self._back(streams), START_WITHIN_S)
+        back_s = max((each.connected_at_s for each in self.clients), default=killed_s) - killed_s
+        await asyncio.sleep(self.size.calm_s)
+        changed = _differ(deployments, await self._all(DEPLOYMENTS)) - {f"{name}-r1"}
+        lost = pods.keys() - (await self._all(PODS)).keys()
+        most = max(memory, second.memory_max_bytes()) / 2**20
+        return [
+            Figure("failover_s", "leader killed: until the other has decided", resumed_s, "s", 15.0),
+            Figure("failover_back_s", "leader killed: until every client has a stream again", back_s, "s"),
+            Figure("failover_pods", "pods that went meanwhile", len(lost), "", 0.0),
+            Figure("failover_deployments", "Deployments that changed meanwhile", len(changed), "", 0.0),
+            Figure("memory", "memory of a control plane, the most at once", most, "MiB", 600.0),
+        ]
+
+    async def _within(self, plane: ControlPlane, began_s: float, most_s: float) -> None:
+        await asyncio.sleep(5.0)
+        if plane.process is None or plane.process.poll() is not None:
+            raise RuntimeError(f"the control plane has ended: {plane.last_words()}")
+        if time.monotonic() - began_s > most_s:
+            raise TimeoutError(f"not filled within {most_s:.0f} s: {plane.last_words()}")
+
+    async def _calm(self) -> bool:
+        """Whether all pods are there, and as many are asked for."""
+        if len(self.pods.ready) != self.size.whole:
+            return False
+        return set((await self.cluster.replicas()).values()) == {self.size.each}
+
+    def _all_told(self) -> bool:
+        return len(self.pods.ready) >= self.size.whole and not self.wire.waiting
+
+    def _clients_know(self) -> bool:
+        return all(client.knows(self.size.endpoints, self.size.whole) for client in self.clients)
+
+    async def _envoy_knows(self) -> bool:
+        return self.envoy is None or await self.envoy.knows(self.size.whole)
+
+    def _back(self, streams: list[int]) -> bool:
+        return all(client.streams > before for client, before in zip(self.clients, streams, strict=True))
+
+    async def _used(self) -> tuple[float, float]:
+        """Cores of the leader, and its requests a second."""
+        plane, began_s = self.planes[0], time.monotonic()
+        used_s, asked = plane.cpu_s(), await self.cluster.requests(CONTROL)
+        await asyncio.sleep(self.size.rest_s)
+        span_s = time.monotonic() - began_s
+        requests = await self.cluster.requests(CONTROL) - asked
+        return (plane.cpu_s() - used_s) / span_s, requests / span_s
+
+    async def _others(self, for_s: float, done: asyncio.Event | None = None) -> list[float]:
+        """Seconds that each small request of somebody else took."""
+        took_s, until_s = [], time.monotonic() + for_s
+        path = CONFIG_MAPS.path(self.cluster.namespace, "kube-root-ca.crt")
+        while time.monotonic() < until_s and not (done is not None and done.is_set()):
+            began_s = time.monotonic()
+            with contextlib.suppress(TrimtabError):
+                await self.other.get(path)
+            took_s.append(time.monotonic() - began_s)
+            await asyncio.sleep(ASK_EACH_S)
+        return took_s
+
+    async def _all(self, resource: Resource) -> dict[str, Any]:
+        return await self.cluster.generations(resource, self.cluster.namespace)
+
+
+async def measure(size: Size, folder: Path, kubeconfig: Path) -> list[Figure]:
+    """All figures, in the order in which they are measured."""
+    async with _bench(size, folder, kubeconfig) as bench:
+        steps: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+            "filling the cluster": bench.fill,
+            "start": bench.start,
+            "rest": bench.rest,
+            "pods that come and go": bench.churn,
+            "many endpoints at once": bench.burst,
+            "failover": bench.failover,
+        }
+        found: list[Figure] = []
+        for name, step in steps.items():
+            tell(name)
+            try:
+                figures = await step()
+            except (TimeoutError, TrimtabError, OSError) as error:  # the others are measured all the same
+                figures = [Figure(f"{name.split()[0]}_failed", f"{name}: {error}", None, "", 0.0)]
+            for figure in figures:
+                tell(figure.line())
+            found += figures
+            load = Figure(f"load_{name.split()[0]}", f"load average after: {name}", os.getloadavg()[0], "")
+            found.append(load)
+        return found
+
+
+@contextlib.asynccontextmanager
+async def _bench(size: Size, folder: Path, kubeconfig: Path) -> AsyncIterator[Bench]:
+    async with contextlib.AsyncExitStack() as ending:
+        api = await Api.connect("bench", str(kubeconfig))
+        ending.push_async_callback(api.close)
+        cluster = Cluster(api, kubeconfig)
+        ending.push_async_callback(cluster.close)
+        await cluster.open()
+        as_control = await cluster.kubeconfig(CONTROL, folder)
+        other = await Api.connect("other", str(await cluster.kubeconfig(OTHER, folder)))
+        ending.push_async_callback(other.close)
+        listen, lease = f"{LOOPBACK}:{free_port(LOOPBACK)}", f"{cluster.namespace}/control-plane"
+        planes = [ControlPlane(folder / name, as_control, lease, listen) for name in ("one", "two")]
+        for plane in planes:
+            ending.callback(plane.end)
+        relay = Relay(planes)
+        await relay.open()
+        ending.push_async_callback(relay.close)
+        envoy = Envoy(folder / "envoy", relay.port) if size.envoy else None
+        if envoy is not None:
+            ending.callback(envoy.end)
+        wire = Wire([])
+        at = f"{LOOPBACK}:{relay.port}"
+        for number in range(size.clients):
+            told = _told(wire, number)
+            wire.clients.append(Client(f"client-{number}", at, told))
+        pods = Pods(api, cluster.namespace)
+        running = [pods.follow(), *(client.run() for client in wire.clients)]
+        tasks = [asyncio.create_task(each) for each in running]
+        ending.push_async_callback(_ended, tasks)
+        yield Bench(size, cluster, pods, planes, wire.clients, envoy, wire, other)
+
+
+def _told(wire: Wire, number: int) -> Callable[[str, frozenset[str]], None]:
+    return lambda cluster, addresses: wire.arrived(number, cluster, addresses)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _lags(found: list[float]) -> None:
+    """How late we ourselves are, each time that we wanted to be called."""
+    while True:
+        began_s = time.monotonic()
+        await asyncio.sleep(LAG_EACH_S)
+        found.append(time.monotonic() - began_s - LAG_EACH_S)
+
+
+def _differ(before: dict[str, object], after: dict[str, object]) -> set[str]:
+    """Names of what went, came or is another one."""
+    return {name for name in itertools.chain(before, after) if before.get(name) != after.get(name)}
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds
+
+
+def tell(line: str) -> None:
+    """To people who wait."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')}  {line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,128 @@
+"""What the measurement of many endpoints makes of what it reads."""
+
+from __future__ import annotations
+
+import pytest
+from envoy_data_plane.envoy.service.discovery.v3 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.scale import wire
+from bench.scale.client import Client
+from bench.scale.cluster import SeenPod, endpoint, read_pod
+from bench.scale.figures import Figure, dispatched, quantile
+from bench.scale.run import Size, Wire
+from trimtab.core.names import EndpointName
+from trimtab.core.protocol import Protocol
+from trimtab.core.revision import RevisionKey
+from trimtab.xds import messages
+from trimtab.xds.assignments import build_assignments
+from trimtab.xds.kinds import ASSIGNMENTS
+from trimtab.xds.snapshot import resource
+from trimtab.xds.stream import Push
+from trimtab.xds.world import Backend, RevisionView, cluster_name
+
+KEY = RevisionKey(EndpointName("team", "iris"), 1)
+
+
+def test_an_aim_is_met_or_not() -> None:
+    assert Figure("a", "", 5.0, "s", 5.0).met
+    assert Figure("a", "", 5.1, "s", 5.0).met is False
+    assert Figure("a", "", None, "s", 5.0).met is False, "what could not be measured meets nothing"
+    assert Figure("a", "", 5.0, "s").met is None
+    lines = [Figure("a", "it", value, "s", 5.0).line() for value in (1.0, 9.0, None)]
+    assert [line[0] for line in lines] == ["✓", "✗", "✗"]
+    assert "not measured" in lines[2]
+
+
+def test_quantiles() -> None:
+    values = [float(value) for value in range(1, 101)]
+    assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1.0)) == (50.0, 99.0, 100.0)
+    assert quantile([7.0], 0.99) == 7.0
+    assert quantile([], 0.99) is None
+
+
+def test_requests_of_one_flow_schema_alone() -> None:
+    name = "apiserver_flowcontrol_dispatched_requests_total"
+    page = (
+        f'{name}{{flow_schema="bench-control",priority_level="workload-low"}} 12\n'
+        f'{name}{{flow_schema="bench-control-more",priority_level="workload-low"}} 100\n'
+        f'other{{flow_schema="bench-control"}} 7\n'
+        f'{name}{{flow_schema="bench-control",priority_level="x"}} 1.5e+01\n'
+    )
+    assert dispatched(page, "bench-control") == 27
+
+
+@given(st.lists(st.tuples(st.integers(1, 250), st.booleans()), unique_by=lambda each: each[0], max_size=20))
+def test_pods_are_read_from_an_assignment(pods: list[tuple[int, bool]]) -> None:
+    backends = tuple(Backend(f"10.0.0.{number}", 8080, draining) for number, draining in pods)
+    view = RevisionView(KEY, frozenset({Protocol.INVOCATIONS}), 1, 10, backends)
+    [(name, encoded)] = build_assignments(view)
+    assert wire.hosts(encoded) == {each.host for each in backends}
+    push = Push(ASSIGNMENTS, "v", "3", {name: resource(encoded)}, ("gone",))
+    told = wire.read(messages.encode_delta(push))
+    assert (told.type_url, told.nonce, told.removed) == (ASSIGNMENTS, "3", ("gone",))
+    assert told.resources == {name: (resource(encoded).version, encoded)}
+
+
+def test_what_is_no_message_is_refused() -> None:
+    whole = bytes(DeltaDiscoveryResponse(type_url=ASSIGNMENTS, nonce="1"))
+    with pytest.raises(ValueError, match="not a message"):
+        wire.read(whole[:-1])
+    with pytest.raises(ValueError, match="not a message"):
+        wire.read(b"\x80")
+
+
+def test_a_request_is_one_to_envoys_own_types() -> None:
+    raw = wire.asked("n", ASSIGNMENTS, subscribe=["a"], unsubscribe=["b"], known={"c": "1"}, nonce="5")
+    found = DeltaDiscoveryRequest.parse(raw)
+    assert found.node is not None
+    assert found.node.id == "n"
+    assert (found.type_url, found.response_nonce) == (ASSIGNMENTS, "5")
+    assert (found.resource_names_subscribe, found.resource_names_unsubscribe) == (["a"], ["b"])
+    assert found.initial_resource_versions == {"c": "1"}
+
+
+def _pod(address: str) -> SeenPod:
+    return SeenPod("u", cluster_name(KEY), address, ready=True, deleting=False)
+
+
+def test_a_delay_counts_once_for_each_client() -> None:
+    wired = Wire([Client("0", ""), Client("1", "")])
+    wired.show(_pod("10.0.0.1"))
+    assert (wired.shown, wired.waiting) == (2, 2)
+    for _ in range(2):  # told again it is not new
+        wired.arrived(0, cluster_name(KEY), frozenset({"10.0.0.1", "10.0.0.2"}))
+    assert (len(wired.delays_s), wired.waiting) == (1, 1)
+    wired.gone(_pod("10.0.0.1"))
+    assert (wired.unseen, wired.waiting) == (1, 0)
+
+
+def test_a_control_plane_that_is_quicker_than_our_watch_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client("0", "")
+    wired = Wire([client])
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    client.since = {cluster_name(KEY): {"10.0.0.1": 99.9, "10.0.0.2": 50.0}}
+    wired.show(_pod("10.0.0.1"))
+    wired.show(_pod("10.0.0.2"))  # the address of a pod before: nobody can tell when this one came
+    assert (wired.delays_s, wired.unseen, wired.waiting) == ([0.0], 1, 0)
+
+
+def test_pods_as_the_api_server_shows_them() -> None:
+    labels = {"serving.trimtab.dev/endpoint": "iris", "serving.trimtab.dev/revision": "1"}
+    metadata = {"name": "p", "namespace": "team", "uid": "u", "labels": labels}
+    conditions = [{"type": "ContainersReady", "status": "True"}]
+    ready = read_pod({"metadata": metadata, "status": {"podIP": "10.0.0.1", "conditions": conditions}})
+    assert ready == _pod("10.0.0.1")
+    assert not read_pod({"metadata": metadata}).ready
+    assert read_pod({"metadata": metadata | {"deletionTimestamp": "now"}}).deleting
+
+
+def test_sizes() -> None:
+    size = Size(endpoints=3, pods=10)
+    assert (size.each, size.whole, len(size.names())) == (3, 9, 3)
+    [model] = endpoint("team", "iris", size.each)["spec"]["models"]
+    assert model["concurrency"] == {"min": 3, "max": 3}

@@ -1,0 +1,183 @@
+"""An endpoint of which nothing has changed is only decided on; whatever changes is seen at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.kube.words import until
+from trimtab.control import reconcile
+from trimtab.control.records import Outcome
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import PodPhase
+
+Spec = Callable[..., Any]
+IRIS = EndpointName("default", "iris")
+
+
+class Counted:
+    """The endpoints that were looked at, in order."""
+
+    def __init__(self, plane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        real = plane.reconciler._endpoint
+
+        async def looked_at(name: EndpointName, *rest: Any) -> None:
+            self.names.append(name.name)
+            await real(name, *rest)
+
+        monkeypatch.setattr(plane.reconciler, "_endpoint", looked_at)
+
+    def taken(self) -> list[str]:
+        found, self.names = self.names, []
+        return found
+
+
+async def _served(plane: Any, spec: Spec, *names: str) -> None:
+    for name in names:
+        plane.apply(spec(1, name=name), EndpointName("default", name))
+    known = [EndpointName("default", name) for name in names]
+    await plane.until(lambda: all(plane.record(name).outcome is Outcome.SERVING for name in known))
+    await plane.seconds(2)
+
+
+async def test_between_decisions_nothing_is_looked_at(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "iris")
+    counted, before = Counted(plane, monkeypatch), _decisions(plane)
+    for _ in range(20):
+        await plane.seconds()
+    assert counted.taken() == []
+    assert _decisions(plane) - before == 20 / 5
+
+
+async def test_what_changes_is_looked_at_and_nothing_else(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "iris", "wine")
+    await plane.look()
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    assert counted.taken() == []
+    [pod] = plane.fleet.alive(1)
+    plane.fleet.there[pod.id] = reconcile.replace(pod, evicted=True)
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    plane.apply(spec(1, low=3), IRIS)
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    assert len(plane.fleet.alive(1)) > 1
+
+
+async def test_a_pod_that_is_lost_is_replaced_at_the_next_look(plane: Any, spec: Spec) -> None:
+    await _served(plane, spec, "iris")
+    await plane.look()
+    [pod] = plane.fleet.alive(1)
+    plane.fleet.there[pod.id] = reconcile.replace(pod, phase=PodPhase.FAILED, cause="killed")
+    await plane.look()
+    assert [each.id for each in plane.fleet.alive(1)] != [pod.id]
+    assert len(plane.fleet.alive(1)) == 1
+
+
+async def test_a_spec_that_is_applied_again_is_decided_on_at_once(plane: Any, spec: Spec) -> None:
+    await _served(plane, spec, "iris")
+    await plane.look()
+    before = _decisions(plane)
+    plane.apply(spec(1), IRIS)
+    await plane.look()
+    assert _decisions(plane) == before + 1
+
+
+def _decisions(plane: Any) -> int:
+    samples = plane.metrics.decisions.collect()[0].samples
+    counted = [each for each in samples if each.name.endswith("_total") and each.labels["axis"] == "pods"]
+    return int(sum(each.value for each in counted))
+
+
+async def test_load_that_jumps_is_decided_on_before_the_next_turn(plane: Any, spec: Spec) -> None:
+    await _served(plane, spec, "iris")
+    before = len(plane.fleet.alive(1))
+    plane.load[IRIS] = 40.0
+    await plane.seconds(4)
+    assert len(plane.fleet.alive(1)) > before
+
+
+async def test_a_decision_that_fails_is_told_and_disturbs_no_other(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "iris", "wine")
+    real = plane.scaling.decided
+
+    def broken(record: Any, *rest: Any) -> Any:
+        if record.name == IRIS:
+            raise KeyError("a slip")
+        return real(record, *rest)
+
+    monkeypatch.setattr(plane.scaling, "decided", broken)
+    plane.clock.advance(10.0)
+    before = _decisions(plane)
+    await plane.look()
+    assert "a slip" in plane.reconciler.live(IRIS).error
+    assert _decisions(plane) == before + 1
+    monkeypatch.undo()
+    await plane.look()
+    assert plane.reconciler.live(IRIS).error == ""
+
+
+async def test_decisions_of_many_are_spread_over_looks(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "DECISIONS_AT_ONCE_MAX", 2)
+    await _served(plane, spec, *(f"e{number}" for number in range(5)))
+    plane.reconciler.wake.clear()
+    plane.clock.advance(10.0)  # all are due
+    looks = []
+    for _ in range(3):
+        before = _decisions(plane)
+        await plane.look()
+        looks.append((_decisions(plane) - before, plane.reconciler.wake.is_set()))
+        plane.reconciler.wake.clear()
+    assert looks == [(2, True), (2, True), (1, False)]
+
+
+async def test_one_that_waits_for_somebody_else_holds_up_no_other(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.reconciler.at_once = 4
+    answered, hangs = asyncio.Event(), 0
+    real = plane.fleet.start_pod
+
+    async def start(revision: Any) -> str:
+        nonlocal hangs
+        if revision.key.endpoint == IRIS:
+            hangs += 1
+            await answered.wait()
+        return str(await real(revision))
+
+    monkeypatch.setattr(plane.fleet, "start_pod", start)
+    plane.apply(spec(1, name="iris"), IRIS)
+    wine = EndpointName("default", "wine")
+    plane.apply(spec(1, name="wine"), wine)
+    await plane.until(lambda: plane.record(wine).outcome is Outcome.SERVING)
+    assert plane.envoy.serving(wine) == 1
+    assert hangs == 1, "it is not looked at again meanwhile"
+    answered.set()
+    await until(lambda: not plane.reconciler._looking)
+    await plane.until(lambda: plane.record(IRIS).outcome is Outcome.SERVING)
+    assert not plane.reconciler._looking
+
+
+async def test_one_that_is_looked_at_in_vain_does_not_ask_for_another_look(plane: Any, spec: Spec) -> None:
+    plane.reconciler.at_once = 4
+    plane.apply(spec("slow"))
+    await plane.look()
+    plane.reconciler.wake.clear()
+    for _ in range(3):
+        await plane.look()
+        assert not plane.reconciler._looking
+    assert plane.reconciler.live(IRIS).still is None
+    assert not plane.reconciler.wake.is_set()

@@ -1,0 +1,139 @@
+"""What the fleet tells of pods is made anew only where something has changed, and is never behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trimtab.core.clock import ManualClock
+from trimtab.core.names import EndpointName
+from trimtab.core.pod import PodPhase
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.fleet.kubernetes.fleet import Wanted
+from trimtab.fleet.kubernetes.seen import Ended, SeenDeployment, SeenPod
+
+IRIS, WINE = (RevisionKey(EndpointName("team", name), 1) for name in ("iris", "wine"))
+NAMES = ("a", "b", "c")
+READY = {"answers": True, "ready_at_s": 5.0, "gate": True, "runs": True, "host": "10.0.0.1"}
+KINDS: dict[str, dict[str, Any]] = {
+    "pending": {},
+    "starting": {"runs": True, "host": "10.0.0.1"},
+    "ready": READY,
+    "deleting": READY | {"deleting": True},
+    "failed": {"finished": True, "ended": Ended("Error", 1)},
+}
+
+
+class Told:
+    """A fleet whose mirrors are filled by hand."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.fleet = KubernetesFleet(None, self.clock, {})  # type: ignore[arg-type] - nothing is asked of it
+
+    def pod(self, key: RevisionKey, name: str, kind: str | None) -> None:
+        place = (key.endpoint.namespace, f"{key.endpoint.name}-{name}")
+        if kind is None:
+            self.fleet._pod_mirror.objects.pop(place, None)
+        else:
+            self.fleet._pod_mirror.objects[place] = SeenPod(place[1], key, 1.0, **KINDS[kind])
+        self.fleet._pod_changed(place)
+
+    def deployment(self, key: RevisionKey, replicas: int | None) -> None:
+        place = (key.endpoint.namespace, f"{key.endpoint.name}-r1")
+        if replicas is None:
+            self.fleet._deployments.objects.pop(place, None)
+        else:
+            self.fleet._deployments.objects[place] = SeenDeployment(key, "u", "1", replicas)
+            self.fleet._adopt(self.fleet._deployments.objects[place], attended=True)
+        self.fleet._deployment_changed(place)
+
+    async def stop(self, key: RevisionKey, name: str) -> None:
+        pod_id = f"{key.endpoint.namespace}/{key.endpoint.name}-{name}"
+        seen = self.fleet._pod_mirror.objects.get(tuple(pod_id.split("/")))
+        if seen is None or not seen.finished:  # that one is deleted by a call
+            await self.fleet.stop_pod(pod_id, 0.0)
+
+    def anew(self) -> dict[EndpointName, tuple[Any, ...]]:
+        """What it would tell if it kept nothing."""
+        self.fleet._stale |= {key.endpoint for key in (IRIS, WINE)}
+        for key in (*self.fleet._pods, *self.fleet._wanted):
+            self.fleet._touch(key)
+        self.fleet._reported.clear()
+        return dict(self.fleet.by_endpoint())
+
+
+_keys = st.sampled_from((IRIS, WINE))
+_steps = st.one_of(
+    st.tuples(st.just("pod"), _keys, st.sampled_from(NAMES), st.sampled_from((None, *KINDS))),
+    st.tuples(st.just("deployment"), _keys, st.sampled_from((None, 0, 1, 3))),
+    st.tuples(st.just("stop"), _keys, st.sampled_from(NAMES)),
+    st.tuples(st.just("answered"), _keys, st.sampled_from(NAMES)),
+    st.tuples(st.just("time")),
+)
+
+
+@given(st.lists(_steps, max_size=30))
+async def test_it_is_never_behind(steps: Sequence[tuple[Any, ...]]) -> None:
+    told = Told()
+    for what, *rest in steps:
+        if what == "time":
+            told.clock.advance(1.0)
+        elif what == "stop":
+            await told.stop(*rest)
+        elif what == "answered":
+            key, name = rest
+            place = (key.endpoint.namespace, f"{key.endpoint.name}-{name}")
+            if place in told.fleet._key_of:
+                told.fleet._pod_answered("/".join(place))
+        else:
+            getattr(told, what)(*rest)
+        found, flat = dict(told.fleet.by_endpoint()), told.fleet.pods()
+        assert sorted(pod.id for pods in found.values() for pod in pods) == sorted(pod.id for pod in flat)
+        assert list(flat) == sorted(flat, key=lambda pod: (pod.started_at_s, pod.id))
+        assert found == told.anew()
+
+
+async def test_what_has_not_changed_is_the_same_object() -> None:
+    told = Told()
+    told.pod(IRIS, "a", "ready")
+    told.pod(WINE, "a", "ready")
+    before, flat = told.fleet.by_endpoint(), told.fleet.pods()
+    told.clock.advance(10.0)
+    assert told.fleet.pods() is flat
+    told.pod(WINE, "b", "ready")
+    after = told.fleet.by_endpoint()
+    assert after[IRIS.endpoint] is before[IRIS.endpoint]
+    assert len(after[WINE.endpoint]) == 2
+    assert len(before[WINE.endpoint]) == 1, "what was told is not changed behind one's back"
+
+
+async def test_a_start_takes_longer_at_each_look() -> None:
+    told = Told()
+    told.pod(IRIS, "a", "starting")
+    told.fleet._wanted[WINE] = Wanted(2)
+    told.fleet._touch(WINE)
+    [before] = told.fleet.by_endpoint()[IRIS.endpoint]
+    told.clock.advance(3.0)
+    [after] = told.fleet.by_endpoint()[IRIS.endpoint]
+    assert (after.start_time_s or 0.0) - (before.start_time_s or 0.0) == pytest.approx(3.0)
+    asked = told.fleet.by_endpoint()[WINE.endpoint]
+    assert [pod.phase for pod in asked] == [PodPhase.STARTING] * 2
+
+
+async def test_what_a_node_tells_is_told_of_its_pods() -> None:
+    told = Told()
+    told.pod(IRIS, "a", "ready")
+    place = ("team", "iris-a")
+    told.fleet._pod_mirror.objects[place] = replace(told.fleet._pod_mirror.objects[place], node="n")
+    told.fleet._pod_changed(place)
+    assert told.fleet.pods()[0].memory_bytes is None
+    told.fleet._usage._found["n"] = {"team/iris-a": type(told.fleet._usage.of("", ""))(1.0, 7, 1.0)}
+    told.fleet._used("n")
+    assert told.fleet.pods()[0].memory_bytes == 7
