@@ -362,8 +362,6 @@ async def test_http2_with_prior_knowledge_on_the_same_port(gate: Any, iris: Any)
     await writer.wait_closed()
 
 
-
-
 @pytest.mark.parametrize("begins", ["/serving-endpoints/iris", "/serving-endpoints/nobody", ""])
 @pytest.mark.parametrize("named", [{}, {"x-trimtab-endpoint": "iris"}])
 async def test_envoys_own_errors_are_the_protocols(

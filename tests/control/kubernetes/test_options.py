@@ -31,6 +31,24 @@ def test_callers_without_labels_are_refused(said: str) -> None:
         checked_callers(options(said))
 
 
+@pytest.mark.parametrize(
+    ("images", "arguments", "where", "says"),
+    [
+        ({"mlflow": "m:1", "triton": "t:1"}, "", "", ""),
+        ({"mlflow": "m:1"}, "", "models[0].runtime", "no image for `triton`"),
+        ({"triton": "t:1"}, "", "models[0].runtime", "nothing here brings its model"),
+        ({"mlflow": "m:1", "triton": "t:1"}, "--a 'b", "models[0].env.SERVER_ARGS", "cannot be read"),
+    ],
+)
+def test_a_server_of_its_makers_takes_an_image_that_brings_its_model(
+    images: dict[str, str], arguments: str, where: str, says: str
+) -> None:
+    model = ModelSpec("m", Source(uri="models:/m/1"), "triton", env=(("SERVER_ARGS", arguments),))
+    found = on_kubernetes(images)(EndpointName("default", "m"), EndpointSpec((model,)))
+    assert [problem.where for problem in found] == ([where] if where else [])
+    assert all(says in str(problem) and problem.hint for problem in found)
+
+
 def test_hold_is_no_runtime_that_a_model_may_have() -> None:
     model = ModelSpec(name="iris", source=Source(uri="models:/iris/1"))
     cannot = on_kubernetes({"hold": "hold:1", "triton": "triton:1"})

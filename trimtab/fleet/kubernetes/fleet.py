@@ -453,7 +453,8 @@ class KubernetesFleet:
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
         if pod.ended and pod.id not in self._causes and not pod.deleting:
-            lines = await self._logs.keep(pod.id, previous=pod.restarts > 0)
+            restarted = pod.restarts > 0 and pod.ended.container == template.CONTAINER
+            lines = await self._logs.keep(pod.id, previous=restarted, container=pod.ended.container)
             self._causes[pod.id] = cause_of(pod.ended, lines)
             self.changed.set()
         if not pod.active:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes.template import (
+    BRING,
     CONTAINER,
     COST,
     COST_OF_LEAVING,
@@ -51,6 +52,7 @@ class Ended:
     reason: str
     exit_status: int | None = None
     message: str = ""
+    container: str = CONTAINER
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,13 @@ def refusal(said: str) -> str:
 
 
 def _ended(status: Json, container: Json) -> Ended | None:
+    brings = _container_ended(_named(BRING, status.get("initContainerStatuses")))
+    if brings is not None and brings.exit_status != 0:
+        return replace(brings, container=BRING)
+    return _container_ended(container) or _pod_ended(status)
+
+
+def _container_ended(container: Json) -> Ended | None:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in _NO_IMAGE | _NOT_MADE:
@@ -220,6 +229,10 @@ def _ended(status: Json, container: Json) -> Ended | None:
     if over:
         code = over.get("exitCode", 0)
         return Ended(over.get("reason", ""), 128 - code if code > 128 else code, over.get("message", ""))
+    return None
+
+
+def _pod_ended(status: Json) -> Ended | None:
     if status.get("phase") == "Failed":
         return Ended(status.get("reason", ""), None, status.get("message", ""))
     return None
@@ -238,7 +251,11 @@ def _ready_path(spec: Json) -> str:
 
 def _ours(containers: list[Json] | None) -> Json:
     """The model's, whatever others have put beside it; nothing while it is not there."""
-    return next((each for each in containers or () if each.get("name") == CONTAINER), {})
+    return _named(CONTAINER, containers)
+
+
+def _named(name: str, containers: list[Json] | None) -> Json:
+    return next((each for each in containers or () if each.get("name") == name), {})
 
 
 def _is_true(conditions: dict[str, Json], name: str) -> bool:
