@@ -9,7 +9,7 @@ import pytest
 from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers, on_kubernetes
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import EndpointSpec, ModelSpec, Source
+from trimtab.core.spec import Custom, EndpointSpec, ModelSpec, Source
 from trimtab.fleet.kubernetes import Callers
 
 
@@ -47,6 +47,16 @@ def test_a_server_of_its_makers_takes_an_image_that_brings_its_model(
     found = on_kubernetes(images)(EndpointName("default", "m"), EndpointSpec((model,)))
     assert [problem.where for problem in found] == ([where] if where else [])
     assert all(says in str(problem) and problem.hint for problem in found)
+
+
+def test_a_port_that_something_else_of_the_pod_has_is_refused() -> None:
+    def found(port: int) -> list[str]:
+        model = ModelSpec("m", Source(uri="own"), "custom", custom=Custom(image="own:1", port=port))
+        problems = on_kubernetes({})(EndpointName("default", "m"), EndpointSpec((model,)))
+        return [problem.where for problem in problems]
+
+    assert found(3000) == found(8080) == []
+    assert found(8081) == found(8083) == ["models[0].custom.port"]
 
 
 def test_hold_is_no_runtime_that_a_model_may_have() -> None:

@@ -150,6 +150,32 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert "initContainers" not in pod
 
 
+@pytest.mark.parametrize(
+    ("custom", "ports"),
+    [
+        (Custom(image="own:1"), (8080, 0, 0)),
+        (Custom(image="own:1", port=3000), (3000, 0, 0)),
+        (Custom(image="own:1", protocols=("openai", "open-inference-grpc")), (8080, 8081, 0)),
+    ],
+)
+def test_a_server_of_ones_own_is_asked_where_it_listens(custom: Custom, ports: tuple[int, int, int]) -> None:
+    revision = Revision(KEY, ModelSpec("iris", Source("own"), "custom", custom=custom), "h", 0.0)
+    made = template.deployment(revision, {}, 1)["spec"]["template"]
+    pod = body(READY, annotations=made["metadata"]["annotations"]) | {"spec": made["spec"]}
+    seen = pod_of(read_pod(pod), Known(), 0.0)
+    assert (seen.port, seen.grpc_port, seen.metrics_port) == ports
+    (run,) = made["spec"]["containers"]
+    assert run["readinessProbe"]["httpGet"]["port"] == ports[0]
+    assert {"name": "PORT", "value": str(ports[0])} in run["env"]
+
+
+def test_pods_of_an_earlier_version_named_one_port_alone() -> None:
+    annotations = {template.RUNTIME: "triton"}
+    spec = {"containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}]}
+    seen = pod_of(read_pod(body(READY, annotations=annotations) | {"spec": spec}), Known(), 0.0)
+    assert (seen.port, seen.grpc_port, seen.metrics_port) == (8080, 8081, 8082)
+
+
 def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:
     model = ModelSpec(
         "iris",

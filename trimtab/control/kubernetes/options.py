@@ -13,7 +13,7 @@ from trimtab.control.options import Address, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
-from trimtab.fleet.kubernetes import BRING_IMAGE, HOLD_IMAGE, Callers
+from trimtab.fleet.kubernetes import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Callers
 from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
 
@@ -118,6 +118,10 @@ def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
             if model.runtime == "custom" and not model.custom.image:
                 hint = "give custom.image: a pod has no folder of yours to run a command in"
                 found.append(Problem(f"{where}.custom", "has no image", hint))
+            elif model.custom.port in TAKEN_PORTS:
+                hint = "let it listen at $PORT, or somewhere else"
+                told = f"{model.custom.port} is what gRPC, metrics or the sidecar of a pod have"
+                found.append(Problem(f"{where}.custom.port", told, hint))
             elif model.runtime != "custom" and model.runtime not in images:
                 known = ", ".join(sorted({*images, "custom"} - {HOLD_IMAGE}))
                 hint = f"this control plane has: {known}; bring an image of your own by custom.image"

@@ -312,7 +312,7 @@ class KubernetesFleet:
             self._answered.pop(seen.id, None)
         waits = seen.runs and seen.active and not (seen.answers or seen.ended or seen.leaving)
         if waits and seen.host and seen.ready_path and seen.id not in self._answered:
-            self._looks.watch(seen.id, seen.host, template.PORT, seen.ready_path)
+            self._looks.watch(seen.id, seen.host, seen.port, seen.ready_path)
         elif not waits:
             self._looks.leave(seen.id)
 

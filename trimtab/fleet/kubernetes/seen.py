@@ -16,8 +16,11 @@ from trimtab.fleet.kubernetes.template import (
     COST_OF_LEAVING,
     ENDPOINT,
     GATE,
+    GRPC,
     GRPC_PORT,
     HOLD,
+    HTTP,
+    METRICS,
     METRICS_PORT,
     PORT,
     REVISION,
@@ -78,6 +81,9 @@ class SeenPod:
     ended: Ended | None = None
     unschedulable: str = ""
     runtime: str = "mlflow"
+    port: int = PORT
+    grpc_port: int = 0
+    metrics_port: int = 0
 
     @property
     def starts(self) -> bool:
@@ -131,6 +137,7 @@ def read_pod(body: Json) -> SeenPod:
         ended=_ended(status, container),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         runtime=annotations.get(RUNTIME, "mlflow"),
+        **_ports(spec, annotations.get(RUNTIME, "mlflow")),
     )
 
 
@@ -150,7 +157,6 @@ class Known:
 
 def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
     """As the fleet reports it."""
-    runtime = RUNTIMES.get(seen.runtime)
     phase = _phase(seen, known)
     ready_at_s = (seen.ready_at_s or known.answered_at_s) if known.cause is None else None
     return Pod(
@@ -158,7 +164,7 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         revision=seen.key,
         phase=phase,
         host=seen.host,
-        port=PORT,
+        port=seen.port,
         process_id=seen.restarts,
         started_at_s=seen.created_at_s,
         ready_at_s=ready_at_s,
@@ -169,8 +175,8 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         memory_bytes=known.used.memory_bytes,
         measured_at_s=known.used.at_s,
         runtime=seen.runtime,
-        grpc_port=GRPC_PORT if runtime and runtime.grpc_port else 0,
-        metrics_port=METRICS_PORT if runtime and runtime.metrics_port else 0,
+        grpc_port=seen.grpc_port,
+        metrics_port=seen.metrics_port,
         evicted=seen.deleting and phase is PodPhase.READY,
     )
 
@@ -241,6 +247,18 @@ def _pod_ended(status: Json) -> Ended | None:
 def _key(metadata: Json) -> RevisionKey:
     labels = metadata["labels"]
     return RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+
+
+def _ports(spec: Json, runtime: str) -> dict[str, int]:
+    """Where it is asked, as its template says; the template of earlier versions named one port alone."""
+    ports: list[Json] = _ours(spec.get("containers")).get("ports") or []
+    said = {each.get("name"): each["containerPort"] for each in ports}
+    known = RUNTIMES.get(runtime)
+    return {
+        "port": said.get(HTTP, PORT),
+        "grpc_port": said.get(GRPC, GRPC_PORT if known and known.grpc_port else 0),
+        "metrics_port": said.get(METRICS, METRICS_PORT if known and known.metrics_port else 0),
+    }
 
 
 def _ready_path(spec: Json) -> str:

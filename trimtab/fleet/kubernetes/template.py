@@ -27,8 +27,10 @@ COST_OF_LEAVING = "-2147483648"
 
 CONTAINER = "model"
 PORT, GRPC_PORT, METRICS_PORT = 8080, 8081, 8082
+HTTP, GRPC, METRICS = "http", "grpc", "metrics"  # what these are called in a pod
 HOLD = "hold"  # stands beside the model: see deploy/hold
 HOLD_PORT = 8083
+TAKEN_PORTS = frozenset({GRPC_PORT, METRICS_PORT, HOLD_PORT})
 HOLD_IMAGE = HOLD  # in Images, beside the runtimes'
 UNHELD_S = 5  # without it: Envoy knows by then, and the server has to end what it has by itself
 TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
@@ -133,7 +135,7 @@ def _container(revision: Revision, images: Images) -> Json:
         model_folder=_folder(model),
         python=Path("{python}"),
         host="0.0.0.0",  # noqa: S104 - a pod's own network; who reaches it is a NetworkPolicy's
-        port=PORT,
+        port=model.custom.port or PORT,
         stages_path=Path(TMP, "stages"),
         grpc_port=GRPC_PORT if runtime.grpc_port else 0,
         metrics_port=METRICS_PORT if runtime.metrics_port else 0,
@@ -150,10 +152,10 @@ def _container(revision: Revision, images: Images) -> Json:
         **({"command": list(command)} if command else {}),
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
         **({"envFrom": [{"secretRef": {"name": model.secret}}]} if model.secret else {}),
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": name, "containerPort": port} for name, port in _ports(launch).items()],
         "resources": _resources(revision),
         "readinessProbe": {
-            "httpGet": {"path": runtime.ready_path, "port": PORT},
+            "httpGet": {"path": runtime.ready_path, "port": launch.port},
             "periodSeconds": 1,
             "timeoutSeconds": 2,
             "failureThreshold": 3,
@@ -162,6 +164,12 @@ def _container(revision: Revision, images: Images) -> Json:
         "securityContext": LOCKED,
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in _volumes(model).items()],
     }
+
+
+def _ports(launch: Launch) -> dict[str, int]:
+    """By name: where its pods are asked is read from here."""
+    found = {HTTP: launch.port, GRPC: launch.grpc_port, METRICS: launch.metrics_port}
+    return {name: port for name, port in found.items() if port}
 
 
 def _brings(model: ModelSpec) -> bool:
