@@ -18,9 +18,11 @@ from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S
 from trimtab.fleet.kubernetes import counts, template
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
 from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.lives import Lives
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
@@ -73,8 +75,8 @@ class KubernetesFleet:
 
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
-    has to go with. Without `node_metrics` no kubelet is asked what pods use. `changed` tells of pods
-    and phases.
+    has to go with. Without `node_metrics` no kubelet is asked what pods use. `request_timeout_s` is how long
+    callers of an endpoint wait: see `lives`. `changed` tells of pods and phases.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class KubernetesFleet:
         callers: Callers | None = None,
         *,
         node_metrics: bool = True,
+        request_timeout_s: Callable[[EndpointName], float] = lambda _: REQUEST_TIMEOUT_MAX_S,
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -99,6 +102,7 @@ class KubernetesFleet:
         self._holds = Holds(api)
         self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node})
         self._node_metrics = node_metrics
+        self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -138,6 +142,7 @@ class KubernetesFleet:
             self._adopt(deployment, attended=place in attended)
         self._adopted = True
         self._tasks.append(asyncio.create_task(self._work.run()))
+        self._tasks.append(asyncio.create_task(self._lives.run()))
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
 
@@ -274,6 +279,9 @@ class KubernetesFleet:
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
+    def _not_failed(self) -> Iterator[SeenPod]:
+        return (seen for seen in self._seen() if seen.id not in self._causes)
+
     def _of(self, key: RevisionKey) -> tuple[SeenPod, ...]:
         return tuple(self._pods.get(key, {}).values())
 
@@ -320,6 +328,11 @@ class KubernetesFleet:
         namespace, _, name = pod_id.partition("/")
         self._answered[pod_id] = self._clock.wall_s()
         self._work.add(self._key_of[namespace, name])
+        self.changed.set()
+
+    def _pod_hangs(self, pod_id: str, cause: str) -> None:
+        """It lives, and does nothing: it is replaced as if it had failed."""
+        self._causes.setdefault(pod_id, cause)
         self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
