@@ -104,6 +104,28 @@ async def test_health_of_an_endpoint_on_its_own_host_only(gate: Any, iris: Any, 
             assert answer.status == 404
 
 
+@pytest.mark.parametrize(
+    ("spoken", "live", "ready"),
+    [
+        (tuple(Protocol), "/v2/health/live", "/v2/health/ready"),
+        ((Protocol.OPEN_INFERENCE_REST, Protocol.OPEN_INFERENCE_GRPC), "/v2/health/live", "/v2/health/ready"),
+        ((Protocol.OPENAI,), "/health", "/health"),
+        ((Protocol.INVOCATIONS,), "/ping", "/ping"),
+    ],
+)
+async def test_health_is_asked_alike_whatever_serves(
+    gate: Any, pods: Any, endpoint: Any, http: Any, spoken: tuple[Protocol, ...], live: str, ready: str
+) -> None:
+    [pod] = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,), protocols=spoken))
+    for named in ({"host": "iris.localhost"}, {"x-trimtab-endpoint": "iris"}):
+        for path, own in (("/health/live", live), ("/health/ready", ready)):
+            async with http.get(gate.url + path, headers=named) as answer:
+                assert (answer.status, (await answer.json())["path"]) == (200, own)
+            async with http.post(gate.url + path, headers=named) as answer:
+                assert (answer.status, answer.headers["allow"]) == (405, "GET")
+
+
 async def test_endpoints_of_two_namespaces(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
     ours, theirs = await pods(2)
     await gate.publish(endpoint("iris", (ours.port,)), endpoint("iris.team-a", (theirs.port,)))
@@ -123,7 +145,9 @@ async def test_endpoints_of_two_namespaces(gate: Any, pods: Any, endpoint: Any, 
         ("GET", "/metrics", {}, "/metrics"),
         ("GET", "/metrics", {"host": "iris.localhost"}, "`iris` does not serve"),
         ("GET", "/serving-endpoints/iris/metrics", {}, "POST /serving-endpoints/iris/invocations"),
-        ("GET", "/health/ready", {"host": "iris.localhost"}, "`iris` does not serve"),
+        ("GET", "/serving-endpoints/iris/health/ready", {}, "`iris` does not serve"),
+        ("GET", "/health/ready", {}, "/health/ready"),
+        ("GET", "/health/ready/x", {"host": "iris.localhost"}, "`iris` does not serve"),
         ("POST", "/serving-endpoints/iris/v3/models", {}, "`iris` does not serve"),
         ("GET", "/", {}, "trimtab status"),
     ],
