@@ -312,7 +312,7 @@ async def test_an_answer_that_takes_too_long_is_504(gate: Any, pods: Any, endpoi
     pod.open.clear()
     await gate.publish(endpoint("slow", (pod.port,), timeout_s=0.2))
     async with http.post(f"{gate.url}/serving-endpoints/slow/invocations", json=[]) as answer:
-        assert answer.status == 504
+        assert (answer.status, answer.headers["x-trimtab-fault"]) == (504, "model")
         assert (await answer.json())["error_code"] == "DEADLINE_EXCEEDED"
 
 

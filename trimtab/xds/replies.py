@@ -4,9 +4,9 @@
 `{"error_code": …, "message": …}`. To gRPC Envoy says it by gRPC's status.
 
 Each such answer carries `x-trimtab-fault`: `caller` if the request has to be changed, `platform`
-if the same request may succeed later. Whose fault a server's own errors are tells `faults`. Where it may,
-`x-trimtab-sent` tells how many bytes pods were sent of it, of all attempts together: 0 says that no model
-can have seen it.
+if the same request may succeed later, `model` if a pod had it for too long. Whose fault a server's own
+errors are tells `faults`. Where it may, `x-trimtab-sent` tells how many bytes pods were sent of it, of all
+attempts together: 0 says that no model can have seen it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from trimtab.xds.world import BODY_BYTES_MAX
 
 FAULT_HEADER = "x-trimtab-fault"
 SENT_HEADER, SENT = "x-trimtab-sent", "%UPSTREAM_WIRE_BYTES_SENT%"
-CALLER, PLATFORM = "caller", "platform"
+CALLER, MODEL, PLATFORM = "caller", "model", "platform"
 RETRY_AFTER_S = 1
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
 
@@ -93,7 +93,7 @@ REPLIES = (
     _Reply(
         "DEADLINE_EXCEEDED",
         "the model did not answer within the endpoint's request_timeout_s",
-        PLATFORM,
+        MODEL,  # its pod had the request: this time does not run while it waits for one
         flags=("UT",),
         becomes=504,
     ),
