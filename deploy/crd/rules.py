@@ -16,6 +16,7 @@ from trimtab.core.spec import (
     EXTENDED_MAX,
     IN_THE_MODELS_ENVIRONMENT,
     PODS_MAX,
+    PORT_MAX,
     REQUEST_TIMEOUT_MAX_S,
     START_TIMEOUT_MAX_S,
     TOLERATION_EFFECTS,
@@ -291,6 +292,12 @@ SPEC: dict[str, Json] = {
                 "add one: the server is asked there whether it is ready",
             ),
             rule(
+                "!has(self.port) || self.port == 0 || (has(self.image) && size(self.image) > 0)",
+                ".port",
+                "is for an image alone",
+                "write {port} or $PORT into the command: each pod is given one",
+            ),
+            rule(
                 "!has(self.readyPath) || self.readyPath == '' || self.readyPath.matches('^/[!-~]*$')",
                 ".readyPath",
                 "is not a path",
@@ -304,6 +311,7 @@ SPEC: dict[str, Json] = {
     "Custom.protocols": {"maxItems": len(_PROTOCOLS), "x-kubernetes-list-type": "set"},
     "Custom.protocols[]": {"enum": _PROTOCOLS},
     "Custom.ready_path": _text(),
+    "Custom.port": {"minimum": 0, "maximum": PORT_MAX},
 }
 
 WHOLE = [

@@ -69,6 +69,7 @@ MODELS = st.builds(
         image=TEXT,
         protocols=st.lists(TEXT, min_size=1, max_size=2).map(tuple),
         ready_path=TEXT,
+        port=INT32,
     ),
     env=st.dictionaries(TEXT, TEXT, max_size=4).map(lambda env: tuple(sorted(env.items()))),
     env_manager=st.sampled_from(["uv", "local", "conda"]),

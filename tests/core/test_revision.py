@@ -94,6 +94,12 @@ def test_the_hash_is_16_hex_digits_and_stays() -> None:
     assert revision_hash(IRIS) == "dda0bab4498f168c"
 
 
+def test_a_server_of_ones_own_without_a_port_keeps_the_hash_from_before_there_were_any() -> None:
+    own = ModelSpec("i", Source("u", digest="d"), "custom", custom=Custom(image="a:1", ready_path="/x"))
+    assert revision_hash(own) == "7e030f328ef223b5"
+    assert revision_hash(replace(own, custom=replace(own.custom, port=3000))) != "7e030f328ef223b5"
+
+
 def test_a_key_is_written_with_its_endpoint() -> None:
     key = RevisionKey(EndpointName("team-a", "iris"), 3)
     assert str(key) == "iris.team-a/r3"

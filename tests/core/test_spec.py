@@ -121,6 +121,9 @@ SERVER = Custom(command=("./serve",))
         (replace(SERVER, protocols=("open-inference-grpc",)), "models[0].custom.protocols"),
         (replace(SERVER, ready_path="ready"), "models[0].custom.ready_path"),
         (replace(SERVER, ready_path="/re ady"), "models[0].custom.ready_path"),
+        (replace(SERVER, port=3000), "models[0].custom.port"),
+        (Custom(image="own:1", port=65_536), "models[0].custom.port"),
+        (Custom(image="own:1", port=-1), "models[0].custom.port"),
     ],
 )
 def test_problems_of_a_server_of_ones_own(custom: Custom, where: str) -> None:

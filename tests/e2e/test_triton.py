@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import textwrap
 import threading
@@ -22,8 +23,10 @@ import pytest
 import requests
 
 from trimtab.control.signals.reading import read
+from trimtab.core.spec import ModelSpec, Source
 from trimtab.host.files import socket_path
-from trimtab.runtime.catalog import TRITON_METRICS
+from trimtab.runtime.catalog import TRITON, TRITON_METRICS, Launch
+from trimtab.runtime.triton.server import PROGRAM, find_server, lay_out
 
 pytestmark = [pytest.mark.e2e, pytest.mark.triton]
 
@@ -88,6 +91,51 @@ def record(platform: Any) -> dict[str, Any]:
     """What the fleet wrote down of the one ready pod."""
     (pod,) = platform.pods(ENDPOINT)
     return dict(json.loads((platform.home / "pods" / pod["id"] / "pod.json").read_text()))
+
+
+def test_the_command_for_nvidias_image_starts_the_real_server(
+    tmp_path: Path, until: Callable[..., Any]
+) -> None:
+    """As in a pod on Kubernetes: nothing of ours is beside it, only the program and the model."""
+    server = find_server()
+    assert server is not None
+    laid = lay_out(server, tmp_path / "backends", os.environ)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / PROGRAM).symlink_to(server.program)
+    http, grpc, metrics = (free_port() for _ in range(3))
+    further = f"--backend-directory={laid.backends}"  # of the wheel; NVIDIA's finds its own
+    model = ModelSpec("double", Source("models:/m/1"), "triton", env=(("SERVER_ARGS", further),))
+    link = tmp_path / "served"
+    link.symlink_to(repository(tmp_path / "repository"))
+    launch = Launch(model, link, "127.0.0.1", http, tmp_path / "stages", grpc, metrics, stock_image=True)
+    environment = laid.environment | TRITON.environment(launch)
+    with subprocess.Popen([str(programs / PROGRAM), *TRITON.command(launch)[1:]], env=environment) as started:
+        try:
+            url = f"http://127.0.0.1:{http}"
+            until(lambda: answers(url + TRITON.ready_path), what="it is ready")
+            answer = requests.post(f"{url}/v2/models/double/infer", json=body(3.0), timeout=60)
+            assert answer.json()["outputs"][0]["data"] == [6.0, 4.0]
+            page = requests.get(f"http://127.0.0.1:{metrics}{TRITON.metrics_path}", timeout=60).text
+            assert "nv_inference_count" in page
+            with socket.create_connection(("127.0.0.1", grpc), timeout=10):
+                pass
+        finally:
+            started.terminate()
+            started.wait(timeout=60)
+
+
+def answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port
 
 
 def test_its_own_clients_work_unchanged_and_reach_nothing_but_the_protocol(served: Any) -> None:

@@ -37,6 +37,18 @@ def test_it_becomes_the_command_with_model_and_interpreter_told(model: Path, tmp
     assert again.stdout == done.stdout, "a container that is started again brings nothing"
 
 
+def test_it_only_brings_the_model_for_a_server_beside_it(model: Path, tmp_path: Path) -> None:
+    (model / "requirements.txt").write_text("no-such-distribution-anywhere\n")  # no environment is made
+    there = tmp_path / "served"
+    arguments = ("--uri", str(model), "--home", str(tmp_path / "home"), "--link", str(there))
+    for _ in range(2):  # as a container that is started again
+        done = prepare(*arguments)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert (there / "MLmodel").read_text() == "flavors: {}"
+    assert prepare(*arguments, "--", "server").returncode == 2, "one or the other"
+    assert prepare(*arguments[:4]).returncode == 2
+
+
 def test_what_its_own_environment_holds_needs_no_other(model: Path, tmp_path: Path) -> None:
     (model / "requirements.txt").write_text("orjson\n")
     (model / "MLmodel").write_text(

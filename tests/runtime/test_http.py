@@ -16,6 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import Server
 
 from trimtab.core.clock import SystemClock
+from trimtab.runtime.mlflow import http
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import Dispatch
 from trimtab.runtime.mlflow.job import Job
@@ -248,3 +249,35 @@ async def test_more_than_fits_is_refused_at_once(echo: Echo) -> None:
         echo.gate.set()
         for _, writer in streams:
             writer.close()
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor one of which a byte comes now and then; what comes after a request that took long, is."""
+    monkeypatch.setattr(http, "HEAD_WITHIN_S", 0.2)
+    async with site(echo) as here:
+        silent, late = await here.connect(), await here.connect()
+        slow, holds = await here.connect(), await here.connect()
+        slow[1].write(request(b"one"))
+        assert (await reply(slow[0]))[2] == b"one"
+        holds[1].write(request(b"hold"))
+        assert await asyncio.to_thread(echo.begun.wait, WAIT_S)
+
+        late[1].write(b"POST /invoc")
+        dripping = asyncio.create_task(drip(slow[1], b"POST /invocations HTTP/1.1\r\nx: " + b"y" * 10_000))
+        for reader, _ in (silent, late, slow):
+            assert await asyncio.wait_for(reader.read(), WAIT_S) == b""
+        dripping.cancel()
+        echo.gate.set()
+        assert (await reply(holds[0]))[2] == b"hold"
+        holds[1].write(request(b"again"))
+        assert (await reply(holds[0]))[2] == b"again"
+        for _, writer in (silent, late, slow, holds):
+            writer.close()
+
+
+async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
+    for place in range(len(data)):
+        writer.write(data[place : place + 1])
+        await asyncio.sleep(0.01)

@@ -84,7 +84,7 @@ async def test_the_header_goes_before_the_body(gate: Any, pods: Any, endpoint: A
     async with http.post(url, json={"model": "llm"}) as answer:
         assert (await answer.json())["port"] == one.port
     async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "iris"}) as answer:
-        assert "`iris` does not serve this path" in (await answer.json())["message"]
+        assert "`iris` does not serve this path" in (await answer.json())["error"]["message"]
     async with http.post(url, json={"model": "llm"}, headers={"x-trimtab-endpoint": "nobody"}) as answer:
         assert (await answer.json())["port"] == one.port
 
@@ -102,6 +102,28 @@ async def test_health_of_an_endpoint_on_its_own_host_only(gate: Any, iris: Any, 
             assert (answer.status, (await answer.json())["path"]) == (200, path)
         async with http.get(f"{gate.url}/serving-endpoints/iris{path}") as answer:
             assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    ("spoken", "live", "ready"),
+    [
+        (tuple(Protocol), "/v2/health/live", "/v2/health/ready"),
+        ((Protocol.OPEN_INFERENCE_REST, Protocol.OPEN_INFERENCE_GRPC), "/v2/health/live", "/v2/health/ready"),
+        ((Protocol.OPENAI,), "/health", "/health"),
+        ((Protocol.INVOCATIONS,), "/ping", "/ping"),
+    ],
+)
+async def test_health_is_asked_alike_whatever_serves(
+    gate: Any, pods: Any, endpoint: Any, http: Any, spoken: tuple[Protocol, ...], live: str, ready: str
+) -> None:
+    [pod] = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,), protocols=spoken))
+    for named in ({"host": "iris.localhost"}, {"x-trimtab-endpoint": "iris"}):
+        for path, own in (("/health/live", live), ("/health/ready", ready)):
+            async with http.get(gate.url + path, headers=named) as answer:
+                assert (answer.status, (await answer.json())["path"]) == (200, own)
+            async with http.post(gate.url + path, headers=named) as answer:
+                assert (answer.status, answer.headers["allow"]) == (405, "GET")
 
 
 async def test_endpoints_of_two_namespaces(gate: Any, pods: Any, endpoint: Any, http: Any) -> None:
@@ -123,8 +145,10 @@ async def test_endpoints_of_two_namespaces(gate: Any, pods: Any, endpoint: Any, 
         ("GET", "/metrics", {}, "/metrics"),
         ("GET", "/metrics", {"host": "iris.localhost"}, "`iris` does not serve"),
         ("GET", "/serving-endpoints/iris/metrics", {}, "POST /serving-endpoints/iris/invocations"),
-        ("GET", "/health/ready", {"host": "iris.localhost"}, "`iris` does not serve"),
-        ("POST", "/serving-endpoints/iris/v1/chat/completions", {}, "`iris` does not serve"),
+        ("GET", "/serving-endpoints/iris/health/ready", {}, "`iris` does not serve"),
+        ("GET", "/health/ready", {}, "/health/ready"),
+        ("GET", "/health/ready/x", {"host": "iris.localhost"}, "`iris` does not serve"),
+        ("POST", "/serving-endpoints/iris/v3/models", {}, "`iris` does not serve"),
         ("GET", "/", {}, "trimtab status"),
     ],
 )
@@ -208,8 +232,8 @@ async def test_openais_clients_name_their_endpoint_in_the_body(
             assert said["bytes"] > 100_000, "whole"
     for model in ("iris", "nobody", "llm.team", ["llm"], None):
         status, said = await ask("chat/completions", model)
-        assert (status, said["error_code"]) == (404, "ENDPOINT_NOT_FOUND"), said
-    assert "nobody" in (await ask("chat/completions", "nobody"))[1]["message"]
+        assert (status, said["error"]["code"]) == (404, "model_not_found"), said
+    assert "nobody" in (await ask("chat/completions", "nobody"))[1]["error"]["message"]
     for body in (b"{", b"[]", b"", b"\xff" * 100):
         url = f"{gate.url}/serving-endpoints/chat/completions"
         async with http.post(url, data=body, headers=JSON) as answer:
@@ -288,7 +312,7 @@ async def test_an_answer_that_takes_too_long_is_504(gate: Any, pods: Any, endpoi
     pod.open.clear()
     await gate.publish(endpoint("slow", (pod.port,), timeout_s=0.2))
     async with http.post(f"{gate.url}/serving-endpoints/slow/invocations", json=[]) as answer:
-        assert answer.status == 504
+        assert (answer.status, answer.headers["x-trimtab-fault"]) == (504, "model")
         assert (await answer.json())["error_code"] == "DEADLINE_EXCEEDED"
 
 
@@ -360,3 +384,31 @@ async def test_http2_with_prior_knowledge_on_the_same_port(gate: Any, iris: Any)
     assert iris.served == 1
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("begins", ["/serving-endpoints/iris", "/serving-endpoints/nobody", ""])
+@pytest.mark.parametrize("named", [{}, {"x-trimtab-endpoint": "iris"}])
+async def test_envoys_own_errors_are_the_protocols(
+    gate: Any, pods: Any, endpoint: Any, http: Any, begins: str, named: dict[str, str]
+) -> None:
+    """As Triton's and OpenAI's clients read them; whatever is wrong with the path, or with its endpoint."""
+    await pods(0)
+    await gate.publish(endpoint("iris", (), protocols=tuple(Protocol)))
+    for path in ("/v2/models/m/infer", "/v2", "/v2?a=/v1/b", "/v2/repository/index"):
+        async with http.post(f"{gate.url}{begins}{path}", json={}, headers=named) as answer:
+            said = await answer.json()
+            assert answer.status in (404, 405, 503)
+            assert list(said) == ["error"]
+            assert isinstance(said["error"], str)
+            assert answer.headers["x-trimtab-fault"] in ("caller", "platform")
+    for path in ("/v1/chat/completions", "/v1/models", "/v1/nothing?a=1"):
+        async with http.post(f"{gate.url}{begins}{path}", json={}, headers=named) as answer:
+            said = await answer.json()
+            assert list(said["error"]) == ["code", "message", "param", "type"]
+            assert said["error"]["message"]
+            assert said["error"]["param"] is None
+            wanted = "model_not_found" if answer.status == 404 else None
+            assert said["error"]["code"] == wanted
+    for path in ("/invocations", "/v3/models", "/v1x", "/x/v1/models", "/v20"):
+        async with http.post(f"{gate.url}{begins}{path}", json={}, headers=named) as answer:
+            assert list(await answer.json()) == ["error_code", "message"]

@@ -80,6 +80,7 @@ def deploy(
     image: str | None,
     protocols: str | None,
     ready_path: str | None,
+    port: str | None,
     env_manager: str | None,
     wait: bool,
     timeout_s: float | None,
@@ -94,7 +95,7 @@ def deploy(
     """
     named = EndpointName.parse(name, namespace)
     wanted_range = None if concurrency is None else parse_range(concurrency)
-    changes = [*settings, *runtime_settings(runtime, command, image, protocols, ready_path)]
+    changes = [*settings, *runtime_settings(runtime, command, image, protocols, ready_path, port)]
     if env_manager:
         changes.append(f"env_manager={env_manager}")
     with connected(home) as control:

@@ -66,7 +66,8 @@ def runtime_options(command: Command) -> Command:
     for name, metavar, text in (
         ("--ready-path", "PATH", "Where it answers 200 once requests can come.  [default: by its protocol]"),
         ("--protocols", "NAMES", "What it speaks, with commas between.  [default: invocations]"),
-        ("--image", "IMAGE", "An image instead of a command; not on a machine without containers."),
+        ("--port", "PORT", "Where the image's server listens, if it cannot be told by $PORT."),
+        ("--image", "IMAGE", "An image instead of a command; on Kubernetes alone."),
         ("--command", "COMMAND", "What starts your own server; {port} is its port, and so is $PORT."),
         (
             "--runtime",
@@ -84,9 +85,11 @@ def runtime_settings(
     image: str | None,
     protocols: str | None,
     ready_path: str | None,
+    port: str | None,
 ) -> list[str]:
     """The options of `runtime_options` as `--set` takes them. A command or an image means `custom`."""
     told = {"command": command, "image": image, "protocols": protocols, "ready_path": ready_path}
+    told["port"] = port
     found = [f"custom.{key}={value}" for key, value in told.items() if value is not None]
     runtime = runtime or ("custom" if command or image else None)
     return [*([f"runtime={runtime}"] if runtime else []), *found]

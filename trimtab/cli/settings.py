@@ -82,6 +82,7 @@ def _set_command(spec: pb.Spec, value: str) -> None:
         raise InvalidInput(f"`{value}` cannot be read: {error}", where="custom.command", hint=hint) from None
     spec.models[0].custom.command[:] = words
     spec.models[0].custom.image = ""
+    spec.models[0].custom.port = 0  # it was that of the image
 
 
 def _set_image(spec: pb.Spec, value: str) -> None:
@@ -95,6 +96,10 @@ def _set_protocols(spec: pb.Spec, value: str) -> None:
 
 def _set_ready_path(spec: pb.Spec, value: str) -> None:
     spec.models[0].custom.ready_path = value
+
+
+def _set_port(spec: pb.Spec, value: str) -> None:
+    spec.models[0].custom.port = _whole("custom.port", value)
 
 
 def _set_env_manager(spec: pb.Spec, value: str) -> None:
@@ -139,6 +144,7 @@ _SETTERS: dict[str, Setter] = {
     "custom.image": _set_image,
     "custom.protocols": _set_protocols,
     "custom.ready_path": _set_ready_path,
+    "custom.port": _set_port,
     "env_manager": _set_env_manager,
     "tracking_uri": _set_tracking_uri,
     "resources.cpu": _set_cpu,

@@ -165,6 +165,7 @@ def _custom(message: v1.Custom) -> Custom:
         image=message.image,
         protocols=tuple(message.protocols) or Custom.protocols,
         ready_path=message.ready_path,
+        port=message.port,
     )
 
 
@@ -172,7 +173,11 @@ def _custom_to_proto(custom: Custom) -> v1.Custom | None:
     if custom == Custom():
         return None
     return v1.Custom(
-        command=custom.command, image=custom.image, protocols=custom.protocols, ready_path=custom.ready_path
+        command=custom.command,
+        image=custom.image,
+        protocols=custom.protocols,
+        ready_path=custom.ready_path,
+        port=custom.port,
     )
 
 

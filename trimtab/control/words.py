@@ -52,7 +52,8 @@ def _server(model: ModelSpec) -> str:
     custom = model.custom
     told = shlex.join(custom.command) or custom.image or "none"
     ready = f", ready at {custom.ready_path}" if custom.ready_path else ""
-    return f"{told} ({', '.join(custom.protocols)}{ready})"
+    port = f", port {custom.port}" if custom.port else ""
+    return f"{told} ({', '.join(custom.protocols)}{ready}{port})"
 
 
 def _range(model: ModelSpec) -> str:

@@ -45,7 +45,8 @@ def revision_hash(model: ModelSpec) -> str:
         "start_timeout_s": float(model.start_timeout_s),
     }
     if model.custom != Custom():
-        runs["custom"] = asdict(model.custom)
+        said = asdict(model.custom)
+        runs["custom"] = said if model.custom.port else {k: v for k, v in said.items() if k != "port"}
     if model.env_manager != ModelSpec.env_manager:  # the default came later: hashes stay what they were
         runs["env_manager"] = model.env_manager
     if model.tracking_uri:  # pods on Kubernetes ask it

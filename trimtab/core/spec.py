@@ -12,6 +12,7 @@ CONCURRENCY_MAX = 100_000  # far above what one revision can use; a typing error
 PODS_MAX = 10_000
 START_TIMEOUT_MAX_S = 3_600.0
 REQUEST_TIMEOUT_MAX_S = 3_600.0
+PORT_MAX = 65_535
 EXTENDED_MAX = 1_024  # of one resource, for one pod
 TOLERATION_OPERATORS = ("Equal", "Exists")
 TOLERATION_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -87,13 +88,15 @@ class Custom:
     """A user's own server: what starts it, and what it speaks. Only for the runtime `custom`.
 
     `command` or `image`, not both. `protocols` are the values of `Protocol`; `ready_path` answers 200 once
-    requests can come, empty for what is usual with the first of its protocols.
+    requests can come, empty for what is usual with the first of its protocols. `port` is where an image's
+    server listens whatever it is told; 0: where it is told to.
     """
 
     command: tuple[str, ...] = ()
     image: str = ""
     protocols: tuple[str, ...] = (Protocol.INVOCATIONS.value,)
     ready_path: str = ""
+    port: int = 0
 
 
 @dataclass(frozen=True)
@@ -273,6 +276,11 @@ def _custom_problems(where: str, model: ModelSpec) -> list[Problem]:
     if custom.ready_path and not _PATH.fullmatch(custom.ready_path):
         hint = "for example /ping or /health/ready"
         found.append(Problem(f"{where}.ready_path", f"`{custom.ready_path}` is not a path", hint))
+    if custom.port and not custom.image:
+        hint = "write {port} or $PORT into the command: each pod is given one"
+        found.append(Problem(f"{where}.port", "is for an image alone", hint))
+    elif not 0 <= custom.port <= PORT_MAX:
+        found.append(Problem(f"{where}.port", f"{custom.port} is no port", f"a number from 1 to {PORT_MAX}"))
     return found
 
 

@@ -26,6 +26,21 @@ SILENT_MIN_S = (
 )
 
 
+class Waits:
+    """How long a prediction may take. A lower bound holds only once no request of the higher is left."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held = (0.0, 0.0)  # the bound in force, and until when it is whatever is asked for since
+
+    def within_s(self, request_timeout_s: float) -> float:
+        asked_s, now_s = request_timeout_s + MARGIN_S, self._clock.now_s()
+        held_s, until_s = self._held
+        if asked_s >= held_s or now_s >= until_s:
+            self._held = (asked_s, now_s + asked_s)
+        return self._held[0]
+
+
 class Liveness:
     """What the looks at one pod have found so far."""
 
@@ -33,7 +48,7 @@ class Liveness:
         """`request_timeout_s` is asked anew each time: a change of it restarts no pod."""
         self._record = record
         self._request_timeout_s = request_timeout_s
-        self._waits = (0.0, 0.0)  # the bound in force, and until when it is whatever is asked for since
+        self._waits = Waits(clock)
         self._clock = clock
         self._told: tuple[Answer, int] = (Answer.READY, 0)  # the latest answer, and how often in a row
         self._silent_since_s: float | None = None
@@ -50,7 +65,7 @@ class Liveness:
         `processes` are all that it has, its `leader` among them.
         """
         record = self._record
-        within_s = self._within_s()
+        within_s = self._waits.within_s(self._request_timeout_s())
         path = record.live_path.format(within_s=within_s) or record.ready_path
         began_s = self._clock.now_s()
         heard = await prober.hear(record.host, record.port, path)
@@ -67,14 +82,6 @@ class Liveness:
             or self._silent(within_s)
             or await self._lost_worker(leader)
         )
-
-    def _within_s(self) -> float:
-        """How long a prediction may take. A lower bound holds only once no request of the higher is left."""
-        asked_s, now_s = self._request_timeout_s() + MARGIN_S, self._clock.now_s()
-        held_s, until_s = self._waits
-        if asked_s >= held_s or now_s >= until_s:
-            self._waits = (asked_s, now_s + asked_s)
-        return self._waits[0]
 
     async def _works_on(self, processes: Sequence[int]) -> bool:
         """Whether a server that nobody knows did anything since the last look.

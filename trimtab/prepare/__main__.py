@@ -1,8 +1,10 @@
 """python -m trimtab.prepare --uri URI --home FOLDER [--env-manager uv|local] -- {python} … {model} …
+python -m trimtab.prepare --uri URI --home FOLDER --link PATH
 
 Brings the model of URI from its tracking server or store (MLFLOW_TRACKING_URI and credentials are the
 environment's), finds or makes the environment that it needs, and becomes the command, in which `{python}` and
 `{model}` are filled in. What a container before this one brought into FOLDER is not brought again.
+With `--link` it only brings the model, for a container beside it, which finds it at PATH.
 """
 
 from __future__ import annotations
@@ -26,10 +28,15 @@ MODELS = "models"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status if it failed; else it does not return."""
-    asked = _arguments().parse_args(argv)
+    parser = _arguments()
+    asked = parser.parse_args(argv)
+    if (asked.link is None) == (not asked.command):
+        parser.error("say what to become, or --link")
     home: Path = asked.home.absolute()
     try:
         model = bring(asked.uri, home / MODELS)
+        if asked.link is not None:
+            return link(model, asked.link)
         python = asyncio.run(python_for(model, home, asked.env_manager))
     except TrimtabError as error:
         hint = f"; hint: {error.hint}" if error.hint else ""
@@ -50,6 +57,13 @@ def bring(uri: str, models: Path) -> Path:
     size = f"{cache.size_of(folder) / 1e6:.1f} MB"
     _say(f"model: {uri} from {source.asked}, {size} in {time.monotonic() - began_s:.1f} s")
     return folder
+
+
+def link(model: Path, there: Path) -> int:
+    """Let `there` be the model, whatever it was before."""
+    there.unlink(missing_ok=True)
+    there.symlink_to(model)
+    return 0
 
 
 async def python_for(model: Path, home: Path, manager: str) -> Path:
@@ -80,7 +94,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--uri", required=True, help="whatever MLflow takes")
     parser.add_argument("--home", required=True, type=Path, help="a folder that can be written")
     parser.add_argument("--env-manager", default="uv", choices=ENV_MANAGERS)
-    parser.add_argument("command", nargs="+", help="what to become")
+    parser.add_argument("--link", type=Path, help="only bring the model: what will be its folder")
+    parser.add_argument("command", nargs="*", help="what to become")
     return parser
 
 

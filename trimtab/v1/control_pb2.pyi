@@ -325,10 +325,13 @@ class Custom(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     PROTOCOLS_FIELD_NUMBER: _builtins.int
     READY_PATH_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
     image: _builtins.str
     """instead of a command; not on a machine without containers"""
     ready_path: _builtins.str
     """answers 200 once requests can come; default: what is usual with its protocol"""
+    port: _builtins.int
+    """of an image whose server cannot be told: else it listens at $PORT"""
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """`{port}`, `$PORT`, `{grpc_port}`, `{host}` and `{model}` are filled in"""
@@ -344,10 +347,11 @@ class Custom(_message.Message):
         image: _builtins.str = ...,
         protocols: _abc.Iterable[_builtins.str] | None = ...,
         ready_path: _builtins.str = ...,
+        port: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "image", b"image", "protocols", b"protocols", "ready_path", b"ready_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "image", b"image", "port", b"port", "protocols", b"protocols", "ready_path", b"ready_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,6 +27,7 @@ class Call:
     streams: bool = False
     duplex: bool = False
     host_only: bool = False
+    becomes: str = ""  # what the server calls the path; empty: the same
 
     @property
     def regex(self) -> str:
@@ -65,6 +66,25 @@ GRPC_DUPLEX = ("ModelStreamInfer",)
 
 # What a pattern below would take for a model's name, and Triton for a call of its own: all its statistics.
 HIDDEN: dict[Protocol, tuple[str, ...]] = {Protocol.OPEN_INFERENCE_REST: ("/v2/models/stats",)}
+
+HEALTH: tuple[tuple[Protocol, dict[str, str]], ...] = (
+    (
+        Protocol.OPEN_INFERENCE_REST,
+        {"/health/live": "/v2/health/live", "/health/ready": "/v2/health/ready"},
+    ),
+    (Protocol.OPENAI, dict.fromkeys(("/health/live", "/health/ready"), "/health")),
+    (Protocol.INVOCATIONS, dict.fromkeys(("/health/live", "/health/ready"), "/ping")),
+)
+"""What `/health/{live,ready}` is called by servers of a protocol; the first that is spoken counts."""
+
+
+def health(spoken: Protocol, all_spoken: frozenset[Protocol]) -> tuple[Call, ...]:
+    """Those two as calls of `spoken`, if it is the one that answers them: the same whatever serves."""
+    first, paths = next(((name, paths) for name, paths in HEALTH if name in all_spoken), (None, {}))
+    if first is not spoken:
+        return ()
+    return tuple(Call("GET", path, host_only=True, becomes=own) for path, own in paths.items())
+
 
 CALLS: dict[Protocol, tuple[Call, ...]] = {
     Protocol.INVOCATIONS: (

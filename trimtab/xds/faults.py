@@ -30,11 +30,10 @@ from envoy_data_plane.xds.type.matcher.v3 import MatcherMatcherListPredicatePred
 from envoy_data_plane.xds.type.matcher.v3 import MatcherMatcherListPredicateSinglePredicate as SinglePredicate
 from envoy_data_plane.xds.type.matcher.v3 import MatcherOnMatch as OnMatch
 
-from trimtab.xds.replies import CALLER, FAULT_HEADER
+from trimtab.xds.replies import CALLER, FAULT_HEADER, MODEL
 
 FILTER = "envoy.filters.http.match_delegate"
 TELLER = "envoy.filters.http.header_mutation"
-MODEL = "model"
 
 # Of gRPC's statuses those by which a server says that the request has to change, or that the caller left:
 # cancelled, invalid argument, not found, already exists, permission denied, failed precondition, out of

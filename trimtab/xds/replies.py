@@ -1,19 +1,26 @@
-"""What Envoy itself answers, in MLflow's shape: `{"error_code": …, "message": …}`. Pure.
+"""What Envoy itself answers, in the shape that the path's protocol has for errors. Pure.
+
+`{"error": "…"}` at Open Inference's paths, `{"error": {"message": …, …}}` at OpenAI's, at all others MLflow's
+`{"error_code": …, "message": …}`. To gRPC Envoy says it by gRPC's status.
 
 Each such answer carries `x-trimtab-fault`: `caller` if the request has to be changed, `platform`
-if the same request may succeed later. Whose fault a server's own errors are tells `faults`. Where it may,
-`x-trimtab-sent` tells how many bytes pods were sent of it, of all attempts together: 0 says that no model
-can have seen it.
+if the same request may succeed later, `model` if a pod had it for too long. Whose fault a server's own
+errors are tells `faults`. Where it may, `x-trimtab-sent` tells how many bytes pods were sent of it, of all
+attempts together: 0 says that no model can have seen it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from envoy_data_plane.envoy.config.accesslog.v3 import (
     AccessLogFilter,
+    AndFilter,
     ComparisonFilter,
     ComparisonFilterOp,
+    HeaderFilter,
     ResponseFlagFilter,
     StatusCodeFilter,
 )
@@ -25,19 +32,21 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RuntimeUInt32,
     SubstitutionFormatString,
 )
-from envoy_data_plane.envoy.config.route.v3 import DirectResponseAction
+from envoy_data_plane.envoy.config.route.v3 import DirectResponseAction, HeaderMatcher
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     LocalReplyConfig,
     ResponseMapper,
 )
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Struct
 
 from trimtab.core.names import EndpointName
+from trimtab.xds.doors import INVOCATIONS_PREFIX
 from trimtab.xds.world import BODY_BYTES_MAX
 
 FAULT_HEADER = "x-trimtab-fault"
 SENT_HEADER, SENT = "x-trimtab-sent", "%UPSTREAM_WIRE_BYTES_SENT%"
-CALLER, PLATFORM = "caller", "platform"
+CALLER, MODEL, PLATFORM = "caller", "model", "platform"
 RETRY_AFTER_S = 1
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
 
@@ -84,7 +93,7 @@ REPLIES = (
     _Reply(
         "DEADLINE_EXCEEDED",
         "the model did not answer within the endpoint's request_timeout_s",
-        PLATFORM,
+        MODEL,  # its pod had the request: this time does not run while it waits for one
         flags=("UT",),
         becomes=504,
     ),
@@ -110,9 +119,37 @@ REPLIES = (
 )
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """How a protocol's errors look. `paths` is a regular expression; empty: all that is left."""
+
+    paths: str
+    body: Callable[[_Reply], dict[str, Any]]
+
+
+_OPENAI_CODES = {404: "model_not_found", 401: "invalid_api_key", 429: "rate_limit_exceeded"}
+
+
+def _openai(reply: _Reply) -> dict[str, Any]:
+    kind = "invalid_request_error" if reply.fault == CALLER else "server_error"
+    code = _OPENAI_CODES.get(reply.becomes or reply.status)
+    return {"error": {"message": reply.message, "type": kind, "param": None, "code": code}}
+
+
+# A path is seen as the caller wrote it, or as the pod would get it. The first shape that fits is taken.
+_BEHIND_A_NAME = f"({INVOCATIONS_PREFIX}/[^/?]+)?"
+SHAPES = (
+    _Shape(rf"{_BEHIND_A_NAME}/v2([/?].*)?", lambda reply: {"error": reply.message}),
+    _Shape(
+        rf"{_BEHIND_A_NAME}/v1([/?].*)?|{INVOCATIONS_PREFIX}/((chat/)?completions|embeddings)(\?.*)?", _openai
+    ),
+    _Shape("", lambda reply: {"error_code": reply.code, "message": reply.message}),
+)
+
+
 def build_local_replies() -> LocalReplyConfig:
     """The wording of everything that Envoy answers by itself."""
-    return LocalReplyConfig(mappers=[_mapper(reply) for reply in REPLIES])
+    return LocalReplyConfig(mappers=[_mapper(reply, shape) for shape in SHAPES for reply in REPLIES])
 
 
 def unknown_path() -> DirectResponseAction:
@@ -166,13 +203,13 @@ def _direct_format(status: int, message: str) -> DirectResponseAction:
     )
 
 
-def _mapper(reply: _Reply) -> ResponseMapper:
+def _mapper(reply: _Reply, shape: _Shape) -> ResponseMapper:
     headers = {FAULT_HEADER: reply.fault}
     if reply.retry_after:
         headers |= {"retry-after": str(RETRY_AFTER_S), SENT_HEADER: SENT}
-    body = Struct.from_dict({"error_code": reply.code, "message": reply.message})
+    body = Struct.from_dict(shape.body(reply))
     return ResponseMapper(
-        filter=_filter(reply),
+        filter=_at(shape.paths, _filter(reply)) if shape.paths else _filter(reply),
         status_code=reply.becomes or None,
         body_format_override=SubstitutionFormatString(json_format=body),
         headers_to_add=[_header(key, value) for key, value in headers.items()],
@@ -182,6 +219,12 @@ def _mapper(reply: _Reply) -> ResponseMapper:
 def _header(key: str, value: str) -> HeaderValueOption:
     overwrite = HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     return HeaderValueOption(header=HeaderValue(key=key, value=value), append_action=overwrite)
+
+
+def _at(paths: str, what: AccessLogFilter) -> AccessLogFilter:
+    path = StringMatcher(safe_regex=RegexMatcher(regex=paths))
+    there = AccessLogFilter(header_filter=HeaderFilter(header=HeaderMatcher(name=":path", string_match=path)))
+    return AccessLogFilter(and_filter=AndFilter(filters=[there, what]))
 
 
 def _filter(reply: _Reply) -> AccessLogFilter:

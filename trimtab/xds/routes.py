@@ -43,7 +43,7 @@ from trimtab.core.protocol import Protocol
 from trimtab.xds import lookup, replies, wire
 from trimtab.xds.bridge import is_bridged, over
 from trimtab.xds.by_model import BODY_CALLS, MODEL_HEADER, asking_route, path_of, to_own_path
-from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, merged
+from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, health, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
@@ -241,10 +241,11 @@ def _behind(door: Door, target: Target) -> list[tuple[Rank, bytes]]:
     found: list[tuple[Rank, bytes]] = []
     served: list[Call] = []
     unable: list[Call] = []
+    spoken = frozenset(protocol for protocol, _ in target.clusters)
     for protocol, weights in target.clusters:
-        for call in _calls(door, protocol):
+        for call in _calls(door, protocol, spoken):
             (served if _able(call, weights) else unable).append(call)
-        for call in merged(tuple(call for call in _calls(door, protocol) if _able(call, weights))):
+        for call in merged(tuple(call for call in _calls(door, protocol, spoken) if _able(call, weights))):
             route = _call_route(door, protocol, call, _able(call, weights), target.timeout_s)
             found.append((_rank(protocol, call), route))
     refused = bytes(
@@ -269,17 +270,19 @@ def _rank(protocol: Protocol, call: Call) -> Rank:
     return Rank.INVOKES if protocol is Protocol.INVOCATIONS else Rank.PREDICTS
 
 
-def _calls(door: Door, protocol: Protocol) -> tuple[Call, ...]:
+def _calls(door: Door, protocol: Protocol, spoken: frozenset[Protocol]) -> tuple[Call, ...]:
     if door.invocations_only and protocol is not Protocol.INVOCATIONS:
         return ()
-    return tuple(call for call in CALLS[protocol] if not (door.prefix and call.host_only))
+    calls = (*CALLS[protocol], *health(protocol, spoken))
+    return tuple(call for call in calls if not (door.prefix and call.host_only))
 
 
 def _call_route(
     door: Door, protocol: Protocol, call: Call, weights: tuple[tuple[str, int], ...], timeout_s: float
 ) -> bytes:
     match = _path(door, call) + method_is(call.method)
-    action = _timeouts(timeout_s, streams=call.streams) + _cut(door.prefix.rpartition("/")[0])
+    action = _timeouts(timeout_s, streams=call.streams)
+    action += _to(call.becomes) if call.becomes else _cut(door.prefix.rpartition("/")[0])
     if protocol not in GRPC_PROTOCOLS:
         return _route(match, action=_clusters(weights) + action)
     route = _route(match + _is_grpc(), action=_grpc_clusters(weights) + action)
@@ -361,6 +364,12 @@ def _cut(before: str) -> bytes:
         return b""
     pattern = RegexMatcher(regex="^" + re.escape(before) + "/" + SEGMENT)
     return bytes(RouteAction(regex_rewrite=RegexMatchAndSubstitute(pattern=pattern)))
+
+
+@cache
+def _to(path: str) -> bytes:
+    """Another path instead of the one that matched."""
+    return bytes(RouteAction(prefix_rewrite=path))
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ from trimtab.control.kubernetes.options import (
 )
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import EndpointSpec, ModelSpec, Source
+from trimtab.core.spec import Custom, EndpointSpec, ModelSpec, Source
 from trimtab.fleet.kubernetes import Callers
 
 
@@ -45,6 +45,34 @@ def test_others_follow_by_an_address_and_a_name() -> None:
         checked_advertise(KubernetesOptions(home, xds_tls=Path("tls"), **several))
     with pytest.raises(InvalidInput, match="is for several control planes"):
         checked_advertise(KubernetesOptions(home, advertise="10.0.0.1:18000"))
+
+
+@pytest.mark.parametrize(
+    ("images", "arguments", "where", "says"),
+    [
+        ({"mlflow": "m:1", "triton": "t:1"}, "", "", ""),
+        ({"mlflow": "m:1"}, "", "models[0].runtime", "no image for `triton`"),
+        ({"triton": "t:1"}, "", "models[0].runtime", "nothing here brings its model"),
+        ({"mlflow": "m:1", "triton": "t:1"}, "--a 'b", "models[0].env.SERVER_ARGS", "cannot be read"),
+    ],
+)
+def test_a_server_of_its_makers_takes_an_image_that_brings_its_model(
+    images: dict[str, str], arguments: str, where: str, says: str
+) -> None:
+    model = ModelSpec("m", Source(uri="models:/m/1"), "triton", env=(("SERVER_ARGS", arguments),))
+    found = on_kubernetes(images)(EndpointName("default", "m"), EndpointSpec((model,)))
+    assert [problem.where for problem in found] == ([where] if where else [])
+    assert all(says in str(problem) and problem.hint for problem in found)
+
+
+def test_a_port_that_something_else_of_the_pod_has_is_refused() -> None:
+    def found(port: int) -> list[str]:
+        model = ModelSpec("m", Source(uri="own"), "custom", custom=Custom(image="own:1", port=port))
+        problems = on_kubernetes({})(EndpointName("default", "m"), EndpointSpec((model,)))
+        return [problem.where for problem in problems]
+
+    assert found(3000) == found(8080) == []
+    assert found(8081) == found(8083) == ["models[0].custom.port"]
 
 
 def test_hold_is_no_runtime_that_a_model_may_have() -> None:

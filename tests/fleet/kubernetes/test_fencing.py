@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp.web
 import orjson
 import pytest
 
@@ -14,9 +15,10 @@ from tests.kube.words import until
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Conflict, Unreachable
 from trimtab.core.names import EndpointName
+from trimtab.core.pod import PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import Custom, ModelSpec, Source
-from trimtab.fleet.kubernetes import KubernetesFleet, fleet
+from trimtab.fleet.kubernetes import KubernetesFleet, fleet, lives
 from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
@@ -126,6 +128,43 @@ async def test_an_api_server_that_hangs_is_waited_for_a_moment_only(
         with pytest.raises(Unreachable, match=r"has not answered within.*\n?.*"):
             await opened.start_pod(another)
     assert [pod for pod in opened.pods() if pod.revision == another.key] == []
+
+
+async def test_a_pod_that_hangs_is_reported_as_failed(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the fleet's own looks; the kubelet is content with it."""
+    asked: list[str] = []
+
+    async def answer(request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
+        asked.append(request.path_qs)
+        return aiohttp.web.Response(status=503, text="a prediction has run for 99 s")
+
+    monkeypatch.setattr(lives, "LOOK_EACH_S", 0.01)
+    runner = aiohttp.web.ServerRunner(aiohttp.web.Server(answer))
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    metadata = {"name": "iris-r1-x", "namespace": "team", "labels": labels_of(KEY)}
+    metadata["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    ready = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:09Z"}
+    conditions = [{"type": name} | ready for name in ("ContainersReady", GATE)]
+    port = {"name": "http", "containerPort": runner.addresses[0][1]}
+    server.pods = [
+        {
+            "metadata": metadata,
+            "spec": {"containers": [{"name": CONTAINER, "ports": [port]}]},
+            "status": {"podIP": "127.0.0.1", "conditions": conditions},
+        }
+    ]
+    made = KubernetesFleet(server, SystemClock(), {}, request_timeout_s=lambda _: 20.0)  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await until(lambda: PodPhase.FAILED in {pod.phase for pod in made.pods()})
+        assert made.pods()[0].cause == "it hangs: a prediction has run for 99 s"
+        assert set(asked) == {"/health/live?within=35"}
+    finally:
+        await made.close()
+        await runner.cleanup()
 
 
 async def test_a_part_that_breaks_is_told(opened: KubernetesFleet, monkeypatch: pytest.MonkeyPatch) -> None:

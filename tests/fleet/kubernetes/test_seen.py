@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import Custom, ModelSpec, Placement, Resources, Source, Toleration
 from trimtab.fleet.kubernetes import template
 from trimtab.fleet.kubernetes.seen import Ended, Known, cause_of, pod_of, read_deployment, read_pod
+from trimtab.runtime.catalog import runtime_of
 
 KEY = RevisionKey(EndpointName("team-a", "iris"), 3)
 
@@ -148,6 +150,32 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert "initContainers" not in pod
 
 
+@pytest.mark.parametrize(
+    ("custom", "ports"),
+    [
+        (Custom(image="own:1"), (8080, 0, 0)),
+        (Custom(image="own:1", port=3000), (3000, 0, 0)),
+        (Custom(image="own:1", protocols=("openai", "open-inference-grpc")), (8080, 8081, 0)),
+    ],
+)
+def test_a_server_of_ones_own_is_asked_where_it_listens(custom: Custom, ports: tuple[int, int, int]) -> None:
+    revision = Revision(KEY, ModelSpec("iris", Source("own"), "custom", custom=custom), "h", 0.0)
+    made = template.deployment(revision, {}, 1)["spec"]["template"]
+    pod = body(READY, annotations=made["metadata"]["annotations"]) | {"spec": made["spec"]}
+    seen = pod_of(read_pod(pod), Known(), 0.0)
+    assert (seen.port, seen.grpc_port, seen.metrics_port) == ports
+    (run,) = made["spec"]["containers"]
+    assert run["readinessProbe"]["httpGet"]["port"] == ports[0]
+    assert {"name": "PORT", "value": str(ports[0])} in run["env"]
+
+
+def test_pods_of_an_earlier_version_named_one_port_alone() -> None:
+    annotations = {template.RUNTIME: "triton"}
+    spec = {"containers": [{"name": "model", "ports": [{"name": "http", "containerPort": 8080}]}]}
+    seen = pod_of(read_pod(body(READY, annotations=annotations) | {"spec": spec}), Known(), 0.0)
+    assert (seen.port, seen.grpc_port, seen.metrics_port) == (8080, 8081, 8082)
+
+
 def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:
     model = ModelSpec(
         "iris",
@@ -176,6 +204,83 @@ def test_a_pod_is_held_until_it_is_let_go_where_there_is_an_image_that_holds() -
     assert read_pod(body(serves) | {"spec": pod}).held
     assert not read_pod(body({}) | {"spec": pod}).held, "nobody has told it that it serves"
     assert read_pod(body({}) | {"spec": pod}).ready_path == "/ping"
+
+
+STOCK = {"mlflow": "ours:1", "triton": "nvidia:1", "vllm": "vllm:1"}
+BROUGHT = ModelSpec(
+    "m",
+    Source("models:/m/1"),
+    "triton",
+    Resources(memory_bytes=1 << 30, extended=(("nvidia.com/gpu", 1),)),
+    tracking_uri="http://mlflow:5000",
+    secret="mlflow",
+    env=(("SERVER_ARGS", "--log-verbose 1"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "begins", "ends"),
+    [
+        ("triton", ["tritonserver", "--model-repository=/model/served"], ["--log-verbose", "1"]),
+        ("vllm", ["vllm", "serve", "/model/served", "--served-model-name", "iris"], ["--log-verbose", "1"]),
+    ],
+)
+def test_servers_of_others_run_from_their_own_image_and_ours_brings_the_model(
+    runtime: str, begins: list[str], ends: list[str]
+) -> None:
+    """Nothing of ours is in that image, and it would run as root."""
+    images = STOCK | {template.HOLD_IMAGE: "hold:1"}
+    revision = Revision(KEY, replace(BROUGHT, runtime=runtime), "h", 0.0)
+    pod = template.deployment(revision, images, 1)["spec"]["template"]["spec"]
+    (hold, bring), (run,) = pod["initContainers"], pod["containers"]
+    assert hold["name"] == template.HOLD
+    assert (bring["image"], run["image"]) == ("ours:1", STOCK[runtime])
+    asked = ["--uri", "models:/m/1", "--home", "/model/home", "--link", "/model/served"]
+    assert bring["command"] == [*template.PREPARE, *asked]
+    assert {"name": "MLFLOW_TRACKING_URI", "value": "http://mlflow:5000"} in bring["env"]
+    assert bring["envFrom"] == [{"secretRef": {"name": "mlflow"}}]
+    assert bring["resources"]["limits"] == {"cpu": "1000m", "memory": str(1 << 30)}, "no GPU to download"
+    command = run["command"]
+    assert command[: len(begins)] == begins
+    assert command[-len(ends) :] == ends
+    assert not any("python" in word or "trimtab." in word for word in command)
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert bring["securityContext"] == run["securityContext"] == template.LOCKED
+    mounted = {each["mountPath"]: each["name"] for each in run["volumeMounts"]}
+    assert set(mounted) == {"/tmp", "/model", "/dev/shm"}
+    assert {"name": mounted["/dev/shm"], "emptyDir": {"medium": "Memory"}} in pod["volumes"]
+    assert {"name": "HOME", "value": "/tmp"} in run["env"]
+    assert run["readinessProbe"]["httpGet"]["path"] == runtime_of(revision.model).ready_path
+
+
+def test_a_server_of_others_without_what_brings_its_model_is_told() -> None:
+    with pytest.raises(Failed, match="no image for the runtime `mlflow`") as told:
+        template.deployment(Revision(KEY, BROUGHT, "h", 0.0), {"triton": "nvidia:1"}, 1)
+    assert "it brings the models of `triton`" in told.value.hint
+
+
+BROUGHT_CASES: dict[str, tuple[dict[str, Any], bool]] = {
+    "still brings": ({"state": {"running": {}}}, False),
+    "has brought": ({"state": {"terminated": {"exitCode": 0}}}, False),
+    "could not": ({"state": {"terminated": {"exitCode": 4}}}, True),
+    "could not, and tries again": (
+        {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 4}}},
+        True,
+    ),
+    "has no image": ({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}}}, True),
+}
+
+
+@pytest.mark.parametrize("what", BROUGHT_CASES)
+def test_a_model_that_could_not_be_brought_is_the_pods_end(what: str) -> None:
+    bring, ended = BROUGHT_CASES[what]
+    status = {"phase": "Pending", "initContainerStatuses": [{"name": "hold"}, {"name": "bring"} | bring]}
+    seen = read_pod(body(status))
+    assert bool(seen.ended) is ended
+    if seen.ended:
+        assert seen.ended.container == template.BRING, "whose log says why"
+    crashed = status | {"containerStatuses": [{"name": "model", "state": CRASHED}]}
+    assert read_pod(body(crashed)).ended
 
 
 def test_a_runtime_without_an_image_is_told() -> None:

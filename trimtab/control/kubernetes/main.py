@@ -209,6 +209,7 @@ def _build(
         watched.owner,
         checked_callers(options),
         node_metrics=options.node_metrics,
+        request_timeout_s=endpoints.request_timeout_s,
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:

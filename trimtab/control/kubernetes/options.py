@@ -13,7 +13,8 @@ from trimtab.control.options import Address, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
-from trimtab.fleet.kubernetes import HOLD_IMAGE, Callers
+from trimtab.fleet.kubernetes import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Callers
+from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
 
 DEFAULT_LISTEN = "0.0.0.0:8080"  # in Envoy's pods
@@ -139,10 +140,19 @@ def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
             if model.runtime == "custom" and not model.custom.image:
                 hint = "give custom.image: a pod has no folder of yours to run a command in"
                 found.append(Problem(f"{where}.custom", "has no image", hint))
+            elif model.custom.port in TAKEN_PORTS:
+                hint = "let it listen at $PORT, or somewhere else"
+                told = f"{model.custom.port} is what gRPC, metrics or the sidecar of a pod have"
+                found.append(Problem(f"{where}.custom.port", told, hint))
             elif model.runtime != "custom" and model.runtime not in images:
                 known = ", ".join(sorted({*images, "custom"} - {HOLD_IMAGE}))
                 hint = f"this control plane has: {known}; bring an image of your own by custom.image"
                 found.append(Problem(f"{where}.runtime", f"there is no image for `{model.runtime}`", hint))
+            elif model.runtime != "custom" and BRING_IMAGE not in images:
+                hint = f"give this control plane an image for `{BRING_IMAGE}`"
+                found.append(Problem(f"{where}.runtime", "nothing here brings its model", hint))
+            elif model.runtime != "custom" and (problem := arguments_problem(model)) is not None:
+                found.append(Problem(f"{where}.{problem.where}", problem.message, problem.hint))
         return found
 
     return problems

@@ -3,6 +3,6 @@
 from trimtab.fleet.kubernetes.attendants import Callers
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet
-from trimtab.fleet.kubernetes.template import HOLD_IMAGE, Images
+from trimtab.fleet.kubernetes.template import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Images
 
-__all__ = ["HOLD_IMAGE", "Callers", "Exporters", "Images", "KubernetesFleet"]
+__all__ = ["BRING_IMAGE", "HOLD_IMAGE", "TAKEN_PORTS", "Callers", "Exporters", "Images", "KubernetesFleet"]

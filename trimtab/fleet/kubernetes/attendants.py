@@ -18,6 +18,7 @@ from trimtab.fleet.kubernetes.template import (
     ENDPOINT,
     GRPC_PORT,
     HOLD_PORT,
+    HTTP,
     METRICS_PORT,
     PORT,
     REVISION,
@@ -52,7 +53,9 @@ def network_policy(endpoint: EndpointName, callers: Callers) -> Json:
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": callers.namespace}},
         "podSelector": {"matchLabels": dict(callers.labels)},
     }
-    ports = [{"protocol": "TCP", "port": port} for port in (PORT, GRPC_PORT, METRICS_PORT, HOLD_PORT)]
+    # By its name too: an image may listen elsewhere.
+    where = (PORT, GRPC_PORT, METRICS_PORT, HOLD_PORT, HTTP)
+    ports = [{"protocol": "TCP", "port": port} for port in where]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

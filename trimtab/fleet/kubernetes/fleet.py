@@ -19,9 +19,11 @@ from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S
 from trimtab.fleet.kubernetes import counts, template
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
 from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.lives import Lives
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.seen import (
@@ -74,8 +76,8 @@ class KubernetesFleet:
 
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
-    has to go with. Without `node_metrics` no kubelet is asked what pods use. `changed` tells of pods
-    and phases.
+    has to go with. Without `node_metrics` no kubelet is asked what pods use. `request_timeout_s` is how long
+    callers of an endpoint wait: see `lives`. `changed` tells of pods and phases.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class KubernetesFleet:
         callers: Callers | None = None,
         *,
         node_metrics: bool = True,
+        request_timeout_s: Callable[[EndpointName], float] = lambda _: REQUEST_TIMEOUT_MAX_S,
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -100,6 +103,7 @@ class KubernetesFleet:
         self._holds = Holds(api)
         self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node}, self._used)
         self._node_metrics = node_metrics
+        self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -143,6 +147,7 @@ class KubernetesFleet:
             self._adopt(deployment, attended=place in attended)
         self._adopted = True
         self._tasks.append(asyncio.create_task(self._work.run()))
+        self._tasks.append(asyncio.create_task(self._lives.run()))
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
 
@@ -326,6 +331,9 @@ class KubernetesFleet:
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
+    def _not_failed(self) -> Iterator[SeenPod]:
+        return (seen for seen in self._seen() if seen.id not in self._causes)
+
     def _of(self, key: RevisionKey) -> tuple[SeenPod, ...]:
         return tuple(self._pods.get(key, {}).values())
 
@@ -366,7 +374,7 @@ class KubernetesFleet:
             self._answered.pop(seen.id, None)
         waits = seen.runs and seen.active and not (seen.answers or seen.ended or seen.leaving)
         if waits and seen.host and seen.ready_path and seen.id not in self._answered:
-            self._looks.watch(seen.id, seen.host, template.PORT, seen.ready_path)
+            self._looks.watch(seen.id, seen.host, seen.port, seen.ready_path)
         elif not waits:
             self._looks.leave(seen.id)
 
@@ -376,6 +384,11 @@ class KubernetesFleet:
         key = self._key_of[namespace, name]
         self._touch(key)
         self._work.add(key)
+        self.changed.set()
+
+    def _pod_hangs(self, pod_id: str, cause: str) -> None:
+        """It lives, and does nothing: it is replaced as if it had failed."""
+        self._causes.setdefault(pod_id, cause)
         self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
@@ -512,7 +525,8 @@ class KubernetesFleet:
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
         if pod.ended and pod.id not in self._causes and not pod.deleting:
-            lines = await self._logs.keep(pod.id, previous=pod.restarts > 0)
+            restarted = pod.restarts > 0 and pod.ended.container == template.CONTAINER
+            lines = await self._logs.keep(pod.id, previous=restarted, container=pod.ended.container)
             self._causes[pod.id] = cause_of(pod.ended, lines)
             self._touch(pod.key)
             self.changed.set()

@@ -26,9 +26,9 @@ class Logs:
         self._api = api
         self._kept: dict[str, tuple[str, ...]] = {}  # oldest first
 
-    async def keep(self, pod_id: str, *, previous: bool) -> tuple[str, ...]:
+    async def keep(self, pod_id: str, *, previous: bool, container: str = CONTAINER) -> tuple[str, ...]:
         """Read and keep the last lines of a pod that failed; `previous`: of its container before this one."""
-        query = {"container": CONTAINER, "tailLines": str(KEPT_LINES)}
+        query = {"container": container, "tailLines": str(KEPT_LINES)}
         if previous:
             query["previous"] = "true"
         lines: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -10,13 +10,17 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes.template import (
+    BRING,
     CONTAINER,
     COST,
     COST_OF_LEAVING,
     ENDPOINT,
     GATE,
+    GRPC,
     GRPC_PORT,
     HOLD,
+    HTTP,
+    METRICS,
     METRICS_PORT,
     PORT,
     REVISION,
@@ -51,6 +55,7 @@ class Ended:
     reason: str
     exit_status: int | None = None
     message: str = ""
+    container: str = CONTAINER
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,9 @@ class SeenPod:
     ended: Ended | None = None
     unschedulable: str = ""
     runtime: str = "mlflow"
+    port: int = PORT
+    grpc_port: int = 0
+    metrics_port: int = 0
 
     @property
     def starts(self) -> bool:
@@ -129,6 +137,7 @@ def read_pod(body: Json) -> SeenPod:
         ended=_ended(status, container),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         runtime=annotations.get(RUNTIME, "mlflow"),
+        **_ports(spec, annotations.get(RUNTIME, "mlflow")),
     )
 
 
@@ -148,7 +157,6 @@ class Known:
 
 def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
     """As the fleet reports it."""
-    runtime = RUNTIMES.get(seen.runtime)
     phase = _phase(seen, known)
     ready_at_s = (seen.ready_at_s or known.answered_at_s) if known.cause is None else None
     return Pod(
@@ -156,7 +164,7 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         revision=seen.key,
         phase=phase,
         host=seen.host,
-        port=PORT,
+        port=seen.port,
         process_id=seen.restarts,
         started_at_s=seen.created_at_s,
         ready_at_s=ready_at_s,
@@ -167,8 +175,8 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         memory_bytes=known.used.memory_bytes,
         measured_at_s=known.used.at_s,
         runtime=seen.runtime,
-        grpc_port=GRPC_PORT if runtime and runtime.grpc_port else 0,
-        metrics_port=METRICS_PORT if runtime and runtime.metrics_port else 0,
+        grpc_port=seen.grpc_port,
+        metrics_port=seen.metrics_port,
         evicted=seen.deleting and phase is PodPhase.READY,
     )
 
@@ -212,6 +220,13 @@ def refusal(said: str) -> str:
 
 
 def _ended(status: Json, container: Json) -> Ended | None:
+    brings = _container_ended(_named(BRING, status.get("initContainerStatuses")))
+    if brings is not None and brings.exit_status != 0:
+        return replace(brings, container=BRING)
+    return _container_ended(container) or _pod_ended(status)
+
+
+def _container_ended(container: Json) -> Ended | None:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     waiting = state.get("waiting") or {}
     if waiting.get("reason") in _NO_IMAGE | _NOT_MADE:
@@ -220,6 +235,10 @@ def _ended(status: Json, container: Json) -> Ended | None:
     if over:
         code = over.get("exitCode", 0)
         return Ended(over.get("reason", ""), 128 - code if code > 128 else code, over.get("message", ""))
+    return None
+
+
+def _pod_ended(status: Json) -> Ended | None:
     if status.get("phase") == "Failed":
         return Ended(status.get("reason", ""), None, status.get("message", ""))
     return None
@@ -230,6 +249,18 @@ def _key(metadata: Json) -> RevisionKey:
     return RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
 
 
+def _ports(spec: Json, runtime: str) -> dict[str, int]:
+    """Where it is asked, as its template says; the template of earlier versions named one port alone."""
+    ports: list[Json] = _ours(spec.get("containers")).get("ports") or []
+    said = {each.get("name"): each["containerPort"] for each in ports}
+    known = RUNTIMES.get(runtime)
+    return {
+        "port": said.get(HTTP, PORT),
+        "grpc_port": said.get(GRPC, GRPC_PORT if known and known.grpc_port else 0),
+        "metrics_port": said.get(METRICS, METRICS_PORT if known and known.metrics_port else 0),
+    }
+
+
 def _ready_path(spec: Json) -> str:
     probe: Json = _ours(spec.get("containers")).get("readinessProbe") or {}
     path: str = probe.get("httpGet", {}).get("path", "")
@@ -238,7 +269,11 @@ def _ready_path(spec: Json) -> str:
 
 def _ours(containers: list[Json] | None) -> Json:
     """The model's, whatever others have put beside it; nothing while it is not there."""
-    return next((each for each in containers or () if each.get("name") == CONTAINER), {})
+    return _named(CONTAINER, containers)
+
+
+def _named(name: str, containers: list[Json] | None) -> Json:
+    return next((each for each in containers or () if each.get("name") == name), {})
 
 
 def _is_true(conditions: dict[str, Json], name: str) -> bool:

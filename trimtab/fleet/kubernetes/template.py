@@ -11,7 +11,7 @@ from trimtab.core.errors import Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec, Placement
-from trimtab.runtime.catalog import RUNTIMES, Launch, Runtime
+from trimtab.runtime.catalog import CUSTOM, RUNTIMES, Launch, Runtime
 
 Json = dict[str, Any]
 Images = Mapping[str, str]
@@ -27,14 +27,21 @@ COST_OF_LEAVING = "-2147483648"
 
 CONTAINER = "model"
 PORT, GRPC_PORT, METRICS_PORT = 8080, 8081, 8082
+HTTP, GRPC, METRICS = "http", "grpc", "metrics"  # what these are called in a pod
 HOLD = "hold"  # stands beside the model: see deploy/hold
 HOLD_PORT = 8083
+TAKEN_PORTS = frozenset({GRPC_PORT, METRICS_PORT, HOLD_PORT})
 HOLD_IMAGE = HOLD  # in Images, beside the runtimes'
 UNHELD_S = 5  # without it: Envoy knows by then, and the server has to end what it has by itself
 TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
 MODEL_FOLDER = Path("/model")  # of an image that has its model in it
 HOME = "/model"  # of what a pod brings itself: its model, and the environment of it
 PREPARE = ("python", "-m", "trimtab.prepare")  # fills in `{python}` and `{model}`
+BRING = "bring"  # runs before a server of its makers' image, which cannot bring its model
+BRING_IMAGE = "mlflow"  # in Images: it has what brings models
+BROUGHT = Path(HOME, "served")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - 64 MB unless said: servers talk with their workers through it
+USER = 65532  # such images would run as root
 TERM_GRACE_S = 30  # for what a pod still has when it is told to end all the same
 LOCKED = {
     "allowPrivilegeEscalation": False,
@@ -101,7 +108,11 @@ def _pod(revision: Revision, images: Images) -> Json:
         **_placement(revision.model.placement),
         "terminationGracePeriodSeconds": hold_s(revision) + TERM_GRACE_S,
         "readinessGates": [{"conditionType": GATE}],
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "securityContext": {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            **({"runAsUser": USER, "runAsGroup": USER} if _is_brought(revision.model) else {}),
+        },
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -110,9 +121,9 @@ def _pod(revision: Revision, images: Images) -> Json:
                 "labelSelector": {"matchLabels": labels_of(revision.key)},
             }
         ],
-        **({"initContainers": [_hold(images[HOLD_IMAGE], revision)]} if HOLD_IMAGE in images else {}),
+        **({"initContainers": before} if (before := _before(revision, images)) else {}),
         "containers": [_container(revision, images)],
-        "volumes": [{"name": name, "emptyDir": {}} for name in _volumes(revision.model)],
+        "volumes": [{"name": name, "emptyDir": _medium(name)} for name in _volumes(revision.model)],
     }
 
 
@@ -121,14 +132,15 @@ def _container(revision: Revision, images: Images) -> Json:
     runtime = _runtime(revision)
     launch = Launch(
         model=model,
-        model_folder=Path("{model}") if _brings(model) else MODEL_FOLDER,
+        model_folder=_folder(model),
         python=Path("{python}"),
         host="0.0.0.0",  # noqa: S104 - a pod's own network; who reaches it is a NetworkPolicy's
-        port=PORT,
+        port=model.custom.port or PORT,
         stages_path=Path(TMP, "stages"),
         grpc_port=GRPC_PORT if runtime.grpc_port else 0,
         metrics_port=METRICS_PORT if runtime.metrics_port else 0,
         called=(revision.key.endpoint.name, str(revision.key.endpoint)),
+        stock_image=_is_brought(model),
     )
     command = runtime.command(launch)
     if _brings(model):
@@ -140,10 +152,10 @@ def _container(revision: Revision, images: Images) -> Json:
         **({"command": list(command)} if command else {}),
         "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
         **({"envFrom": [{"secretRef": {"name": model.secret}}]} if model.secret else {}),
-        "ports": [{"name": "http", "containerPort": PORT}],
+        "ports": [{"name": name, "containerPort": port} for name, port in _ports(launch).items()],
         "resources": _resources(revision),
         "readinessProbe": {
-            "httpGet": {"path": runtime.ready_path, "port": PORT},
+            "httpGet": {"path": runtime.ready_path, "port": launch.port},
             "periodSeconds": 1,
             "timeoutSeconds": 2,
             "failureThreshold": 3,
@@ -154,28 +166,86 @@ def _container(revision: Revision, images: Images) -> Json:
     }
 
 
+def _ports(launch: Launch) -> dict[str, int]:
+    """By name: where its pods are asked is read from here."""
+    found = {HTTP: launch.port, GRPC: launch.grpc_port, METRICS: launch.metrics_port}
+    return {name: port for name, port in found.items() if port}
+
+
 def _brings(model: ModelSpec) -> bool:
     """Whether the pod brings its model: the others' images have theirs."""
     return model.runtime in IN_THE_MODELS_ENVIRONMENT
 
 
-def _prepare(model: ModelSpec) -> tuple[str, ...]:
+def _is_brought(model: ModelSpec) -> bool:
+    """Whether another container of the pod brings its model: the server is in an image of its makers."""
+    return not _brings(model) and model.runtime != CUSTOM.name
+
+
+def _folder(model: ModelSpec) -> Path:
+    if _is_brought(model):
+        return BROUGHT
+    return Path("{model}") if _brings(model) else MODEL_FOLDER
+
+
+def _from(model: ModelSpec) -> tuple[str, ...]:
     uri = model.source.resolved_uri or model.source.uri
-    return (*PREPARE, "--uri", uri, "--home", f"{HOME}/home", "--env-manager", model.env_manager, "--")
+    return (*PREPARE, "--uri", uri, "--home", f"{HOME}/home")
+
+
+def _prepare(model: ModelSpec) -> tuple[str, ...]:
+    return (*_from(model), "--env-manager", model.env_manager, "--")
+
+
+def _before(revision: Revision, images: Images) -> list[Json]:
+    """The containers that start before the model's: what holds the pod, and what brings its model."""
+    found = [_hold(images[HOLD_IMAGE], revision)] if HOLD_IMAGE in images else []
+    return found + ([_bring(revision, images)] if _is_brought(revision.model) else [])
+
+
+def _bring(revision: Revision, images: Images) -> Json:
+    model = revision.model
+    image = images.get(BRING_IMAGE)
+    if not image:
+        raise Failed(
+            f"there is no image for the runtime `{BRING_IMAGE}`",
+            where=str(revision.key),
+            hint=f"give one to the control plane: it brings the models of `{model.runtime}`",
+        )
+    environment = _whereabouts(model) | dict(model.env)
+    return {
+        "name": BRING,
+        "image": image,
+        "command": [*_from(model), "--link", str(BROUGHT)],
+        "env": [{"name": name, "value": value} for name, value in sorted(environment.items())],
+        **({"envFrom": [{"secretRef": {"name": model.secret}}]} if model.secret else {}),
+        "resources": _resources(revision, extended=False),
+        "securityContext": LOCKED,
+        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _volumes(model).items()],
+    }
 
 
 def _whereabouts(model: ModelSpec) -> dict[str, str]:
     """What the pod is told of the tracking server, and where it can write; of others nothing."""
-    if not _brings(model):
+    if _is_brought(model):
+        found = {"USER": "trimtab", "LOGNAME": "trimtab"}  # there is nobody of that number in such images
+    elif not _brings(model):
         return {}
-    found = {"HOME": TMP, "MPLCONFIGDIR": f"{TMP}/matplotlib", "UV_CACHE_DIR": f"{HOME}/uv"}
+    else:
+        found = {}
+    found |= {"HOME": TMP, "MPLCONFIGDIR": f"{TMP}/matplotlib", "UV_CACHE_DIR": f"{HOME}/uv"}
     server = model.tracking_uri or model.source.asked
     return found | ({"MLFLOW_TRACKING_URI": server} if server.startswith(("http://", "https://")) else {})
 
 
 def _volumes(model: ModelSpec) -> dict[str, str]:
     """The only places that a pod can write to, and where it finds them."""
-    return {"tmp": TMP} | ({"model": HOME} if _brings(model) else {})
+    brought = {"model": HOME, "shm": SHARED_MEMORY} if _is_brought(model) else {}
+    return {"tmp": TMP} | ({"model": HOME} if _brings(model) else brought)
+
+
+def _medium(volume: str) -> Json:
+    return {"medium": "Memory"} if volume == "shm" else {}
 
 
 def _placement(said: Placement) -> Json:
@@ -229,11 +299,11 @@ def _image(revision: Revision, images: Images) -> str:
     return image
 
 
-def _resources(revision: Revision) -> Json:
+def _resources(revision: Revision, *, extended: bool = True) -> Json:
     """What a pod may use is also what it asks for: a node is never promised twice."""
     said = revision.model.resources
     what = {"cpu": f"{round(said.cpu * 1_000)}m"}
     if said.memory_bytes:
         what["memory"] = str(said.memory_bytes)
-    what |= {name: str(count) for name, count in said.extended}
+    what |= {name: str(count) for name, count in said.extended if extended}
     return {"requests": what, "limits": what}

@@ -13,6 +13,7 @@ from trimtab.runtime.catalog.base import (
     PodMetrics,
     Runtime,
     Series,
+    arguments_problem,
     cores_of,
 )
 from trimtab.runtime.catalog.custom import CUSTOM
@@ -35,6 +36,7 @@ __all__ = [
     "PodMetrics",
     "Runtime",
     "Series",
+    "arguments_problem",
     "cores_of",
     "runtime_of",
 ]

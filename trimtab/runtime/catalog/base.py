@@ -35,6 +35,7 @@ class Launch:
     metrics_port: int = 0
     python: Path = field(default_factory=lambda: Path(sys.executable))  # of the revision's environment
     called: tuple[str, ...] = ()  # what callers may name its endpoint; none: as the model
+    stock_image: bool = False  # the server is in an image of its makers: nothing of ours is beside it
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,10 @@ def _fits(_folder: Path) -> Fit:
 
 def _missing(model: ModelSpec) -> Problem | None:
     if model.custom.image:
-        hint = "give --command for a server that runs here, or deploy to Kubernetes"
+        hint = (
+            "images run on Kubernetes (`trimtab --kube-context NAME deploy …`); here give --command instead, "
+            "with what the image starts"
+        )
         return Problem("custom.image", "this machine runs processes, not images", hint)
     program = model.custom.command[0] if model.custom.command else ""
     if not program:

@@ -27,7 +27,7 @@ from trimtab.runtime.catalog.base import (
     thread_limits,
 )
 from trimtab.runtime.catalog.folders import flavors, subfolders
-from trimtab.runtime.triton.server import REMEDY, find_server
+from trimtab.runtime.triton.server import PROGRAM, REMEDY, Ports, find_server, options
 
 _FAULTS = ("", "BACKEND", "OTHER")  # older ones tell no reason; CANCELED is the caller's
 
@@ -86,7 +86,11 @@ def _missing(model: ModelSpec) -> Problem | None:
 
 
 def _command(launch: Launch) -> tuple[str, ...]:
-    """Ours first: it prepares what the server needs, and becomes the server."""
+    """Ours first, where it can be: it prepares what the server needs, and becomes the server."""
+    further = further_arguments(launch.model)
+    if launch.stock_image:
+        ports = Ports(launch.port, launch.grpc_port, launch.metrics_port)
+        return (PROGRAM, *options(launch.model_folder, launch.host, ports), *further)
     return (
         sys.executable,
         "-m",
@@ -101,7 +105,7 @@ def _command(launch: Launch) -> tuple[str, ...]:
         str(launch.grpc_port),
         "--metrics-port",
         str(launch.metrics_port),
-        *further_arguments(launch.model),
+        *further,
     )
 
 

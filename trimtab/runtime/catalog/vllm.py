@@ -77,7 +77,7 @@ def _missing(model: ModelSpec) -> Problem | None:
 
 def _command(launch: Launch) -> tuple[str, ...]:
     return (
-        shutil.which(_PROGRAM) or _PROGRAM,  # without one, starting it fails, and says so
+        _PROGRAM if launch.stock_image else shutil.which(_PROGRAM) or _PROGRAM,  # without one, starting fails
         "serve",
         str(launch.model_folder),
         "--served-model-name",

@@ -17,6 +17,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from trimtab.core.errors import Exhausted
+from trimtab.runtime.catalog.base import KEEP_ALIVE_S
 from trimtab.runtime.mlflow.answer import Answer
 from trimtab.runtime.mlflow.dispatch import no_room
 from trimtab.runtime.mlflow.invocation import (
@@ -33,14 +34,45 @@ from trimtab.runtime.mlflow.telemetry import REQUEST_ID, header, request_id
 
 CONTINUE = b"HTTP/1.1 100 "
 ABORT = "trimtab.abort"  # in a scope: ends the connection at once, whatever is left to send
+HEAD_WITHIN_S = KEEP_ALIVE_S  # and at most twice that; Envoy closes what it does not use before
+LEAVES = object()  # no head
 _ROUTE = ROUTE.encode()
 
 
 class PodProtocol(HttpToolsProtocol):
     """What the pod's server speaks."""
 
+    _in_head = True  # what comes is a request's head, or nothing yet
+    _head: Any = None  # the one that was coming at the last look
+    _look: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Uvicorn waits for ever for a head that comes slowly, or never: see to it that it does not."""
+        super().connection_made(transport)
+        self._look = self.loop.call_later(HEAD_WITHIN_S, self._end_if_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is there any more."""
+        if self._look is not None:
+            self._look.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_late(self) -> None:
+        """Close if the head that was coming at the last look still is; each request has a list of its own."""
+        if self._in_head and self.headers is self._head:
+            self.transport.close()
+            return
+        self._head = self.headers if self._in_head else LEAVES
+        self._look = self.loop.call_later(HEAD_WITHIN_S, self._end_if_late)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Take the lane if this is a plain prediction."""
+        self._in_head = False
         length = self._plain_length()
         if length is None:
             super().on_headers_complete()

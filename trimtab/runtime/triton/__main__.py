@@ -11,10 +11,8 @@ import os
 import sys
 from pathlib import Path
 
-from trimtab.runtime.triton.server import REMEDY, ServerUnusableError, find_server, lay_out
+from trimtab.runtime.triton.server import REMEDY, Ports, ServerUnusableError, find_server, lay_out, options
 from trimtab.runtime.triton.shared_memory import prefix_of, sweep
-
-EXIT_TIMEOUT_S = 25  # for what is in flight when told to end; below the 30 s after which the fleet kills
 
 
 def main(arguments: list[str]) -> int:  # noqa: RET503 -- the last line does not return
@@ -36,16 +34,9 @@ def main(arguments: list[str]) -> int:  # noqa: RET503 -- the last line does not
 
 def _options(asked: argparse.Namespace, backends: Path) -> list[str]:
     return [
-        f"--model-repository={asked.repository}",
+        *options(asked.repository, asked.host, Ports(asked.http_port, asked.grpc_port, asked.metrics_port)),
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix_of(os.getpid())}",
-        f"--http-address={asked.host}",
-        f"--http-port={asked.http_port}",
-        f"--grpc-address={asked.host}",
-        f"--grpc-port={asked.grpc_port}",
-        f"--metrics-address={asked.host}",
-        f"--metrics-port={asked.metrics_port}",
-        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
     ]
 
 

@@ -21,7 +21,8 @@ REMEDY = (
     '`PATH="$PATH:$HOME/triton/bin" trimtab up`; or put the tritonserver of NVIDIA\'s image on its PATH'
 )
 
-_PROGRAM = "tritonserver"
+PROGRAM = "tritonserver"
+EXIT_TIMEOUT_S = 25  # for what is in flight when told to end; below the 30 s after which it is killed
 _SCRIPT = "pytriton"  # what the wheel installs beside its environment's Python
 _STUB = "triton_python_backend_stub"
 _ASK_TIMEOUT_S = 30.0
@@ -30,6 +31,29 @@ import sys, sysconfig
 print("%d.%d" % sys.version_info[:2])
 print(sysconfig.get_config_var("LIBDIR") or "")
 """
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where it listens."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+def options(repository: Path, host: str, ports: Ports) -> list[str]:
+    """Of the server itself, whichever packaging it is of."""
+    return [
+        f"--model-repository={repository}",
+        f"--http-address={host}",
+        f"--http-port={ports.http}",
+        f"--grpc-address={host}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-address={host}",
+        f"--metrics-port={ports.metrics}",
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+    ]
 
 
 @dataclass(frozen=True)
@@ -55,9 +79,9 @@ def find_server() -> Server | None:
     if script is not None:
         bin_folder = Path(script).resolve().parent
         packages = "lib/python3.*/site-packages"
-        for program in sorted(bin_folder.parent.glob(f"{packages}/pytriton/{_PROGRAM}/bin/{_PROGRAM}")):
+        for program in sorted(bin_folder.parent.glob(f"{packages}/pytriton/{PROGRAM}/bin/{PROGRAM}")):
             return Server(program, bin_folder / "python")
-    found = shutil.which(_PROGRAM)
+    found = shutil.which(PROGRAM)
     return Server(Path(found).resolve()) if found else None
 
 
