@@ -455,7 +455,7 @@ def compare(case: str, found: dict[str, tuple[Runs, Runs]]) -> dict[str, Any]:
 
 
 def chosen(names: str, case: str) -> list[Peer]:
-    """The peers asked for, but for those that do not serve this case. Raises CannotMeasure if none is left."""
+    """The peers asked for that serve this case. Raises CannotMeasure if none does."""
     found = []
     for name in filter(None, names.split(",")):
         if name not in PEERS:
