@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -146,6 +147,30 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert {"name": "GRPC_PORT", "value": "8081"} in run["env"]
     assert pod["serviceAccountName"] == "trimtab-iris"
     assert "initContainers" not in pod
+
+
+def test_a_pod_that_brings_its_model_shows_the_cache_of_its_node_who_it_is() -> None:
+    """By a token that is good for nothing else; a model's own variables win."""
+    url = "http://cache:8090"
+
+    def pod(model: ModelSpec, model_cache: str = url) -> dict[str, Any]:
+        whole = template.deployment(Revision(KEY, model, "h", 0.0), {"mlflow": "i"}, 1, model_cache)
+        found: dict[str, Any] = whole["spec"]["template"]["spec"]
+        return found
+
+    model = ModelSpec("iris", Source("models:/iris/1"))
+    (run,), volumes = pod(model)["containers"], pod(model)["volumes"]
+    assert {"name": "TRIMTAB_MODEL_CACHE", "value": url} in run["env"]
+    (token,) = (each["projected"]["sources"] for each in volumes if "projected" in each)
+    assert [each["serviceAccountToken"]["audience"] for each in token] == ["trimtab-model-cache"]
+    (mount,) = (each for each in run["volumeMounts"] if each["mountPath"] == "/var/run/trimtab/model-cache")
+    assert mount["readOnly"]
+    assert pod(model)["automountServiceAccountToken"] is False
+    without = replace(model, env=(("TRIMTAB_MODEL_CACHE", ""),))
+    assert {"name": "TRIMTAB_MODEL_CACHE", "value": ""} in pod(without)["containers"][0]["env"]
+    own = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"))
+    for none in (pod(own), pod(model, "")):
+        assert "model-cache" not in str(none)
 
 
 def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:

@@ -3,6 +3,16 @@
 from trimtab.fleet.kubernetes.attendants import Callers
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet
+from trimtab.fleet.kubernetes.placeholders import Placeholders, Warm, parse_shapes
 from trimtab.fleet.kubernetes.template import HOLD_IMAGE, Images
 
-__all__ = ["HOLD_IMAGE", "Callers", "Exporters", "Images", "KubernetesFleet"]
+__all__ = [
+    "HOLD_IMAGE",
+    "Callers",
+    "Exporters",
+    "Images",
+    "KubernetesFleet",
+    "Placeholders",
+    "Warm",
+    "parse_shapes",
+]
