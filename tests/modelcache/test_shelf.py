@@ -59,6 +59,15 @@ def test_the_least_used_of_who_has_most_goes_first(shelf: Shelf, clock: ManualCl
     assert all(shelf.find(owner, key) for owner, key in ((OTHER, "only"), (IRIS, "old"), (IRIS, "more")))
 
 
+def test_who_has_most_is_who_has_most_bytes(shelf: Shelf, clock: ManualClock) -> None:
+    for key in ("a", "b"):
+        bring(shelf, IRIS, key, 10, clock)
+    bring(shelf, OTHER, "large", 60, clock)
+    bring(shelf, IRIS, "more", 30, clock)
+    assert shelf.find(OTHER, "large") is None
+    assert all(shelf.find(IRIS, key) for key in ("a", "b", "more"))
+
+
 def test_half_a_model_is_none(shelf: Shelf, clock: ManualClock, tmp_path: Path) -> None:
     bring(shelf, IRIS, "k", 10, clock, sent=4)
     assert shelf.find(IRIS, "k") is None
