@@ -35,6 +35,8 @@ def serve(port: int, archive: str) -> None:
     manifest, blobs = blobs_of(archive)
 
     class Registry(BaseHTTPRequestHandler):
+        default_request_version = "HTTP/1.0"  # who tries TLS first is told that this is not it
+
         def do_GET(self) -> None:
             what = self.path.rpartition("/")[2]
             known = blobs.get(what) or (manifest if "/manifests/" in self.path else b"")
