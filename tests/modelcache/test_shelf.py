@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab.core.clock import ManualClock
@@ -127,6 +127,7 @@ def test_what_is_on_its_way_counts(shelf: Shelf) -> None:
 brought = st.tuples(st.sampled_from([IRIS, OTHER]), st.sampled_from("abcdef"), st.integers(1, BYTES_MAX))
 
 
+@settings(max_examples=30)  # each writes files
 @given(st.lists(brought, max_size=20))
 def test_it_is_never_more_than_it_may_be(models: list[tuple[Owner, str, int]]) -> None:
     clock = ManualClock()
