@@ -44,7 +44,9 @@ def pulled(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     (node,) = (node for node in here().nodes if node.name == JOINS)
     port, archive = free_port("127.0.0.1"), tmp_path / "own.tar"
     name = f"127.0.0.1:{port}/own:{uuid.uuid4().hex[:8]}"
-    images.write_image(binaries.folder() / "answers", name, archive)
+    program = tmp_path / "own"  # another one: a node keeps one image by each digest of its contents
+    program.write_bytes((binaries.folder() / "answers").read_bytes() + uuid.uuid4().bytes)
+    images.write_image(program, name, archive)
     entered = on_node()
     entered.insert(2, "--mount")
     command = [*entered, *node.entered, sys.executable, str(Path(__file__).with_name("registry.py"))]
