@@ -292,3 +292,33 @@ def test_the_last_pod_that_serves_stays_until_another_does_though_it_is_taken_aw
     assert steps.leaves == tuple(each.id for each in taken)
     gone = replace(waits, leaving=frozenset({"r1-0"}), gone_from_envoy=frozenset({"r1-0"}))
     assert plan(record(1, 1), {1: gone}, routes_settled=True, now_s=NOW_S).leaves == ("r1-0",)
+
+
+def test_pods_of_a_node_that_goes_are_replaced_before_they_leave() -> None:
+    """A few at a time; each leaves once one more is ready than before, and none before that."""
+    going = [pod(1, index, node_goes=True) for index in range(4)]
+    asked = plan(record(1, 1), {1: facts(1, 5, *going, pod(1, 9))}, routes_settled=True, now_s=NOW_S)
+    assert (asked.starts, asked.leaves) == (((1, min(4, STARTS_AT_ONCE_MAX)),), ())
+    new = [pod(1, 10), pod(1, 11, PodPhase.STARTING)]
+    some = plan(record(1, 1), {1: facts(1, 5, *going, pod(1, 9), *new)}, routes_settled=True, now_s=NOW_S)
+    assert some.leaves == ("r1-3",)
+    enough = [pod(1, index) for index in range(5, 10)]
+    done = plan(record(1, 1), {1: facts(1, 5, *going, *enough)}, routes_settled=True, now_s=NOW_S)
+    assert (done.starts, set(done.leaves)) == ((), {each.id for each in going})
+
+
+def test_a_node_that_stays_after_all_changes_nothing_more() -> None:
+    """What was asked for meanwhile goes, what has served stays."""
+    before = [pod(1, index) for index in range(2)]
+    found = facts(1, 2, *before, pod(1, 2, PodPhase.STARTING))
+    steps = plan(record(1, 1), {1: found}, routes_settled=True, now_s=NOW_S)
+    assert (steps.starts, steps.leaves) == ((), ("r1-2",))
+
+
+def test_no_replacement_is_asked_for_that_nobody_needs() -> None:
+    found = facts(1, 1, pod(1, 0, node_goes=True), pod(1, 1))
+    steps = plan(record(1, 1), {1: found}, routes_settled=True, now_s=NOW_S)
+    assert (steps.starts, steps.leaves) == ((), ("r1-0",))
+    starting = facts(1, 2, pod(1, 0, PodPhase.STARTING, node_goes=True), pod(1, 1))
+    steps = plan(record(1, 1), {1: starting}, routes_settled=True, now_s=NOW_S)
+    assert (steps.starts, steps.leaves) == (((1, 1),), ()), "it may yet be the one that serves"

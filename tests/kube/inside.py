@@ -75,12 +75,14 @@ class Plane:
 
 
 @contextlib.asynccontextmanager
-async def control_plane(api: Api, namespace: str, home: Path) -> AsyncIterator[Plane]:
+async def control_plane(
+    api: Api, namespace: str, home: Path, *, watch_nodes: bool = False
+) -> AsyncIterator[Plane]:
     """All the parts of one, but for the store that a cluster will have: on Kubernetes' pods."""
     clock, metrics, observations, port = SystemClock(), Metrics(), Observations(), free_port("127.0.0.1")
     store = SqliteStore(home)
     endpoints = Endpoints(store, clock, lambda _name, _spec: [])
-    fleet = KubernetesFleet(api, clock, {HOLD_IMAGE: HOLD}, namespace)
+    fleet = KubernetesFleet(api, clock, {HOLD_IMAGE: HOLD}, namespace, watch_nodes=watch_nodes)
     ads = AdsServer(clock)
     scraper = Scraper(fleet, clock)
     scaling = Scaling(observations, store, clock, metrics, pod_signals=scraper.pod_signals)

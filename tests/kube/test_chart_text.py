@@ -14,7 +14,9 @@ import yaml
 
 from deploy.cluster import binaries
 from deploy.crd.generate import definition
-from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers
+from trimtab.autoscaler.warmroom import Shape
+from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers, checked_placeholders
+from trimtab.core.spec import Resources
 
 pytestmark = pytest.mark.kube
 
@@ -194,3 +196,98 @@ def test_the_alerts_are_those_of_the_file() -> None:
     assert not [each for each in rendered() if each["kind"] == "PrometheusRule"]
     (found,) = (each for each in rendered(metrics__rules="true") if each["kind"] == "PrometheusRule")
     assert found["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+
+
+def test_what_is_kept_warm_has_to_be_asked_for() -> None:
+    objects = rendered(images__hold="registry/hold:1")
+    assert not {each["kind"] for each in objects} & {"DaemonSet", "PriorityClass"}
+    control = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    assert not [
+        each for each in control["args"] if each.startswith(("--model-cache", "--placeholder", "--watch"))
+    ]
+
+
+def test_the_model_cache_may_ask_whose_a_token_is_and_nothing_else() -> None:
+    objects = rendered(modelCache__enabled="true", modelCache__volume__hostPath__path="/var/lib/models")
+    rules = of_kind(objects, "ClusterRole", "ns-t-model-cache")["rules"]
+    assert rules == [
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    ]
+    pod = of_kind(objects, "DaemonSet", "t-model-cache")["spec"]["template"]["spec"]
+    assert pod["volumes"] == [{"name": "models", "hostPath": {"path": "/var/lib/models"}}]
+    assert of_kind(objects, "Service", "t-model-cache")["spec"]["internalTrafficPolicy"] == "Local"
+    control = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    assert "--model-cache=http://t-model-cache.ns.svc:8090" in control["args"]
+    usual = of_kind(rendered(modelCache__enabled="true"), "DaemonSet", "t-model-cache")
+    assert usual["spec"]["template"]["spec"]["volumes"] == [{"name": "models", "emptyDir": {}}]
+
+
+ROOM = {
+    "images__hold": "registry/hold:1",
+    "placeholders__shapes[0]__name": "gpu",
+    "placeholders__shapes[0]__max": "2",
+    "placeholders__shapes[0]__cpu": "4",
+    "placeholders__shapes[0]__memory": "16Gi",
+    "placeholders__shapes[0]__extended__nvidia\\.com/gpu": "1",
+}
+
+
+def test_placeholders_are_told_to_the_control_plane_as_they_are_made() -> None:
+    objects = rendered(**ROOM)
+    control = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    (said,) = (each.partition("=")[2] for each in control["args"] if each.startswith("--placeholder="))
+    warm = checked_placeholders(KubernetesOptions(Path("home"), placeholders=(said,)))
+    assert warm is not None
+    assert (warm.namespace, warm.shapes) == (
+        "ns",
+        (Shape("t-room-gpu", Resources(4.0, 16 << 30, (("nvidia.com/gpu", 1),)), 2),),
+    )
+    made = of_kind(objects, "Deployment", "t-room-gpu")["spec"]
+    assert "replicas" not in made, "an upgrade changes no count"
+    pod = made["template"]["spec"]
+    assert pod["containers"][0]["resources"]["requests"] == {
+        "cpu": "4",
+        "memory": "16Gi",
+        "nvidia.com/gpu": "1",
+    }
+    priority = of_kind(objects, "PriorityClass", pod["priorityClassName"])
+    assert (priority["value"], priority["preemptionPolicy"], priority["globalDefault"]) == (
+        -10,
+        "Never",
+        False,
+    )
+    role = of_kind(objects, "Role", "t-control-room")["rules"]
+    assert role == [
+        {
+            "apiGroups": ["apps"],
+            "resources": ["deployments/scale"],
+            "resourceNames": ["t-room-gpu"],
+            "verbs": ["patch"],
+        }
+    ]
+    done = helm("template", **ROOM | {"images__hold": ""})
+    assert "placeholders are pods of images.hold" in done.stderr
+    done = helm("template", **ROOM, placeholders__priority="0")
+    assert "/placeholders/priority" in done.stderr
+
+
+def test_images_are_pulled_once_each_and_nothing_of_them_runs() -> None:
+    more = {
+        "prePull__enabled": "true",
+        "prePull__images[0]": "own:1",
+        "prePull__images[1]": "registry/mlflow:1",
+    }
+    pod = of_kind(rendered(images__hold="registry/hold:1", **more), "DaemonSet", "t-pre-pull")
+    first, *others = pod["spec"]["template"]["spec"]["initContainers"]
+    assert first["image"] == "registry/hold:1"
+    assert [each["image"] for each in others] == ["own:1", "registry/mlflow:1"]
+    assert {tuple(each["command"]) for each in others} == {("/with/hold", "true")}
+
+
+def test_nodes_are_seen_where_that_is_allowed() -> None:
+    names = {each["metadata"]["name"] for each in rendered()}
+    assert "ns-t-control-watch-nodes" not in names
+    rules = of_kind(rendered(controlPlane__watchNodes="true"), "ClusterRole", "ns-t-control-watch-nodes")[
+        "rules"
+    ]
+    assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]

@@ -10,7 +10,7 @@ import pytest
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import InvalidInput, NotFound, Unreachable
 from trimtab.core.spec import Source
-from trimtab.source import alias_now, resolve
+from trimtab.source import alias_now, resolve, stamp_of
 from trimtab.source.lazy import quiet_mlflow, store_is_absent, without_secrets
 from trimtab.source.registry import LOCAL_FILES, ModelRef, parse_model_uri
 
@@ -38,6 +38,14 @@ def test_a_run_becomes_the_model_that_it_logged(registry: Any) -> None:
 def test_a_model_id_is_concrete(registry: Any) -> None:
     uri = f"models:/{registry.models[0]}"
     assert resolve(uri).resolved_uri == uri
+
+
+def test_a_stamp_tells_versions_from_each_other_and_not_the_ways_to_name_one(registry: Any) -> None:
+    stamp = stamp_of(resolve("models:/iris/1"))
+    assert stamp == stamp_of(resolve("models:/iris@champion"))
+    assert registry.models[0] in stamp, "the number alone comes again when the model is registered anew"
+    assert stamp != stamp_of(resolve("models:/iris/2"))
+    assert stamp_of(resolve(f"runs:/{registry.runs[1]}/model")) == f"models:/{registry.models[1]}"
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])

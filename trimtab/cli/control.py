@@ -103,6 +103,42 @@ from trimtab.core.errors import InvalidInput
     help="Ask kubelets for the CPU and memory of pods; it takes the right to get nodes/proxy.",
 )
 @click.option(
+    "--watch-nodes",
+    is_flag=True,
+    help="Replace pods of nodes that are about to go before they are evicted; takes the right to see nodes.",
+)
+@click.option(
+    "--model-cache",
+    metavar="URL",
+    default="",
+    help="Where pods reach the cache of their node (python -m trimtab.modelcache).  [default: there is none]",
+)
+@click.option(
+    "--placeholder",
+    "placeholders",
+    metavar="NAMESPACE/DEPLOYMENT:max=N,cpu=Q[,memory=Q][,RESOURCE=N]",
+    multiple=True,
+    help="Keep room warm: set the count of this Deployment by recent growth, at most N; from small to large.",
+)
+@click.option(
+    "--placeholder-lead",
+    "placeholder_lead_s",
+    metavar="SECONDS",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="What a new node takes until it holds pods.",
+)
+@click.option(
+    "--placeholder-over",
+    "placeholder_over_s",
+    metavar="SECONDS",
+    type=float,
+    default=1800.0,
+    show_default=True,
+    help="How far to look back.",
+)
+@click.option(
     "--callers",
     metavar="NAMESPACE/LABEL=VALUE[,…]",
     default="",

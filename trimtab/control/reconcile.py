@@ -418,7 +418,7 @@ class Reconciler:
                 overdue=self._scaling.overdue(revision.revision.key, alive),
             )
             kept = number in (record.serving_revision, record.wanted_revision)
-            short = kept and len(alive) < found.places()
+            short = kept and sum(not pod.node_goes for pod in alive) < found.places()
             facts[number] = replace(
                 found,
                 capped=short and self._fleet.room(revision.revision).pods == 0,

@@ -47,15 +47,14 @@ class RevisionFacts:
     def usable(self) -> list[Pod]:
         """Pods that take or may again take traffic, or will, the best to keep first.
 
-        Not those that are taken away from us: others are wanted in their place.
+        Not those that are taken away from us, or soon will be: others are wanted in their place.
         """
         return list(self._usable)
 
     @cached_property
     def _usable(self) -> tuple[Pod, ...]:
-        alive = [
-            pod for pod in self.pods if _alive(pod) and not pod.evicted and pod.id not in self.gone_from_envoy
-        ]
+        alive = [pod for pod in self.pods if _alive(pod) and pod.id not in self.gone_from_envoy]
+        alive = [pod for pod in alive if not (pod.evicted or pod.node_goes)]
         return tuple(sorted(alive, key=self._rank))
 
     def places(self) -> int:
@@ -116,7 +115,7 @@ def plan(
                 starts.append((number, missing))
             elif missing:
                 retry_at_s = now_s + rest_s
-            leaves += spare + _evicted(facts)
+            leaves += spare + _evicted(facts) + _going(facts)
         elif routes_settled or not _serves(facts, endpoint):
             leaves += [pod.id for pod in facts.pods if _alive(pod)]
     return Plan(
@@ -231,6 +230,18 @@ def _evicted(facts: RevisionFacts) -> list[str]:
         for pod in facts.pods
         if pod.evicted and _alive(pod) and stays and pod.id not in facts.gone_from_envoy
     ]
+
+
+def _going(facts: RevisionFacts) -> list[str]:
+    """Pods whose node is about to go: each leaves once another one is ready in its place, and no sooner."""
+    going = [
+        pod
+        for pod in facts.pods
+        if pod.node_goes and not pod.evicted and _alive(pod) and pod.id not in facts.gone_from_envoy
+    ]
+    ready = sum(pod.phase is PodPhase.READY for pod in facts.usable())
+    going.sort(key=lambda pod: (pod.phase is not PodPhase.READY, pod.started_at_s, pod.id))
+    return [pod.id for pod in going[max(0, facts.wanted - ready) :]]
 
 
 def _serves(facts: RevisionFacts, endpoint: EndpointRecord) -> bool:

@@ -50,6 +50,7 @@ class Pod:
     grpc_port: int = 0  # these two: 0 if there is none apart from `port`
     metrics_port: int = 0
     evicted: bool = False  # its node or a person takes it away: it serves until it is told to stop
+    node_goes: bool = False  # soon, with all that is on it; nobody has taken this one away yet
     python: str = ""  # the interpreter of the environment that it was started in; empty: not told
 
     @property

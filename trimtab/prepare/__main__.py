@@ -21,7 +21,8 @@ from trimtab.core.errors import TrimtabError
 from trimtab.core.spec import ENV_MANAGERS
 from trimtab.environment import Keeper
 from trimtab.environment.keeper import Asked
-from trimtab.source import cache, download, resolve
+from trimtab.modelcache.client import of_this_node
+from trimtab.prepare.bringing import bring
 
 MODELS = "models"
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("say what to become, or --link")
     home: Path = asked.home.absolute()
     try:
-        model = bring(asked.uri, home / MODELS)
+        model = bring(asked.uri, home / MODELS, of_this_node(os.environ))
         if asked.link is not None:
             return link(model, asked.link)
         python = asyncio.run(python_for(model, home, asked.env_manager))
@@ -45,18 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = {"{python}": str(python), "{model}": str(model)}
     command = [told.get(word, word) for word in asked.command]
     return os.execvp(command[0], command)  # noqa: S606 - there is no shell
-
-
-def bring(uri: str, models: Path) -> Path:
-    """The folder with the model's files, read-only. Raises what `resolve` and `download` do."""
-    for there in models.glob("sha256-*"):
-        return there  # whole, or it would not have that name; a pod has one model
-    began_s = time.monotonic()
-    source = download(resolve(uri), models)
-    folder = cache.folder_of(models, source.digest)
-    size = f"{cache.size_of(folder) / 1e6:.1f} MB"
-    _say(f"model: {uri} from {source.asked}, {size} in {time.monotonic() - began_s:.1f} s")
-    return folder
 
 
 def link(model: Path, there: Path) -> int:

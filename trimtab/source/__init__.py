@@ -8,6 +8,6 @@ on serving when the registry is away. MLflow takes seconds to import: it is impo
 from trimtab.source.alias import alias_now
 from trimtab.source.fetch import download
 from trimtab.source.lazy import asked_of
-from trimtab.source.registry import resolve
+from trimtab.source.registry import resolve, stamp_of
 
-__all__ = ["alias_now", "asked_of", "download", "resolve"]
+__all__ = ["alias_now", "asked_of", "download", "resolve", "stamp_of"]

@@ -77,6 +77,25 @@ def parse_model_uri(uri: str) -> ModelRef:
     return ModelRef(name=head, stage=kind, path=path)
 
 
+def stamp_of(source: Source) -> str:
+    """What tells the model behind a resolved URI from another one that gets its name later.
+
+    A version's number comes again when its model was deleted and registered anew. Raises what `resolve` does.
+    """
+    parts = urlsplit(source.resolved_uri)
+    ref = (
+        parse_model_uri(source.resolved_uri) if parts.scheme == "models" and not parts.netloc else ModelRef()
+    )
+    if not ref.version:
+        return source.resolved_uri
+    with quiet_mlflow(RESOLVE_RETRIES_MAX, RESOLVE_TIMEOUT_S) as mlflow:
+        try:
+            found = mlflow.MlflowClient().get_model_version(ref.name, ref.version)
+        except Exception as error:
+            raise explained(error, source.uri, source.asked) from error
+    return f"{source.resolved_uri} {found.creation_timestamp} {found.source}"
+
+
 def _local_model(uri: str) -> Path:
     path = Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri).expanduser().resolve()
     if not path.exists():

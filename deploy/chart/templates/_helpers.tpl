@@ -1,6 +1,7 @@
-{{/* Names of the two Deployments, their labels, and what every pod of ours is allowed. */}}
+{{/* Names of what runs, their labels, and what every pod of ours is allowed. */}}
 {{- define "trimtab.control" -}}{{ .Release.Name }}-control{{- end }}
 {{- define "trimtab.envoy" -}}{{ .Release.Name }}-envoy{{- end }}
+{{- define "trimtab.modelCache" -}}{{ .Release.Name }}-model-cache{{- end }}
 
 {{- define "trimtab.labels" -}}
 app.kubernetes.io/name: trimtab

@@ -176,6 +176,30 @@ def test_pods_of_an_earlier_version_named_one_port_alone() -> None:
     assert (seen.port, seen.grpc_port, seen.metrics_port) == (8080, 8081, 8082)
 
 
+def test_a_pod_that_brings_its_model_shows_the_cache_of_its_node_who_it_is() -> None:
+    """By a token that is good for nothing else; a model's own variables win."""
+    url = "http://cache:8090"
+
+    def pod(model: ModelSpec, model_cache: str = url) -> dict[str, Any]:
+        whole = template.deployment(Revision(KEY, model, "h", 0.0), {"mlflow": "i"}, 1, model_cache)
+        found: dict[str, Any] = whole["spec"]["template"]["spec"]
+        return found
+
+    model = ModelSpec("iris", Source("models:/iris/1"))
+    (run,), volumes = pod(model)["containers"], pod(model)["volumes"]
+    assert {"name": "TRIMTAB_MODEL_CACHE", "value": url} in run["env"]
+    (token,) = (each["projected"]["sources"] for each in volumes if "projected" in each)
+    assert [each["serviceAccountToken"]["audience"] for each in token] == ["trimtab-model-cache"]
+    (mount,) = (each for each in run["volumeMounts"] if each["mountPath"] == "/var/run/trimtab/model-cache")
+    assert mount["readOnly"]
+    assert pod(model)["automountServiceAccountToken"] is False
+    without = replace(model, env=(("TRIMTAB_MODEL_CACHE", ""),))
+    assert {"name": "TRIMTAB_MODEL_CACHE", "value": ""} in pod(without)["containers"][0]["env"]
+    own = ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1"))
+    for none in (pod(own), pod(model, "")):
+        assert "model-cache" not in str(none)
+
+
 def test_nodes_and_gpus_are_asked_for_as_kubernetes_has_them() -> None:
     model = ModelSpec(
         "iris",

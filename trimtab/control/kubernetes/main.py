@@ -28,6 +28,7 @@ from trimtab.control.kubernetes.options import (
     checked_callers,
     checked_control,
     checked_gateway,
+    checked_placeholders,
     on_kubernetes,
 )
 from trimtab.control.kubernetes.plane import Watched
@@ -43,7 +44,7 @@ from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.fleet.kubernetes import Exporters, KubernetesFleet
+from trimtab.fleet.kubernetes import Exporters, KubernetesFleet, Placeholders
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
 from trimtab.kube import Api, Lease
@@ -72,6 +73,7 @@ class _Parts:
     writer: Writer
     events: Events
     exporters: Exporters | None
+    placeholders: Placeholders | None
     plane: ControlPlane
 
 
@@ -84,6 +86,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     address, keys = checked_gateway(options)
     checked_control(options)
     checked_callers(options)
+    checked_placeholders(options)
     home = Home.open(options.home)
     with home.locked():
         door = Door(SystemClock(), home, options)
@@ -210,10 +213,15 @@ def _build(
         checked_callers(options),
         node_metrics=options.node_metrics,
         request_timeout_s=endpoints.request_timeout_s,
+        watch_nodes=options.watch_nodes,
+        model_cache=options.model_cache,
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:
         around = replace(around, dcgm=exporters)
+
+    warm = checked_placeholders(options)
+    placeholders = Placeholders(api, clock, warm, fleet.starts) if warm is not None else None
 
     def changed(name: EndpointName) -> None:
         plane.reconciler.spec_changed(name)
@@ -230,7 +238,7 @@ def _build(
     view = plane.platform.endpoint
     told_by = plane.platform.told_by
     writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell, told_by)
-    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, plane)
+    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, placeholders, plane)
 
 
 async def _work(
@@ -248,6 +256,8 @@ async def _work(
     }
     if parts.exporters is not None:
         work["the watch of DCGM exporters"] = parts.exporters.run()
+    if parts.placeholders is not None:
+        work["the placeholders"] = parts.placeholders.run()
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(named(what, each)) for what, each in work.items()]
         around.home.announce(around.started)

@@ -13,7 +13,14 @@ from trimtab.control.options import Address, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
-from trimtab.fleet.kubernetes import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Callers
+from trimtab.fleet.kubernetes import (
+    BRING_IMAGE,
+    HOLD_IMAGE,
+    TAKEN_PORTS,
+    Callers,
+    Warm,
+    parse_shapes,
+)
 from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
 
@@ -30,10 +37,13 @@ class KubernetesOptions:
     away by a NetworkPolicy instead. `images` are by the name of a runtime, and by `hold`. `namespace` is the
     one whose endpoints are served, empty for all. `callers` are NAMESPACE/LABEL=VALUE[,…]: who may reach the
     models' pods, Envoys and we ourselves. `dcgm_pods` is the namespace in which DCGM exporters are found;
-    `node_metrics` says whether kubelets are asked for what pods use. `lease` is NAMESPACE/NAME of the Lease
-    by which one of several replicas leads; empty: there is only this one. `advertise` is where the others
-    reach `xds` of this one, and `xds_name` the name in the certificates of all of them; without `advertise`
-    others cannot follow it, and serve nothing while it leads.
+    `node_metrics` says whether kubelets are asked for what pods use, `watch_nodes` whether nodes are watched
+    for those that are about to go. `model_cache` is the URL by which pods reach the cache of their node.
+    `placeholders` are NAMESPACE/DEPLOYMENT:max=N,cpu=Q[,memory=Q][,RESOURCE=N], whose counts we set: a node
+    takes `placeholder_lead_s` until it holds pods, and `placeholder_over_s` are looked back. `lease` is
+    NAMESPACE/NAME of the Lease by which one of several replicas leads; empty: there is only this one.
+    `advertise` is where the others reach `xds` of this one, and `xds_name` the name in the certificates of
+    all of them; without `advertise` others cannot follow it, and serve nothing while it leads.
     """
 
     home: Path
@@ -55,6 +65,11 @@ class KubernetesOptions:
     dcgm: str = ""
     dcgm_pods: str = ""
     node_metrics: bool = True
+    watch_nodes: bool = False
+    model_cache: str = ""
+    placeholders: tuple[str, ...] = ()
+    placeholder_lead_s: float = 120.0
+    placeholder_over_s: float = 1_800.0
     callers: str = ""
     lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
@@ -128,6 +143,18 @@ def checked_callers(options: KubernetesOptions) -> Callers:
         hint = "write NAMESPACE/LABEL=VALUE[,…], for example trimtab/app.kubernetes.io/part-of=trimtab"
         raise InvalidInput(f"`{options.callers}` names no pods", where="--callers", hint=hint)
     return Callers(namespace, labels)
+
+
+def checked_placeholders(options: KubernetesOptions) -> Warm | None:
+    """Whose counts are ours to set, if there are any. Raises InvalidInput."""
+    namespace, shapes = parse_shapes(options.placeholders)
+    if not shapes:
+        return None
+    lead_s, over_s = options.placeholder_lead_s, options.placeholder_over_s
+    if not 0 < lead_s <= over_s:
+        hint = "give the time that a node takes, and a longer one to look back"
+        raise InvalidInput(f"{lead_s:g} s of {over_s:g} s", where="--placeholder-lead", hint=hint)
+    return Warm(namespace, shapes, lead_s, over_s)
 
 
 def on_kubernetes(images: Mapping[str, str]) -> CannotServe:

@@ -3,6 +3,18 @@
 from trimtab.fleet.kubernetes.attendants import Callers
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet
+from trimtab.fleet.kubernetes.placeholders import Placeholders, Warm, parse_shapes
 from trimtab.fleet.kubernetes.template import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Images
 
-__all__ = ["BRING_IMAGE", "HOLD_IMAGE", "TAKEN_PORTS", "Callers", "Exporters", "Images", "KubernetesFleet"]
+__all__ = [
+    "BRING_IMAGE",
+    "HOLD_IMAGE",
+    "TAKEN_PORTS",
+    "Callers",
+    "Exporters",
+    "Images",
+    "KubernetesFleet",
+    "Placeholders",
+    "Warm",
+    "parse_shapes",
+]

@@ -14,6 +14,7 @@ from itertools import chain
 
 import orjson
 
+from trimtab.autoscaler.warmroom import Start
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
 from trimtab.core.names import EndpointName
@@ -26,6 +27,7 @@ from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.lives import Lives
 from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
+from trimtab.fleet.kubernetes.nodes import Nodes
 from trimtab.fleet.kubernetes.seen import (
     Known,
     SeenDeployment,
@@ -76,11 +78,12 @@ class KubernetesFleet:
 
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
-    has to go with. Without `node_metrics` no kubelet is asked what pods use. `request_timeout_s` is how long
-    callers of an endpoint wait: see `lives`. `changed` tells of pods and phases.
+    has to go with. Without `node_metrics` no kubelet is asked what pods use; with `watch_nodes` pods are
+    known whose node is about to go. `model_cache` is the URL by which pods reach that of their node.
+    `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  each of the last is a part that is asked for, or not
         self,
         api: Api,
         clock: Clock,
@@ -91,6 +94,8 @@ class KubernetesFleet:
         *,
         node_metrics: bool = True,
         request_timeout_s: Callable[[EndpointName], float] = lambda _: REQUEST_TIMEOUT_MAX_S,
+        watch_nodes: bool = False,
+        model_cache: str = "",
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -104,6 +109,8 @@ class KubernetesFleet:
         self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node}, self._used)
         self._node_metrics = node_metrics
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
+        self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
+        self._model_cache = model_cache
         self._attendants = Attendants(api, callers or Callers())
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -150,6 +157,8 @@ class KubernetesFleet:
         self._tasks.append(asyncio.create_task(self._lives.run()))
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
+        if self._nodes is not None:
+            self._tasks.append(asyncio.create_task(self._nodes.run()))
 
     async def ended(self) -> None:
         """Until a part of it breaks, which it raises: none ends by itself."""
@@ -311,6 +320,10 @@ class KubernetesFleet:
         """(pod id, line) of each pod of a revision: its last `lines`, then new ones while `follow`."""
         return self._logs.follow(lambda: [pod.id for pod in self._of(revision)], lines, follow)
 
+    def starts(self) -> Iterator[tuple[str, Start]]:
+        """When each pod that is there was asked for, and what it takes; by id."""
+        return ((seen.id, Start(seen.created_at_s, seen.takes)) for seen in self._seen())
+
     def _pod(self, seen: SeenPod, now_s: float, *, stopped: bool) -> Pod:
         """As it was reported before, if nothing has changed: of 10,000 pods few have."""
         pod_id = seen.id
@@ -319,6 +332,7 @@ class KubernetesFleet:
             stopped or pod_id in self._let_go,
             self._answered.get(pod_id),
             self._usage.of(seen.node, pod_id),
+            self._nodes is not None and self._nodes.goes(seen.node),
         )
         before = self._reported.get(pod_id)
         if before is not None and before[0] is seen and before[1] == known:
@@ -449,7 +463,7 @@ class KubernetesFleet:
     async def _create(self, revision: Revision) -> None:
         """Make the Deployment, once. Raises Failed if one of that name is not ours, or of another life."""
         key = revision.key
-        body = template.deployment(revision, self._images, replicas=1)
+        body = template.deployment(revision, self._images, 1, self._model_cache)
         owner = self._owner(key.endpoint)
         if owner is not None:
             body["metadata"]["ownerReferences"] = [owner]

@@ -9,6 +9,7 @@ from typing import Any
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
+from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes.template import (
     BRING,
     CONTAINER,
@@ -28,11 +29,13 @@ from trimtab.fleet.kubernetes.template import (
 )
 from trimtab.fleet.kubernetes.usage import UNKNOWN, Used
 from trimtab.fleet.words import failure
+from trimtab.kube.quantity import quantity
 from trimtab.runtime.catalog import RUNTIMES
 
 Json = dict[str, Any]
 
 OOM = "OOMKilled"
+_NOTHING = Resources(0.0)
 _NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _NOT_MADE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
@@ -84,6 +87,7 @@ class SeenPod:
     port: int = PORT
     grpc_port: int = 0
     metrics_port: int = 0
+    takes: Resources = _NOTHING  # of its node, with all that stands beside the model
 
     @property
     def starts(self) -> bool:
@@ -138,6 +142,7 @@ def read_pod(body: Json) -> SeenPod:
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
         runtime=annotations.get(RUNTIME, "mlflow"),
         **_ports(spec, annotations.get(RUNTIME, "mlflow")),
+        takes=_takes(spec),
     )
 
 
@@ -146,13 +151,14 @@ class Known:
     """What is known of a pod beyond what the API server shows.
 
     `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
-    end; `answered_at_s`, wall clock, when it answered our own look.
+    end; `answered_at_s`, wall clock, when it answered our own look; `node_goes` that its node is about to.
     """
 
     cause: str | None = None
     stopped: bool = False
     answered_at_s: float | None = None
     used: Used = UNKNOWN
+    node_goes: bool = False
 
 
 def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
@@ -178,6 +184,7 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         grpc_port=seen.grpc_port,
         metrics_port=seen.metrics_port,
         evicted=seen.deleting and phase is PodPhase.READY,
+        node_goes=known.node_goes,
     )
 
 
@@ -242,6 +249,17 @@ def _pod_ended(status: Json) -> Ended | None:
     if status.get("phase") == "Failed":
         return Ended(status.get("reason", ""), None, status.get("message", ""))
     return None
+
+
+def _takes(spec: Json) -> Resources:
+    """What the scheduler counts of it."""
+    sidecars = [each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"]
+    sums: dict[str, float] = {}
+    for container in (*(spec.get("containers") or ()), *sidecars):
+        for name, said in ((container.get("resources") or {}).get("requests") or {}).items():
+            sums[name] = sums.get(name, 0.0) + float(quantity(said))
+    cpu, memory = sums.pop("cpu", 0.0), sums.pop("memory", 0.0)
+    return Resources(cpu, int(memory), tuple((name, int(count)) for name, count in sorted(sums.items())))
 
 
 def _key(metadata: Json) -> RevisionKey:

@@ -11,6 +11,7 @@ from trimtab.core.errors import Failed
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import IN_THE_MODELS_ENVIRONMENT, ModelSpec, Placement
+from trimtab.modelcache import words as cache_words
 from trimtab.runtime.catalog import CUSTOM, RUNTIMES, Launch, Runtime
 
 Json = dict[str, Any]
@@ -33,6 +34,8 @@ HOLD_PORT = 8083
 TAKEN_PORTS = frozenset({GRPC_PORT, METRICS_PORT, HOLD_PORT})
 HOLD_IMAGE = HOLD  # in Images, beside the runtimes'
 UNHELD_S = 5  # without it: Envoy knows by then, and the server has to end what it has by itself
+CACHE_VOLUME = "model-cache"  # with a token, by which a pod shows the cache of its node who it is
+CACHE_TOKEN_S = 3600  # the kubelet renews it in time
 TMP = "/tmp"  # noqa: S108 - the only place that a pod can write to
 MODEL_FOLDER = Path("/model")  # of an image that has its model in it
 HOME = "/model"  # of what a pod brings itself: its model, and the environment of it
@@ -72,8 +75,11 @@ def labels_of(key: RevisionKey) -> dict[str, str]:
     return {ENDPOINT: key.endpoint.name, REVISION: str(key.number)}
 
 
-def deployment(revision: Revision, images: Images, replicas: int) -> Json:
-    """The whole object. Raises Failed if there is no image for the revision's runtime."""
+def deployment(revision: Revision, images: Images, replicas: int, model_cache: str = "") -> Json:
+    """The whole object. Raises Failed if there is no image for the revision's runtime.
+
+    `model_cache` is the URL at which pods that bring their model reach the cache of their node; may be empty.
+    """
     key = revision.key
     return {
         "apiVersion": "apps/v1",
@@ -94,13 +100,14 @@ def deployment(revision: Revision, images: Images, replicas: int) -> Json:
                     "labels": labels_of(key),
                     "annotations": {HASH: revision.hash, RUNTIME: revision.model.runtime},
                 },
-                "spec": _pod(revision, images),
+                "spec": _pod(revision, images, model_cache),
             },
         },
     }
 
 
-def _pod(revision: Revision, images: Images) -> Json:
+def _pod(revision: Revision, images: Images, model_cache: str) -> Json:
+    cached = model_cache if _brings(revision.model) else ""
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -122,12 +129,15 @@ def _pod(revision: Revision, images: Images) -> Json:
             }
         ],
         **({"initContainers": before} if (before := _before(revision, images)) else {}),
-        "containers": [_container(revision, images)],
-        "volumes": [{"name": name, "emptyDir": _medium(name)} for name in _volumes(revision.model)],
+        "containers": [_container(revision, images, cached)],
+        "volumes": [
+            *({"name": name, "emptyDir": _medium(name)} for name in _volumes(revision.model)),
+            *([_cache_token()] if cached else []),
+        ],
     }
 
 
-def _container(revision: Revision, images: Images) -> Json:
+def _container(revision: Revision, images: Images, model_cache: str) -> Json:
     model = revision.model
     runtime = _runtime(revision)
     launch = Launch(
@@ -145,7 +155,11 @@ def _container(revision: Revision, images: Images) -> Json:
     command = runtime.command(launch)
     if _brings(model):
         command = (*_prepare(model), *command)
-    environment = runtime.environment(launch) | _whereabouts(model) | dict(model.env)
+    cached = {cache_words.URL_VARIABLE: model_cache} if model_cache else {}
+    environment = runtime.environment(launch) | _whereabouts(model) | cached | dict(model.env)
+    mounts: list[Json] = [{"name": name, "mountPath": path} for name, path in _volumes(model).items()]
+    if model_cache:
+        mounts.append({"name": CACHE_VOLUME, "mountPath": cache_words.TOKEN_FOLDER, "readOnly": True})
     return {
         "name": CONTAINER,
         "image": _image(revision, images),
@@ -162,7 +176,7 @@ def _container(revision: Revision, images: Images) -> Json:
         },
         "lifecycle": {"preStop": _pre_stop(images)},
         "securityContext": LOCKED,
-        "volumeMounts": [{"name": name, "mountPath": path} for name, path in _volumes(model).items()],
+        "volumeMounts": mounts,
     }
 
 
@@ -246,6 +260,16 @@ def _volumes(model: ModelSpec) -> dict[str, str]:
 
 def _medium(volume: str) -> Json:
     return {"medium": "Memory"} if volume == "shm" else {}
+
+
+def _cache_token() -> Json:
+    """A token that the cache takes and the API server does not."""
+    wanted = {
+        "audience": cache_words.AUDIENCE,
+        "path": cache_words.TOKEN_FILE,
+        "expirationSeconds": CACHE_TOKEN_S,
+    }
+    return {"name": CACHE_VOLUME, "projected": {"sources": [{"serviceAccountToken": wanted}]}}
 
 
 def _placement(said: Placement) -> Json:
