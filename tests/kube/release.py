@@ -62,11 +62,16 @@ def values(namespace: str, images: dict[str, str], **more: str) -> list[str]:
     return [f"--set={name}={value}" for name, value in said.items()]
 
 
+def in_our_cluster() -> None:
+    """Or the test is skipped."""
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("calls come from the network of a cluster of our own")
+
+
 @contextmanager
 def installation(images: dict[str, str], **more: str) -> Iterator[str]:
     """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards."""
-    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("calls come from the network of a cluster of our own")
+    in_our_cluster()
     namespace = f"test-{uuid.uuid4().hex[:8]}"
 
     async def begin() -> None:

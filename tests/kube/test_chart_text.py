@@ -194,3 +194,22 @@ def test_the_alerts_are_those_of_the_file() -> None:
     assert not [each for each in rendered() if each["kind"] == "PrometheusRule"]
     (found,) = (each for each in rendered(metrics__rules="true") if each["kind"] == "PrometheusRule")
     assert found["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+
+
+def test_what_is_done_before_it_goes_goes_with_it_and_may_do_no_more_than_that() -> None:
+    hooks = [each for each in rendered() if "helm.sh/hook" in each["metadata"].get("annotations", {})]
+    for each in hooks:
+        marks = each["metadata"]["annotations"]
+        assert marks["helm.sh/hook"] == "pre-delete", each["metadata"]["name"]
+        assert marks["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+        assert (marks.get("helm.sh/hook-weight") == "-1") == (each["kind"] != "Job"), "rights come first"
+    job = of_kind(hooks, "Job", "t-uninstall")["spec"]
+    assert job["activeDeadlineSeconds"] == 300
+    assert "--release=ns/t" in job["template"]["spec"]["containers"][0]["args"]
+    rules = [rule for each in hooks for rule in each.get("rules", ())]
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not [each for each in allowed if "*" in each or each[0].startswith(("secrets", "roles"))]
+    assert {"Role", "RoleBinding"} == {
+        each["kind"] for each in rendered(namespace="models") if each["metadata"]["name"] == "ns-t-uninstall"
+    }
+    assert "Job" not in {each["kind"] for each in rendered(uninstall__drain="false")}
