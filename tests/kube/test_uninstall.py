@@ -1,4 +1,4 @@
-"""What is left of a release that was uninstalled under a running endpoint: what people wrote, and nothing else."""
+"""What is left of a release that was uninstalled under a running endpoint: what people wrote, and no more."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ async def test_nothing_is_left_but_the_endpoint_which_is_served_again_by_the_nex
     assert kinds <= {kind for kind, _, _ in served}, "or this shows nothing"
     asked = begun(await release.url("iris"))
     release.helm("uninstall")
-    assert asked.communicate(timeout=60)[0].endswith(b"200"), "it was answered by a model that was still there"
+    assert asked.communicate(timeout=60)[0].endswith(b"200"), (
+        "it was answered by a model that was still there"
+    )
     await until(lambda: left(api, before, ours), WITHIN_S)
     seen = await read(api, path)
     assert not seen["metadata"].get("finalizers")

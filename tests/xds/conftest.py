@@ -146,7 +146,7 @@ class Gate:
         self.gateway = Gateway("127.0.0.1", free_port("127.0.0.1"))
         self.url = f"http://127.0.0.1:{self.gateway.port}"
         self.log_path = folder / "envoy.log"
-        self._bootstrap = Bootstrap("envoy-1", folder / "x.sock", folder / "a.sock")
+        self.bootstrap = Bootstrap("envoy-1", folder / "x.sock", folder / "a.sock")
         self._api_type = api_type
         self._eventually = eventually
         self._process: asyncio.subprocess.Process | None = None
@@ -155,13 +155,13 @@ class Gate:
         self.ads = AdsServer(SystemClock())
         self.server = grpc.aio.server()
         self.ads.add_to(self.server)
-        self.server.add_insecure_port(f"unix:{self._bootstrap.control_socket}")
+        self.server.add_insecure_port(f"unix:{self.bootstrap.control_socket}")
         await self.server.start()
 
     async def start_envoy(self) -> None:
-        settings = document(self._bootstrap)
+        settings = document(self.bootstrap)
         settings["dynamic_resources"]["ads_config"]["api_type"] = self._api_type
-        path = self._bootstrap.control_socket.with_name("bootstrap.json")
+        path = self.bootstrap.control_socket.with_name("bootstrap.json")
         path.write_text(json.dumps(settings))
         envoy = Path(sys.executable).with_name("envoy")
         command = [str(envoy), "--config-path", str(path), "--disable-hot-restart", "--concurrency", "1"]

@@ -28,7 +28,7 @@ class Publisher:
 
     def __init__(self, ads: AdsServer, gateway: Gateway, clock: Clock, metrics: Metrics) -> None:
         self._ads = ads
-        self._gateway = gateway
+        self.gateway = gateway  # may be another one: the next `publish` tells
         self._clock = clock
         self._metrics = metrics
         self._snapshot: Snapshot | None = None
@@ -42,7 +42,7 @@ class Publisher:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
         self._note_away()
         try:
-            world = World(self._gateway, look())
+            world = World(self.gateway, look())
             if world == self._world:
                 return
             # The routes of a thousand endpoints take seconds when they are built for the first time.

@@ -11,6 +11,7 @@ import pytest
 from trimtab.control.kubernetes import uninstall
 from trimtab.control.kubernetes.objects import FINALIZER
 from trimtab.control.kubernetes.uninstall import Release, Uninstall, main
+from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, NotFound
 
 RELEASE = Release("trimtab", "t", drain_s=5.0)
@@ -49,7 +50,10 @@ class Server:
 
     def endpoint(self) -> dict[str, Any]:
         metadata = {"namespace": "team", "name": "iris", "uid": "u", "resourceVersion": str(self.version)}
-        return {"metadata": metadata | {"finalizers": self.finalizers, "generation": 3}, "status": self.status}
+        return {
+            "metadata": metadata | {"finalizers": self.finalizers, "generation": 3},
+            "status": self.status,
+        }
 
     async def merge(self, path: str, body: dict[str, Any]) -> bytes:
         assert body == {"spec": {"replicas": 0}}
@@ -86,7 +90,7 @@ class Server:
 
 
 async def run(server: Server) -> None:
-    await Uninstall(server, RELEASE).run()  # type: ignore[arg-type]
+    await Uninstall(server, RELEASE, ManualClock()).run()  # type: ignore[arg-type]
 
 
 async def test_envoys_have_drained_before_a_model_goes_and_the_endpoint_stays() -> None:
@@ -127,7 +131,7 @@ async def test_a_pod_that_does_not_end_holds_up_nothing(monkeypatch: pytest.Monk
     server = Server()
     server.stuck = {stuck}
     async with asyncio.timeout(10.0):
-        await Uninstall(server, Release("trimtab", "t", drain_s=0.0)).run()  # type: ignore[arg-type]
+        await Uninstall(server, Release("trimtab", "t", drain_s=0.0), ManualClock()).run()  # type: ignore[arg-type]
     assert server.finalizers == []
     assert server.did[-1] == "delete t-control"
 

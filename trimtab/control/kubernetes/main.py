@@ -11,20 +11,25 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 
 import grpc
 
 import trimtab
+from trimtab.control.anew import KeysFile, Unusable
 from trimtab.control.assembly import Around, ControlPlane, assemble
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
+from trimtab.control.kubernetes.access import Access
+from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.control.kubernetes.changes import KubernetesChanges
+from trimtab.control.kubernetes.doorman import Doorman
 from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
+    checked_api,
     checked_callers,
     checked_control,
     checked_gateway,
@@ -83,6 +88,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     address, keys = checked_gateway(options)
     checked_xds(options)
     checked_control(options)
+    checked_api(options)
     checked_callers(options)
     home = Home.open(options.home)
     with home.locked():
@@ -92,7 +98,9 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         public = options.public or str(address)
         started = Started(os.getpid(), trimtab.__version__, public, str(metrics_at), str(home.control_socket))
         traces = traces_from(os.environ)
-        gateway = Gateway(address.host, address.port, options.domain, keys, traces, ACCESS_LOG)
+        gateway = Gateway(
+            address.host, address.port, options.domain, keys, traces, ACCESS_LOG, options.callers_tls
+        )
         dcgm = _exporters(options)
         around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
         try:
@@ -161,8 +169,15 @@ async def _run(
         watched.tie(parts.intake, parts.writer)
         settle()
         with signals(parts.plane.platform) as ended:
-            async with _servers(parts.plane, around.home, options):
-                await _work(parts, around, ended, keep, on_ready)
+            xds, for_people = checked_xds(options), checked_api(options)
+            access = Access(api, SystemClock())
+            async with (
+                _servers(parts.plane, around.home, xds, checked_control(options)),
+                _api_server(parts.plane, access, for_people),
+            ):
+                anew = {"xds-tls": xds[1], "api-tls": for_people[1]}
+                work = _read_anew(parts.plane, around, options, anew) | {"the lease": keep()}
+                await _work(parts, around, ended, work, on_ready)
 
 
 def _build(
@@ -199,18 +214,25 @@ def _build(
 
 
 async def _work(
-    parts: _Parts, around: Around, ended: asyncio.Event, keep: Keep, on_ready: OnReady | None
+    parts: _Parts,
+    around: Around,
+    ended: asyncio.Event,
+    more: dict[str, Coroutine[None, None, None]],
+    on_ready: OnReady | None,
 ) -> None:
     plane = parts.plane
-    work = plane.work() | {
-        "the writing of status": parts.writer.run(),
-        "the telling of events": parts.events.run(),
-        "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
-        "the watch of endpoints": parts.watched.ended(),
-        "the watch of pods": parts.fleet.ended(),
-        "the lease": keep(),
-        "tidying": _tidy(parts.endpoints, parts.fleet),
-    }
+    work = (
+        plane.work()
+        | more
+        | {
+            "the writing of status": parts.writer.run(),
+            "the telling of events": parts.events.run(),
+            "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
+            "the watch of endpoints": parts.watched.ended(),
+            "the watch of pods": parts.fleet.ended(),
+            "tidying": _tidy(parts.endpoints, parts.fleet),
+        }
+    )
     if parts.exporters is not None:
         work["the watch of DCGM exporters"] = parts.exporters.run()
     async with asyncio.TaskGroup() as tasks:
@@ -223,6 +245,23 @@ async def _work(
             task.cancel()
 
 
+def _read_anew(
+    plane: ControlPlane, around: Around, options: KubernetesOptions, anew: Mapping[str, Certificates | None]
+) -> dict[str, Coroutine[None, None, None]]:
+    """What reads files again that may change, by what they are."""
+    work = {}
+    gauge = around.metrics.unusable
+    if options.api_keys is not None:
+        keys, taken = around.gateway.api_keys, plane.reconciler.keys_changed
+        work["the keys of callers"] = KeysFile(
+            options.api_keys, keys, taken, Unusable(gauge, "api-keys")
+        ).run()
+    for name, certificates in anew.items():
+        if certificates is not None:
+            work[f"the certificate {name}"] = certificates.run(Unusable(gauge, name))
+    return work
+
+
 async def _tidy(endpoints: Endpoints, fleet: Fleet) -> None:
     """Nobody prunes here: revisions that are too old go by themselves."""
     while True:
@@ -231,18 +270,36 @@ async def _tidy(endpoints: Endpoints, fleet: Fleet) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _servers(plane: ControlPlane, home: Home, options: KubernetesOptions) -> AsyncIterator[None]:
+async def _servers(
+    plane: ControlPlane, home: Home, xds: tuple[Address | None, Certificates | None], control_at: Address
+) -> AsyncIterator[None]:
     """The control API, and ADS with the intake of statistics: on sockets of our home, and over TCP."""
-    (xds_at, credentials), control_at = checked_xds(options), checked_control(options)
+    xds_at, certificates = xds
     control, envoys = plane.control_server(), plane.envoy_server()
     async with served(control, envoys):
         bind_unix(control, home.control_socket)
         _bind(control, control_at, None, "--control")
         bind_unix(envoys, Bootstrap.for_home(home.path).control_socket)
         if xds_at is not None:
-            _bind(envoys, xds_at, credentials, "--xds")
+            _bind(envoys, xds_at, certificates.credentials() if certificates else None, "--xds")
         await control.start()
         await envoys.start()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _api_server(
+    plane: ControlPlane, access: Access, at: tuple[Address | None, Certificates | None]
+) -> AsyncIterator[None]:
+    """The control API for whoever shows a token, if that is asked for."""
+    address, certificates = at
+    if address is None or certificates is None:
+        yield
+        return
+    server = plane.control_server(Doorman(access))
+    async with served(server):
+        _bind(server, address, certificates.credentials(of_both=False), "--api")
+        await server.start()
         yield
 
 

@@ -1,10 +1,10 @@
-"""python -m trimtab.control.kubernetes.uninstall --release NAMESPACE/NAME --drain-seconds N [--namespace NAME]
+"""What `helm uninstall` runs before a release goes: then nothing is left of what its control plane made.
 
-What `helm uninstall` runs before a release goes: afterwards nothing is left of what its control plane made, and
-no object waits for it. ServingEndpoints stay, since people wrote them; installed again, they are served again.
+python -m trimtab.control.kubernetes.uninstall --release NAMESPACE/NAME --drain-seconds N [--namespace NAME]
 
-It asks no control plane, since there may be none: Envoys are ended first and drain by themselves, with the pods
-still there; then nothing is in flight, and the pods may go. Each step may be done again, and has a bound.
+ServingEndpoints stay, since people wrote them, and wait for nobody; installed again, they are served again.
+It asks no control plane, since there may be none: Envoys are ended first and drain by themselves, with the
+pods still there; then nothing is in flight, and the pods may go. Each step has a bound, and may be repeated.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import orjson
 
 from trimtab.control.kubernetes.objects import ENDPOINTS, SeenEndpoint, identity, path_of, read_endpoint
 from trimtab.control.kubernetes.status import unserved
+from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, NotFound, TrimtabError
 from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
 from trimtab.kube import Api, Json, Resource
@@ -64,8 +65,9 @@ class Release:
 class Uninstall:
     """Takes down what a release made."""
 
-    def __init__(self, api: Api, release: Release) -> None:
+    def __init__(self, api: Api, release: Release, clock: Clock) -> None:
         self._api = api
+        self._clock = clock
         self._release = release
 
     async def run(self) -> None:
@@ -129,7 +131,7 @@ class Uninstall:
         seen = read_endpoint(body)
         whole = identity(seen.name)
         whole["metadata"] |= {"uid": seen.uid, "resourceVersion": str(seen.version)}
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = unserved(body.get("status") or {}, seen.generation, now)
         answer = await self._api.apply(path_of(seen.name, "status"), {**whole, "status": status})
         whole["metadata"]["resourceVersion"] = str(read_endpoint(orjson.loads(answer)).version)
@@ -151,7 +153,7 @@ class Uninstall:
     async def _wait(self, holds: Callable[[], Awaitable[bool]], what: str, within_s: float) -> None:
         try:
             async with asyncio.timeout(within_s):
-                while not await holds():
+                while not await holds():  # noqa: ASYNC110 - there is no event to wait for
                     await asyncio.sleep(LOOK_EACH_S)
         except TimeoutError:
             log.warning("not within %.0f s: %s; it is not waited for any longer", within_s, what)
@@ -185,7 +187,7 @@ async def uninstall(release: Release, kubeconfig: str | None = None) -> None:
     """See the module."""
     api = await Api.connect(OWNER, kubeconfig)
     try:
-        await Uninstall(api, release).run()
+        await Uninstall(api, release, SystemClock()).run()
     finally:
         await api.close()
 
@@ -203,11 +205,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kubeconfig", help="by default the cluster that we are a pod of")
     asked = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    release = Release(*asked.release, asked.drain_seconds, asked.namespace)
+    namespace, name = asked.release
+    release = Release(namespace, name, asked.drain_seconds, asked.namespace)
     try:
         asyncio.run(uninstall(release, asked.kubeconfig))
     except TrimtabError as error:
-        sys.stderr.write(f"error: {error}\nhint: {error.hint or 'helm uninstall --no-hooks goes on without'}\n")
+        sys.stderr.write(
+            f"error: {error}\nhint: {error.hint or 'helm uninstall --no-hooks goes on without'}\n"
+        )
         return error.exit_status
     return 0
 
