@@ -22,6 +22,8 @@ from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
 from trimtab.envoy.bootstrap import Bootstrap, document
+from trimtab.envoy.intake import StatisticsIntake
+from trimtab.envoy.statistics import Signals
 from trimtab.host.ports import free_port
 from trimtab.xds.server import AdsServer
 from trimtab.xds.snapshot import Snapshot, build_snapshot
@@ -144,6 +146,7 @@ class Gate:
 
     def __init__(self, folder: Path, eventually: Callable[..., Awaitable[Any]], api_type: str) -> None:
         self.gateway = Gateway("127.0.0.1", free_port("127.0.0.1"))
+        self.signals: list[Signals] = []  # of each flush
         self.url = f"http://127.0.0.1:{self.gateway.port}"
         self.log_path = folder / "envoy.log"
         self.bootstrap = Bootstrap("envoy-1", folder / "x.sock", folder / "a.sock")
@@ -155,6 +158,7 @@ class Gate:
         self.ads = AdsServer(SystemClock())
         self.server = grpc.aio.server()
         self.ads.add_to(self.server)
+        StatisticsIntake(SystemClock(), self.signals.append).add_to(self.server)
         self.server.add_insecure_port(f"unix:{self.bootstrap.control_socket}")
         await self.server.start()
 

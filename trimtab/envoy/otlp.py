@@ -29,7 +29,7 @@ _KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "
 _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
 _STAGES = {f"{STAGES_SCOPE}.{name}": name for name in STAGES}
-_ROTATION_FAILED = f".{ROTATION_FAILED}"
+_UNUSABLE, _SECRET = f"sds.{ROTATION_FAILED}", "envoy.xds_resource_name"
 _POD_IN_FLIGHT = "cluster.endpoint.rq_active"
 # Where each statistic is summed, and with which sign.
 _SUMMED = {
@@ -152,8 +152,9 @@ def _read_state(name: str, points: Sequence[NumberDataPoint], flush: Flush) -> N
             _counts(point.attributes, flush)
     elif name == _UPTIME:
         flush.uptime_s = _value(points[0])
-    elif name.endswith(_ROTATION_FAILED) and any(map(_value, points)):
-        flush.unusable += (name.split(".")[-2],)
+    elif name == _UNUSABLE:
+        refused = (point.attributes for point in points if _value(point))
+        flush.unusable += tuple(_attribute(attributes, _SECRET) for attributes in refused)
 
 
 def _sum(points: Iterable[NumberDataPoint], into: str, sign: int, flush: Flush) -> None:
