@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -23,6 +24,8 @@ from trimtab.control.kubernetes.objects import ENDPOINTS, SeenEndpoint, identity
 from trimtab.control.kubernetes.status import unserved
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import Conflict, NotFound, TrimtabError
+from trimtab.fleet.kubernetes.holds import Holds, Unheld
+from trimtab.fleet.kubernetes.seen import read_pod
 from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
 from trimtab.kube import Api, Json, Resource
 
@@ -37,7 +40,6 @@ MODELS = f"{ENDPOINT},{REVISION}"  # labels of all that runs models
 CONTROL_WITHIN_S = 30.0  # of which 15 are its grace
 MARGIN_S = 30.0  # beyond what an Envoy may take to drain
 PODS_WITHIN_S = 60.0
-MODEL_GRACE_S = 5  # nothing is in flight any more: what holds a pod until it is let go is cut short
 LOOK_EACH_S = 0.5
 TRIES = 5  # at an object that somebody else writes to meanwhile
 AT_ONCE = 16
@@ -68,6 +70,7 @@ class Uninstall:
     def __init__(self, api: Api, release: Release, clock: Clock) -> None:
         self._api = api
         self._clock = clock
+        self._holds = Holds(api)
         self._release = release
 
     async def run(self) -> None:
@@ -75,6 +78,15 @@ class Uninstall:
         release = self._release
         await self._end(release.control, "control-plane", CONTROL_WITHIN_S)  # nobody starts pods from now on
         await self._end(release.envoy, "envoy", release.drain_s + MARGIN_S)
+        self._holds.open()
+        try:
+            await self._end_models()
+        finally:
+            await self._holds.close()
+        await self._api.delete(LEASES.path(release.namespace, release.control))
+
+    async def _end_models(self) -> None:
+        release = self._release
         deployments = await self._list(DEPLOYMENTS, release.serves, MODELS)
         log.info("deleting the Deployments of %d revisions", len(deployments))
         await _each(self._delete_deployment, deployments)
@@ -82,7 +94,6 @@ class Uninstall:
         await _each(self._let_go, endpoints)
         log.info("%d ServingEndpoints wait for nobody any more", len(endpoints))
         await self._wait(self._no_model_runs, "the models' pods have gone", PODS_WITHIN_S)
-        await self._api.delete(LEASES.path(release.namespace, release.control))
 
     async def _end(self, deployment: str, component: str, within_s: float) -> None:
         """Have none of its pods, and wait until they have drained."""
@@ -104,14 +115,21 @@ class Uninstall:
     async def _no_model_runs(self) -> bool:
         """A pod may be made anew while its Deployment is on its way: so all are looked at each time."""
         pods = await self._list(PODS, self._release.serves, MODELS)
-        await _each(self._delete_pod, [pod for pod in pods if not _ends_soon(pod)])
+        await _each(self._end_pod, pods)
         return not pods
 
     async def _delete_deployment(self, body: Json) -> None:
         await self._api.delete(_path(DEPLOYMENTS, body), {"propagationPolicy": "Background"})
 
-    async def _delete_pod(self, body: Json) -> None:
-        await self._api.delete(_path(PODS, body), {"gracePeriodSeconds": MODEL_GRACE_S})
+    async def _end_pod(self, body: Json) -> None:
+        """At once: nothing is in flight any more, and what holds it would hold it for minutes.
+
+        The kubelet cuts no preStop hook short that runs already, whatever grace is given later.
+        """
+        with contextlib.suppress(Unheld):  # then it is held: it is not waited for longer than the bound
+            await self._holds.let_go(read_pod(body))
+        if "deletionTimestamp" not in body["metadata"]:
+            await self._api.delete(_path(PODS, body))
 
     async def _let_go(self, seen: SeenEndpoint) -> None:
         """Say in its status that nobody serves it, and wait for nobody when it is deleted."""
@@ -174,13 +192,6 @@ async def _each(do: Callable[..., Awaitable[None]], objects: Iterable[object]) -
 
 def _path(resource: Resource, body: Json) -> str:
     return resource.path(body["metadata"]["namespace"], body["metadata"]["name"])
-
-
-def _ends_soon(pod: Json) -> bool:
-    """Whether somebody has said already that it is to end within what we would give it."""
-    metadata = pod["metadata"]
-    told = metadata.get("deletionGracePeriodSeconds", MODEL_GRACE_S + 1)
-    return "deletionTimestamp" in metadata and told <= MODEL_GRACE_S
 
 
 async def uninstall(release: Release, kubeconfig: str | None = None) -> None:
