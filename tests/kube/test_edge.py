@@ -53,7 +53,7 @@ class Edge:
 
     def call(self, url: str, key: str) -> tuple[str, str]:
         """The status of a call over a new connection, and the pod that answered."""
-        command = on_node("curl", "--silent", "--max-time", "30")
+        command = on_node("curl", "--silent", "--show-error", "--max-time", "30")
         host, _, path = url.removeprefix("https://").partition("/")
         command += ["--cacert", str(self.folder / "ca.crt"), "--connect-to", f"{NAME}::{host}"]
         command += ["--write-out", "\n%{http_code}", "--header", f"x-api-key: {key}", "--data", "{}"]
@@ -61,7 +61,7 @@ class Edge:
             [*command, f"https://{NAME}/{path}"], capture_output=True, text=True, check=False, timeout=60
         )
         body, _, status = done.stdout.rpartition("\n")
-        return status, body.strip()
+        return status + done.stderr, body.strip()
 
     def status(self, url: str, key: str) -> str:
         return self.call(url, key)[0]

@@ -170,7 +170,7 @@ def neither_sees_the_other_by_the_control_api(reached: Reached, ann: Tenant, bob
         told = reached.run(ann, *words, "-n", ann.namespace, *(["--json"] if words == ("status",) else []))
         assert told.returncode == 0, (words, told.stderr)
         assert bob.namespace not in told.stdout
-    assert [each["name"] for each in json.loads(told.stdout)["endpoints"]] == ["iris"]
+    assert [each["ref"]["name"] for each in json.loads(told.stdout)["endpoints"]] == ["iris"]
     told = reached.run(
         Tenant(ann.namespace, "made-up", ann.api, ann.kubeconfig), "status", "-n", ann.namespace
     )

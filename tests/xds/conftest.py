@@ -95,6 +95,7 @@ class FakePod:
         self.open.set()
         self.pace_s = 0.0
         self.requests: list[web.Request] = []  # under way
+        self.headers: list[dict[str, str]] = []  # of all that came
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -124,6 +125,7 @@ class FakePod:
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         self.requests.append(request)
+        self.headers.append(dict(request.headers))
         try:
             body = await request.read()
             await asyncio.sleep(self.pace_s)

@@ -74,6 +74,9 @@ async def test_other_keys_hold_from_the_next_request_on_of_each_connection(
         assert ann.connections == 1
         assert [await other.ask(called(gate), key) for key in (BOB, ANN)] == [200, 401]
     assert pod.served == 4
+    assert not any(key.key in str(headers) for key in (ANN, BOB) for headers in pod.headers), (
+        "pods see no key"
+    )
 
 
 async def test_keys_change_under_requests_of_which_none_fails(
