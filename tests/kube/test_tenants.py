@@ -28,7 +28,6 @@ ACCOUNTS = Resource("v1", "serviceaccounts")
 BINDINGS = Resource("rbac.authorization.k8s.io/v1", "rolebindings")
 CONFIGMAPS = Resource("v1", "configmaps")
 EVENTS = Resource("events.k8s.io/v1", "events")
-QUOTAS = Resource("v1", "resourcequotas")
 SERVICES = Resource("v1", "services")
 
 
@@ -118,7 +117,6 @@ async def test_a_tenant_sees_and_reaches_nothing_of_another(
         reached = Reached(f"{service['spec']['clusterIP']}:8443", authority, f"t-control.{namespace}.svc")
         neither_sees_the_other_by_the_control_api(reached, ann, bob)
         whoever_may_not_reach_the_pod_is_told(ann, namespace)
-        await a_quota_is_told_and_heals_when_it_is_raised(api, ann, image)
 
 
 async def may_apply(who: Tenant, image: str) -> bool:
@@ -189,35 +187,3 @@ def whoever_may_not_reach_the_pod_is_told(ann: Tenant, namespace: str) -> None:
     )  # fmt: skip
     assert told.returncode == 3
     assert "its pods cannot be listed: Forbidden" in told.stderr
-
-
-async def a_quota_is_told_and_heals_when_it_is_raised(api: Api, ann: Tenant, image: str) -> None:
-    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}}
-    place = QUOTAS.path(ann.namespace, "few")
-    await api.apply(place, quota | {"spec": {"hard": {"pods": "1"}}})
-
-    async def is_counted() -> bool:
-        return "pods" in (await read(api, place)).get("status", {}).get("used", {})
-
-    await until(is_counted)
-    body = endpoint(ann.namespace, "iris", spec(image, 2, 8, 2))
-    await ann.api.apply(ENDPOINTS.path(ann.namespace, "iris"), body, "kubectl")
-
-    async def degraded() -> str:
-        conditions = (await read(ann.api, ENDPOINTS.path(ann.namespace, "iris")))["status"]["conditions"]
-        (found,) = (each for each in conditions if each["type"] == "Degraded")
-        return str(found["message"]) if found["status"] == "True" else ""
-
-    async def is_told() -> bool:
-        told = await degraded()
-        return "exceeded quota: few" in told and "raise the quota of the namespace" in told
-
-    await until(is_told, WITHIN_S)
-    assert await serves(ann), "what there was serves on"
-    await api.apply(place, quota | {"spec": {"hard": {"pods": "5"}}})
-
-    async def has_two() -> bool:
-        seen = await read(ann.api, ENDPOINTS.path(ann.namespace, "iris"))
-        return bool(seen["status"].get("pods") == "2/2") and not await degraded()
-
-    await until(has_two, WITHIN_S)
