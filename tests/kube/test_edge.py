@@ -122,8 +122,7 @@ async def test_keys_and_certificates_are_written_anew_under_calls(
             await until(lambda: edge.status(url, ANN) == "401")
         assert taken.statuses.keys() == {"200"}, taken.statuses
         assert refused.statuses.keys() == {"200", "401"}, refused.statuses
-        assert await all_pods(release) >= before - await control_planes(release)
-        assert len(await envoys(release) & before) == 2, "no Envoy was restarted"
+        assert await all_pods(release) >= before, "no Envoy and no model was restarted"
 
 
 async def new_authority_between_envoys_and_us(edge: Edge, url: str, image: str) -> None:
@@ -144,4 +143,4 @@ async def is_ready(release: Installed) -> bool:
 
 
 async def all_pods(release: Installed) -> set[str]:
-    return await envoys(release) | await control_planes(release) | await pods_of(release, "iris")
+    return await envoys(release) | await pods_of(release, "iris")
