@@ -26,7 +26,8 @@ def typed(page: str) -> Iterator[str]:
 def wrong(line: str) -> list[str]:
     """What of a command does not exist."""
     for option in (option for parameter in cli.params for option in parameter.opts):
-        line = re.sub(rf"^trimtab {option}( [A-Z]+\b)?", "trimtab", line)  # its value is in capitals
+        value = r"(?!-)\S*[A-Z.:]\S*"  # a placeholder in capitals, a file or an address: no command's name
+        line = re.sub(rf"^trimtab {option}(?![\w-])( {value})?", "trimtab", line)
     words = re.findall(r"(?:--)?[a-z][a-z-]*|-[a-z]\b", line.partition("#")[0])
     command = cli.commands.get(words[1]) if len(words) > 1 else cli
     if command is None:
@@ -48,4 +49,6 @@ def test_such_a_slip_is_found() -> None:
     assert wrong("trimtab why iris --at -5m") == []
     assert wrong("trimtab --kube-context NAME why iris --sett") == ["--sett"]
     assert wrong("trimtab --kube-context") == []
+    assert wrong("trimtab --control a.b:1 --control-ca ca.crt status") == []
+    assert wrong("trimtab --control a.b:1 --control-cert ca.crt status") != []
     assert sum(1 for page in PAGES for _ in typed(page)) > 40

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.authority import Authority, mount
 from trimtab.envoy.__main__ import main
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, Bootstrap, document, render
 from trimtab.envoy.process import find_binary
@@ -43,6 +44,18 @@ def test_envoy_takes_that_of_a_pod_as_the_command_writes_it(home: Path) -> None:
         "address": "control.trimtab.svc",
         "port_value": 18000,
     }
+
+
+def test_envoy_takes_that_of_a_pod_with_its_certificates(home: Path) -> None:
+    """They are not in the bootstrap, which is read once, but in files beside it."""
+    mount(home / "tls", Authority().secret("envoy"))
+    arguments = ["--node", "pod-1", "--control", "control.trimtab.svc:18000", "--folder", str(home)]
+    assert main([*arguments, "--tls", str(home / "tls"), "--callers-tls", str(home / "callers")]) == 0
+    done = validate(home / "bootstrap.json")
+    assert done.returncode == 0, done.stderr
+    assert str(home / "tls") not in (home / "bootstrap.json").read_text()
+    (secret,) = json.loads((home / "callers.sds.json").read_text())["resources"]
+    assert secret["tls_certificate"]["watched_directory"] == {"path": str(home / "callers")}
 
 
 def test_envoy_refuses_a_wrong_one(home: Path) -> None:
@@ -85,6 +98,8 @@ def test_a_long_home_gets_short_sockets() -> None:
         ("cluster.default/iris/r1/grpc.upstream_rq_time", True),
         ("http.gateway.downstream_rq_active", True),
         ("server.uptime", True),
+        ("sds.callers.key_rotation_failed", True),
+        ("sds.callers.update_success", False),
         ("cluster.default/iris/r1.external.upstream_rq_time", False),
         ("cluster.default/iris/r1.upstream_cx_rx_bytes_total", False),
         ("cluster.default/iris/r1.upstream_rq_503", False),

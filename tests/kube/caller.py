@@ -2,13 +2,16 @@
 
 Before that there is a line with the number of answers, each time ten more have come.
 
-python caller.py URL AT_ONCE [BODY]
+python caller.py URL AT_ONCE [BODY [HEADERS]]
+
+HEADERS are more of them, as JSON. Over TLS it believes the authorities of SSL_CERT_FILE, for the name CALLED.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections import Counter
@@ -18,16 +21,17 @@ import aiohttp
 JSON = {"Content-Type": "application/json"}
 
 
-async def call(url: str, at_once: int, body: str) -> dict[str, Counter[str]]:
+async def call(url: str, at_once: int, body: str, headers: str) -> dict[str, Counter[str]]:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     statuses: Counter[str] = Counter()
+    told, name = JSON | json.loads(headers), os.environ.get("CALLED")
     pods: Counter[str] = Counter()
 
     async def one(session: aiohttp.ClientSession) -> None:
         while not ended.is_set():
             try:
-                async with session.post(url, data=body, headers=JSON) as answer:
+                async with session.post(url, data=body, headers=told, server_hostname=name) as answer:
                     text = await answer.text()
                     statuses[str(answer.status)] += 1
                     pods[text.strip()] += 1
@@ -44,4 +48,6 @@ async def call(url: str, at_once: int, body: str) -> dict[str, Counter[str]]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asyncio.run(call(sys.argv[1], int(sys.argv[2]), (*sys.argv[3:], "{}")[0]))))
+    given = dict(enumerate(sys.argv))
+    found = asyncio.run(call(given[1], int(given[2]), given.get(3, "{}"), given.get(4, "{}")))
+    sys.stdout.write(json.dumps(found))

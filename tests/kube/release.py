@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import orjson
@@ -31,10 +33,13 @@ from trimtab.kube.lease import LEASES
 
 CHART = Path(__file__).parents[2] / "deploy" / "chart"
 SERVICES = Resource("v1", "services")
+SECRETS = Resource("v1", "secrets")
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 ENOUGH = 200  # calls: a test with fewer shows nothing
 WITHIN_S = 400.0  # images are there; Python and MLflow start, on a busy machine
 FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
+
+Secret = Mapping[str, bytes]
 
 
 def helm(verb: str, namespace: str, *arguments: str) -> str:
@@ -46,7 +51,7 @@ def helm(verb: str, namespace: str, *arguments: str) -> str:
     return done.stdout
 
 
-def values(namespace: str, images: dict[str, str], **more: str) -> list[str]:
+def values(namespace: str, images: dict[str, str], /, **more: str) -> list[str]:
     said = {
         "images.controlPlane": images["control-plane"],
         "images.envoy": images["envoy"],
@@ -65,17 +70,29 @@ def values(namespace: str, images: dict[str, str], **more: str) -> list[str]:
     return [f"--set={name}={value}" for name, value in said.items()]
 
 
-@contextmanager
-def installation(images: dict[str, str], **more: str) -> Iterator[str]:
-    """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards."""
+def in_our_cluster() -> None:
+    """Or the test is skipped."""
     if os.environ["KUBECONFIG"] != str(here().kubeconfig):
         pytest.skip("calls come from the network of a cluster of our own")
+
+
+@contextmanager
+def installation(
+    images: dict[str, str], secrets: Mapping[str, Secret] = MappingProxyType({}), /, **more: str
+) -> Iterator[str]:
+    """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards.
+
+    `secrets` are there before it is.
+    """
+    in_our_cluster()
     namespace = f"test-{uuid.uuid4().hex[:8]}"
 
     async def begin() -> None:
         async with connected() as api:
             await define(api)
             await api.create(NAMESPACES.path(), namespace_of(namespace))
+            for name, content in secrets.items():
+                await write_secret(api, namespace, name, content)
 
     async def end() -> None:
         async with connected() as api:
@@ -96,6 +113,13 @@ def installation(images: dict[str, str], **more: str) -> Iterator[str]:
             yield namespace
         finally:
             beside.submit(asyncio.run, end()).result()
+
+
+async def write_secret(api: Api, namespace: str, name: str, content: Secret) -> None:
+    """Make it, or write it anew."""
+    data = {key: b64encode(value).decode() for key, value in content.items()}
+    body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}}
+    await api.apply(SECRETS.path(namespace, name), body | {"data": data})
 
 
 @asynccontextmanager
@@ -130,8 +154,10 @@ class Installed:
         return not names(await self.api.get(ENDPOINTS.path(self.namespace)))
 
     async def gateway(self) -> str:
+        """Over TLS, if its Service says so."""
         spec = orjson.loads(await self.api.get(SERVICES.path(self.namespace, "t-envoy")))["spec"]
-        return f"http://{spec['clusterIP']}:{spec['ports'][0]['port']}"
+        (port,) = spec["ports"]
+        return f"{port['name']}://{spec['clusterIP']}:{port['port']}"
 
     async def url(self, name: str) -> str:
         return f"{await self.gateway()}/serving-endpoints/{name}.{self.namespace}/invocations"
@@ -242,10 +268,19 @@ class Calls:
 
 
 @contextmanager
-def calling(url: str, at_once: int, answers: int = ENOUGH) -> Iterator[Calls]:
-    """Call from before the block begins until it has ended and there were so many answers."""
-    command = on_node(sys.executable, CALLER, url, str(at_once), FLOWER)
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as caller:
+def calling(
+    url: str,
+    at_once: int,
+    answers: int = ENOUGH,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Calls]:
+    """Call from before the block begins until it has ended and there were so many answers.
+
+    `environment`: see caller.py.
+    """
+    command = on_node(sys.executable, CALLER, url, str(at_once), FLOWER, json.dumps(dict(headers)))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | environment) as caller:
         assert caller.stdout is not None
         found = Calls(caller.stdout)
         try:

@@ -17,6 +17,8 @@ from deploy.crd.generate import definition
 from trimtab.autoscaler.warmroom import Shape
 from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers, checked_placeholders
 from trimtab.core.spec import Resources
+from trimtab.envoy.secrets import file_of
+from trimtab.xds.listeners import CALLERS_CERTIFICATE
 
 pytestmark = pytest.mark.kube
 
@@ -291,3 +293,64 @@ def test_nodes_are_seen_where_that_is_allowed() -> None:
         "rules"
     ]
     assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+
+
+def test_what_is_done_before_it_goes_goes_with_it_and_may_do_no_more_than_that() -> None:
+    hooks = [each for each in rendered() if "helm.sh/hook" in each["metadata"].get("annotations", {})]
+    for each in hooks:
+        marks = each["metadata"]["annotations"]
+        assert marks["helm.sh/hook"] == "pre-delete", each["metadata"]["name"]
+        assert marks["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+        assert (marks.get("helm.sh/hook-weight") == "-1") == (each["kind"] != "Job"), "rights come first"
+    job = of_kind(hooks, "Job", "t-uninstall")["spec"]
+    assert job["activeDeadlineSeconds"] == 300
+    assert "--release=ns/t" in job["template"]["spec"]["containers"][0]["args"]
+    rules = [rule for each in hooks for rule in each.get("rules", ())]
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not [each for each in allowed if "*" in each or each[0].startswith(("secrets", "roles"))]
+    assert {"Role", "RoleBinding"} == {
+        each["kind"] for each in rendered(namespace="models") if each["metadata"]["name"] == "ns-t-uninstall"
+    }
+    assert "Job" not in {each["kind"] for each in rendered(uninstall__drain="false")}
+
+
+def test_callers_come_over_tls_where_a_secret_is_named() -> None:
+    objects = rendered(envoy__tlsSecret="callers")
+    pod = of_kind(objects, "Deployment", "t-envoy")["spec"]["template"]["spec"]
+    assert {"name": "callers", "secret": {"secretName": "callers"}} in pod["volumes"]
+    assert "--callers-tls=/etc/trimtab/callers" in pod["initContainers"][0]["args"]
+    (folder,) = (each for each in pod["initContainers"][0]["args"] if each.startswith("--folder="))
+    told = file_of(Path(folder.partition("=")[2]), CALLERS_CERTIFICATE)
+    control = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    assert f"--callers-tls={told}" in control["args"]
+    assert of_kind(objects, "Service", "t-envoy")["spec"]["ports"][0]["name"] == "https"
+    assert "callers" not in json.dumps(rendered()).replace("--callers=", "")
+
+
+def test_the_control_api_listens_for_people_only_where_that_is_asked_for() -> None:
+    def reached(objects: list[Any]) -> list[Any]:
+        (policy,) = (each for each in objects if each["kind"] == "NetworkPolicy")
+        return [rule["from"] for rule in policy["spec"]["ingress"] if {"port": "api"} in rule["ports"]]
+
+    quiet = rendered()
+    assert "8443" not in json.dumps(quiet)
+    assert "reviews" not in json.dumps(quiet)
+    asked = {"controlPlane__api__listen": "true"}
+    objects = rendered(**asked)
+    shown = of_kind(objects, "ConfigMap", "t-control-ca")["data"]["ca.crt"]
+    assert shown.encode() == b64decode(of_kind(objects, "Secret", "t-control-xds")["data"]["ca.crt"])
+    assert reached(objects) == []
+    named = {"controlPlane__api__from[0]__namespaceSelector__matchLabels__name": "ci"}
+    assert reached(rendered(**asked, **named)) == [[{"namespaceSelector": {"matchLabels": {"name": "ci"}}}]]
+    rules = of_kind(objects, "ClusterRole", "ns-t-control-reviews")["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"create"}
+
+
+def test_who_may_edit_a_namespace_may_edit_its_endpoints_but_not_say_how_they_are() -> None:
+    objects = rendered()
+    rules = [
+        rule for name in ("ns-t-view", "ns-t-edit") for rule in of_kind(objects, "ClusterRole", name)["rules"]
+    ]
+    written = {resource for rule in rules for resource in rule["resources"] if "patch" in rule["verbs"]}
+    assert written == {"servingendpoints"}
+    assert "ns-t-edit" not in {each["metadata"]["name"] for each in rendered(roles__aggregate="false")}

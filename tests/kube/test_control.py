@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import orjson
-import psutil
 import pytest
 import yaml
 
 from deploy.cluster.place import here
+from tests.kube.killing import stopped
 from tests.kube.plane import Plane
 from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
 from trimtab.core.errors import InvalidInput, NotFound
@@ -303,23 +303,6 @@ async def has_pods(api: Api, namespace: str, count: int, *, most: bool = False) 
     return found <= count if most else found >= count
 
 
-@contextlib.contextmanager
-def no_api_server() -> Iterator[None]:
-    """It hangs: connections are taken, and nothing is answered."""
-    (server,) = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"]
-        and process.info["cmdline"][0].endswith("kube-apiserver")
-        and any(here().id in word for word in process.info["cmdline"])
-    ]
-    server.suspend()
-    try:
-        yield
-    finally:
-        server.resume()
-
-
 async def test_while_the_api_server_is_away_what_runs_serves_on(
     api: Api, namespace: str, image: str, plane: Plane
 ) -> None:
@@ -329,7 +312,7 @@ async def test_while_the_api_server_is_away_what_runs_serves_on(
     await applied(api, namespace, "iris", spec(image))
     await becomes(api, namespace, "iris", "Ready")
     with plane.calling("iris", 2) as told:
-        with no_api_server():
+        with stopped("kube-apiserver", for_s=60.0):
             await asyncio.sleep(LEASE_S + 5.0)  # longer than we may write without having renewed the lease
             assert plane.cli("status", "iris", "-n", namespace).returncode == 0
         await applied(api, namespace, "iris", spec(image, 2, 8))

@@ -11,6 +11,7 @@ import click
 import grpc
 
 from trimtab.cli.cluster import Cluster, forwarded
+from trimtab.cli.direct import Direct, channel
 from trimtab.control.wire_errors import DETAILS_KEY, from_rpc
 from trimtab.core.errors import NotFound, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
@@ -26,7 +27,7 @@ MESSAGE_BYTES_MAX = 64 << 20  # thousands of endpoints with their pods; gRPC's o
 class Control:
     """A connection to the control plane of one home, or of a cluster: then its models are not copied here."""
 
-    def __init__(self, home: Path, channel: grpc.Channel, cluster: Cluster | None = None) -> None:
+    def __init__(self, home: Path, channel: grpc.Channel, cluster: Cluster | Direct | None = None) -> None:
         self._home = home
         self._cluster = cluster
         self._stub = ControlStub(channel)
@@ -66,7 +67,7 @@ class Control:
         metadata = call.trailing_metadata() or ()
         code, details = call.code(), call.details() or ""
         if code is grpc.StatusCode.UNAVAILABLE and not any(key == DETAILS_KEY for key, _ in metadata):
-            return not_running(self._home) if self._cluster is None else _not_reached(self._cluster)
+            return not_running(self._home) if self._cluster is None else _not_reached(self._cluster, details)
         return from_rpc(code, details, cast(Any, metadata))
 
 
@@ -76,7 +77,10 @@ def not_running(home: Path) -> Unreachable:
     return Unreachable("the control plane is not running", where=str(home), hint=hint)
 
 
-def _not_reached(cluster: Cluster) -> Unreachable:
+def _not_reached(cluster: Cluster | Direct, details: str) -> Unreachable:
+    if isinstance(cluster, Direct):
+        hint = "is it there, and is its certificate for that name and of that authority?"
+        return Unreachable(f"the control plane does not answer: {details}", where=str(cluster), hint=hint)
     hint = "try again; may you create pods/portforward there? kubectl auth can-i create pods/portforward"
     return Unreachable("the control plane does not answer", where=str(cluster), hint=hint)
 
@@ -88,17 +92,22 @@ def connected(home: Path) -> Iterator[Control]:
     Raises Unreachable at once if nothing can listen there, and for a cluster what `cluster.forwarded` does.
     """
     context = click.get_current_context(silent=True)
-    cluster = context.find_object(Cluster) if context is not None else None
+    cluster: Cluster | Direct | None = None
+    if context is not None:
+        cluster = context.find_object(Direct) or context.find_object(Cluster)
     with contextlib.ExitStack() as stack:
+        limits = ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)
+        if isinstance(cluster, Direct):
+            yield Control(home, stack.enter_context(channel(cluster, [limits])), cluster)
+            return
         if cluster is not None:
             path = stack.enter_context(forwarded(cluster))
         else:
             path = socket_path(home, SOCKET_NAME)
             if not path.exists():
                 raise not_running(home)
-        limits = ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX)
-        channel = stack.enter_context(grpc.insecure_channel(f"unix:{path}", options=[limits]))
-        yield Control(home, channel, cluster)
+        near = stack.enter_context(grpc.insecure_channel(f"unix:{path}", options=[limits]))
+        yield Control(home, near, cluster)
 
 
 def ref_of(name: EndpointName) -> pb.EndpointRef:

@@ -74,11 +74,29 @@ from trimtab.core.errors import InvalidInput
 )
 @click.option("--xds-name", metavar="NAME", default="", help="For which the certificates of all of them are.")
 @click.option(
+    "--callers-tls",
+    metavar="FILE",
+    default="",
+    help="In Envoys' pods, as `python -m trimtab.envoy --callers-tls` writes it: callers come over TLS.",
+)
+@click.option(
     "--control",
     metavar="HOST:PORT",
     default=DEFAULT_CONTROL,
     show_default=True,
     help="Where the control API listens, beside the socket in our home; loopback only.",
+)
+@click.option(
+    "--api",
+    metavar="HOST:PORT",
+    default="",
+    help="Where the control API listens for whoever shows a token that the API server lets do it.",
+)
+@click.option(
+    "--api-tls",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="With tls.crt, tls.key and ca.crt: what it shows them.",
 )
 @click.option(
     "--metrics-listen",

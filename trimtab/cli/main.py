@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from trimtab import __version__
-from trimtab.cli import control, deploy, doctor, live, serve, show, simulate, why
+from trimtab.cli import control as control_command
+from trimtab.cli import deploy, doctor, live, serve, show, simulate, why
 from trimtab.cli.cluster import DEFAULT_NAMESPACE, Cluster
+from trimtab.cli.direct import Direct
 from trimtab.cli.output import leave_stdout, say
 from trimtab.core.errors import InvalidInput, TrimtabError
 
@@ -101,16 +104,43 @@ def _confess(error: Exception) -> None:
     show_default=True,
     help="Where that control plane runs.",
 )
+@click.option(
+    "--control",
+    metavar="HOST:PORT",
+    help="Ask that control plane of a cluster at its own address, with the token of --kube-context, of"
+    " TRIMTAB_TOKEN, or of the pod that this runs in.",
+)
+@click.option(
+    "--control-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The authority of its certificate.",
+)
+@click.option(
+    "--control-name", metavar="NAME", default="", help="For whom its certificate is, if not for HOST."
+)
 @click.pass_context
-def cli(context: click.Context, kube_context: str | None, kube_namespace: str) -> None:
+def cli(
+    context: click.Context,
+    kube_context: str | None,
+    kube_namespace: str,
+    control: str | None,
+    control_ca: Path | None,
+    control_name: str,
+) -> None:
     """Serve models behind Envoy: bring a model and a concurrency range, trimtab tunes the rest."""
-    if kube_context is not None:
+    if control is not None:
+        if control_ca is None:
+            hint = "the ca.crt of the ConfigMap trimtab-control-ca: without it anybody could take your token"
+            raise InvalidInput("is missing", where="--control-ca", hint=hint)
+        context.obj = Direct(control, control_ca, control_name, kube_context)
+    elif kube_context is not None:
         context.obj = Cluster(kube_context, kube_namespace)
+    if context.obj is not None:
+        option = "--control" if control is not None else "--kube-context"
         if context.invoked_subcommand not in OF_A_CLUSTER:
             hint = f"it is for a machine of your own; of a cluster: {', '.join(OF_A_CLUSTER)}"
-            raise InvalidInput(
-                f"does not go with `{context.invoked_subcommand}`", where="--kube-context", hint=hint
-            )
+            raise InvalidInput(f"does not go with `{context.invoked_subcommand}`", where=option, hint=hint)
 
 
 for command in (
@@ -128,7 +158,7 @@ for command in (
     serve.prune,
     doctor.doctor,
     simulate.simulate,
-    control.control,
+    control_command.control,
 ):
     cli.add_command(command)
 

@@ -62,7 +62,7 @@ def _answers(
         try:
             return await method(self, request, context)
         except Exception as error:
-            await _refuse(context, error)
+            await refuse(context, error)
             raise AssertionError("abort does not return") from error
 
     return answer
@@ -80,12 +80,12 @@ def _streams(
                 async for response in responses:
                     yield response
         except Exception as error:  # noqa: BLE001 - told to the caller, and logged there
-            await _refuse(context, error)
+            await refuse(context, error)
 
     return answer
 
 
-async def _refuse(context: Context, error: Exception) -> None:
+async def refuse(context: Context, error: Exception) -> None:
     if isinstance(error, TrimtabError):
         await context.abort(code_of(error), message_of(error), ((DETAILS_KEY, to_details(error)),))
     log.error("a call of the control API failed", exc_info=error)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 
@@ -79,9 +80,9 @@ class ControlPlane:
             "the metrics": _measure(self.platform),
         }
 
-    def control_server(self) -> grpc.aio.Server:
-        """For people; bound to nothing yet."""
-        server = new_server()
+    def control_server(self, *before: grpc.aio.ServerInterceptor[Any, Any]) -> grpc.aio.Server:
+        """For people; bound to nothing yet. `before` stand before every call."""
+        server = new_server(before)
         control_pb2_grpc.add_ControlServicer_to_server(self.api, server)
         return server
 
@@ -130,6 +131,9 @@ def assemble(
         observations.add(signals.revisions, signals.pods, signals.latencies)
         scraper.latencies.add(signals.stages)
         metrics.signals.inc(len(signals.revisions))
+        for name in signals.unusable:
+            metrics.certificates_refused.labels(name).inc()
+            log.error("an Envoy cannot use its certificate `%s`; the one before stays: see its log", name)
         reconciler.saw_requests()
 
     intake = StatisticsIntake(clock, on_signals)
@@ -148,6 +152,7 @@ def assemble(
         metrics,
         environments,
         api_keys=bool(around.gateway.api_keys),
+        tls=bool(around.gateway.certificate),
     )
     api = ControlApi(endpoints, store, fleet, reconciler, platform, clock, changes)
     return ControlPlane(fleet, ads, intake, environments, reconciler, platform, scraper, api)

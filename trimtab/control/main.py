@@ -11,8 +11,10 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import trimtab
+from trimtab.control.anew import KeysFile, Unusable
 from trimtab.control.assembly import Around, ControlPlane, assemble
 from trimtab.control.changes import LocalChanges
 from trimtab.control.ending import end_all, end_new
@@ -69,7 +71,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         access_log = str(home.path / "envoy" / ACCESS_LOG)
         gateway = Gateway(address.host, address.port, options.domain, keys, traces, access_log)
         try:
-            parts = _build(home, started, gateway, metrics, dcgm)
+            parts = _build(home, started, gateway, metrics, dcgm, options.api_keys)
             settle()
             await _run(parts, home, started, on_ready)
         finally:
@@ -84,9 +86,17 @@ class _Parts:
     environments: Keeper
     envoy: EnvoyProcess
     plane: ControlPlane
+    keys: KeysFile | None
 
 
-def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcgm: tuple[str, ...]) -> _Parts:
+def _build(
+    home: Home,
+    started: Started,
+    gateway: Gateway,
+    metrics: Metrics,
+    dcgm: tuple[str, ...],
+    api_keys: Path | None,
+) -> _Parts:
     clock: Clock = SystemClock()
     store = SqliteStore(home.path)
     keeper = Keeper(home.path)
@@ -102,7 +112,11 @@ def _build(home: Home, started: Started, gateway: Gateway, metrics: Metrics, dcg
     envoy = EnvoyProcess(home.path, Bootstrap.for_home(home.path), clock)
     around = Around(home, started, gateway, metrics, dcgm, down_window_s(os.environ))
     plane = assemble(around, store, endpoints, fleet, environments, clock, LocalChanges(endpoints), envoy)
-    return _Parts(store, fleet, keeper, envoy, plane)
+    keys = None
+    if api_keys is not None:
+        unusable = Unusable(metrics.unusable, "api-keys")
+        keys = KeysFile(api_keys, gateway.api_keys, plane.reconciler.keys_changed, unusable)
+    return _Parts(store, fleet, keeper, envoy, plane, keys)
 
 
 async def _run(
@@ -149,6 +163,8 @@ async def _work(parts: _Parts, ended: asyncio.Event, tell: Callable[[], None], u
         "the care of Envoy": parts.envoy.run(),
         "the making of environments": parts.environments.run(),
     }
+    if parts.keys is not None:
+        work["the keys of callers"] = parts.keys.run()
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(named(what, each)) for what, each in work.items()]
         await first_of(plane.reconciler.routed, stopping, ended, within_s=ROUTED_WITHIN_S)

@@ -57,6 +57,19 @@ class Metrics:
             "trimtab_envoy_nacks", "Types of resource that Envoy refused as last sent.", registry=own
         )
 
+        self.certificates_refused = Counter(
+            "trimtab_envoy_certificates_refused",
+            "How often an Envoy could not use a certificate that was written anew (callers, own, authority).",
+            ["certificate"],
+            registry=own,
+        )
+        self.unusable = Gauge(
+            "trimtab_unusable_files",
+            "1 while a file was written anew (api-keys, xds-tls) and cannot be used: what it held before is.",
+            ["file"],
+            registry=own,
+        )
+
     def look(self) -> AbstractContextManager[object]:
         """A context manager that times one look."""
         timer: AbstractContextManager[object] = self._look_s.time()

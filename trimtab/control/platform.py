@@ -81,6 +81,7 @@ class Platform:
         environments: Environments,
         *,
         api_keys: bool,
+        tls: bool = False,
     ) -> None:
         self._home = home
         self._started = started
@@ -96,6 +97,7 @@ class Platform:
         self._metrics = metrics
         self._environments = environments
         self._api_keys = api_keys
+        self._scheme = "https" if tls else "http"
         self._me = psutil.Process()
         self._pruning: asyncio.Task[v1.PruneResponse] | None = None
         self.stopping = asyncio.Event()
@@ -281,7 +283,7 @@ class Platform:
         name, spoken = record.name, runtime_of(record.spec.models[0]).protocols
         told = name.name if name.namespace == DEFAULT_NAMESPACE else str(name)
         tail = next(tail for each, tail in URL_TAILS.items() if each in spoken)
-        return f"http://{self._started.listen}/serving-endpoints/{told}/{tail}"
+        return f"{self._scheme}://{self._started.listen}/serving-endpoints/{told}/{tail}"
 
     def _envoys(self) -> list[v1.Envoy]:
         """Ours, whether or not it is connected; every other one that was."""

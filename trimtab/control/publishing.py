@@ -29,7 +29,7 @@ class Publisher:
 
     def __init__(self, ads: AdsServer, gateway: Gateway, clock: Clock, metrics: Metrics) -> None:
         self._ads = ads
-        self._gateway = gateway
+        self.gateway = gateway  # may be another one: the next `publish` tells
         self._clock = clock
         self._metrics = metrics
         self._snapshot: Snapshot | None = None
@@ -51,7 +51,7 @@ class Publisher:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
         self._note_away()
         try:
-            world = World(self._gateway, look(), self._shared_by())
+            world = World(self.gateway, look(), self._shared_by())
             if world == self._world:
                 return
             snapshot = await self._built(world)

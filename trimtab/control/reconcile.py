@@ -35,7 +35,7 @@ from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
 from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer
-from trimtab.xds.world import EndpointView, Gateway
+from trimtab.xds.world import ApiKey, EndpointView, Gateway
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +165,11 @@ class Reconciler:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)
         self._live[name].still = None
+        self.wake.set()
+
+    def keys_changed(self, keys: tuple[ApiKey, ...]) -> None:
+        """Only callers who have one of these are let through from now on."""
+        self._publisher.gateway = replace(self._publisher.gateway, api_keys=keys)
         self.wake.set()
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.envoy.histogram import BOUNDS_MS, BOUNDS_US
+from trimtab.envoy.secrets import AUTHORITY, CERTIFICATE, ROTATION_FAILED, reference
 from trimtab.host.files import socket_path
 from trimtab.xds.telemetry import STAGES_SCOPE
 
@@ -37,7 +38,8 @@ class Bootstrap:
     """What one Envoy is told when it starts. Both sockets must lie in a folder that only we can read.
 
     With a `control_address`, a name and a port, the control plane is asked there, and not on its socket; then
-    `tls` is a folder of `tls.crt`, `tls.key` and the `ca.crt` that has signed for that name.
+    `tls` is a folder of `tls.crt`, `tls.key` and the `ca.crt` that has signed for that name. They are read by
+    way of files in the folder of the admin socket: see `secrets`.
     """
 
     node: str
@@ -126,7 +128,7 @@ def _control_plane(bootstrap: Bootstrap) -> Json:
         address = {"socket_address": {"address": host, "port_value": port}}
         kind = {"type": "STRICT_DNS", "dns_lookup_family": "V4_PREFERRED"}
         if bootstrap.tls is not None:
-            kind["transport_socket"] = _tls(bootstrap.tls, host)
+            kind["transport_socket"] = _tls(bootstrap.admin_socket.parent, host)
     return {
         "name": CONTROL_PLANE,
         **kind,
@@ -147,16 +149,8 @@ def _tls(folder: Path, name: str) -> Json:
         "sni": name,
         "common_tls_context": {
             "alpn_protocols": ["h2"],
-            "tls_certificates": [
-                {
-                    "certificate_chain": {"filename": str(folder / "tls.crt")},
-                    "private_key": {"filename": str(folder / "tls.key")},
-                }
-            ],
-            "validation_context": {
-                "trusted_ca": {"filename": str(folder / "ca.crt")},
-                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
-            },
+            "tls_certificate_sds_secret_configs": [reference(folder, CERTIFICATE)],
+            "validation_context_sds_secret_config": reference(folder, AUTHORITY),
         },
     }
     tls = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -177,6 +171,7 @@ def _stats_config() -> Json:
         {"safe_regex": {"regex": r"(control_plane|cluster_manager|listener_manager)\..*"}},
         {"safe_regex": {"regex": r"server\.(uptime|live|state|memory_allocated|total_connections)"}},
         {"prefix": "overload."},
+        {"safe_regex": {"regex": rf"sds\.[^.]*\.{ROTATION_FAILED}"}},
         {"prefix": f"{STAGES_SCOPE}."},
     ]
     buckets = [

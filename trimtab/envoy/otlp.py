@@ -7,7 +7,7 @@ is not said of it is 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metri
 from trimtab.core.revision import RevisionKey
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 from trimtab.envoy.histogram import Histogram, histogram_of
+from trimtab.envoy.secrets import ROTATION_FAILED
 from trimtab.xds.telemetry import STAGES, STAGES_SCOPE
 from trimtab.xds.world import revision_of
 
@@ -28,6 +29,7 @@ _KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "
 _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
 _STAGES = {f"{STAGES_SCOPE}.{name}": name for name in STAGES}
+_UNUSABLE, _SECRET = f"sds.{ROTATION_FAILED}", "envoy.xds_resource_name"
 _POD_IN_FLIGHT = "cluster.endpoint.rq_active"
 # Where each statistic is summed, and with which sign.
 _SUMMED = {
@@ -73,6 +75,7 @@ class Flush:
     since_ns: int = 0  # when the one before it was; 0 is unknown
     uptime_s: float | None = None
     revisions: dict[RevisionKey, Counts] = field(default_factory=dict)
+    unusable: tuple[str, ...] = ()  # certificates (see `secrets`) that were written anew and cannot be used
 
 
 def parse(data: bytes) -> Flush:
@@ -102,6 +105,7 @@ def joined(first: Flush, second: Flush) -> Flush:
         known.queued += counts.queued
         for address, in_flight in counts.pods.items():
             known.pods[address] = known.pods.get(address, 0) + in_flight
+    first.unusable += second.unusable
     first.since_ns = first.since_ns or second.since_ns
     first.uptime_s = second.uptime_s if first.uptime_s is None else first.uptime_s
     return first
@@ -138,11 +142,19 @@ def _read(metric: Metric, flush: Flush) -> None:
     elif name == _ANSWERS:
         failed = [point for point in points if _attribute(point.attributes, _RESPONSE_CLASS) == "5"]
         _sum(failed, "answered_5xx", 1, flush)
-    elif name == _KNOWN:
+    else:
+        _read_state(name, points, flush)
+
+
+def _read_state(name: str, points: Sequence[NumberDataPoint], flush: Flush) -> None:
+    if name == _KNOWN:
         for point in points:
             _counts(point.attributes, flush)
     elif name == _UPTIME:
         flush.uptime_s = _value(points[0])
+    elif name == _UNUSABLE:
+        refused = (point.attributes for point in points if _value(point))
+        flush.unusable += tuple(_attribute(attributes, _SECRET) for attributes in refused)
 
 
 def _sum(points: Iterable[NumberDataPoint], into: str, sign: int, flush: Flush) -> None:

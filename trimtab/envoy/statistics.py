@@ -48,6 +48,7 @@ class Signals:
     pods: tuple[EndpointSignal, ...] = ()
     latencies: tuple[LatencySignal, ...] = ()
     stages: tuple[StageTimes, ...] = ()
+    unusable: tuple[str, ...] = ()  # certificates that Envoy could not use: see `envoy.secrets`
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         for key, counts in flush.revisions.items()
         if counts.whole is not None and counts.served is not None
     )
-    return Signals(revisions, pods, latencies, stages), Before(at_s, period_s, flush.uptime_s, queued)
+    told = Signals(revisions, pods, latencies, stages, flush.unusable)
+    return told, Before(at_s, period_s, flush.uptime_s, queued)
 
 
 def _revision_signal(

@@ -12,19 +12,17 @@ from functools import lru_cache
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    ApiVersion,
     CidrRange,
+    ConfigSource,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
+    PathConfigSource,
     SocketAddress,
+    TransportSocket,
 )
 from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
-from envoy_data_plane.envoy.extensions.filters.http.api_key_auth.v3 import (
-    ApiKeyAuth,
-    Credential,
-    Forwarding,
-    KeySource,
-)
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -35,15 +33,24 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
     Rds,
 )
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+)
 from envoy_data_plane.google.protobuf import Any
 
 from trimtab.xds import bridge, by_model, faults, telemetry
 from trimtab.xds.clusters import over_ads
+from trimtab.xds.keys import FILTER, key_check
 from trimtab.xds.replies import build_local_replies
 from trimtab.xds.routes import BUFFER_FILTER, ROUTE_TABLE
-from trimtab.xds.world import BODY_BYTES_MAX, ApiKey, Gateway
+from trimtab.xds.world import BODY_BYTES_MAX, Gateway
 
 LISTENER = "gateway"
+CALLERS_CERTIFICATE = "callers"  # what it is called in Gateway.certificate
 BUFFER_BYTES = 32 << 10
 STREAMS_MAX = 100  # HTTP/2 streams of one connection
 STREAM_WINDOW_BYTES, CONNECTION_WINDOW_BYTES = 64 << 10, 1 << 20
@@ -70,7 +77,7 @@ def build_listener(gateway: Gateway) -> bytes:
         Listener(
             name=LISTENER,
             address=Address(socket_address=address),
-            filter_chains=[FilterChain(filters=[manager])],
+            filter_chains=[FilterChain(filters=[manager], transport_socket=_tls(gateway.certificate))],
             per_connection_buffer_limit_bytes=BUFFER_BYTES,
             tcp_backlog_size=BACKLOG_MAX,
             enable_reuse_port=False,  # else a second Envoy on this port would quietly share its callers
@@ -78,12 +85,31 @@ def build_listener(gateway: Gateway) -> bytes:
     )
 
 
+def _tls(certificate: str) -> TransportSocket | None:
+    """Callers come over TLS, 1.2 at least. Envoy reads the certificate anew when its files change."""
+    if not certificate:
+        return None
+    found = SdsSecretConfig(
+        name=CALLERS_CERTIFICATE,
+        sds_config=ConfigSource(
+            path_config_source=PathConfigSource(path=certificate), resource_api_version=ApiVersion.V3
+        ),
+    )
+    context = CommonTlsContext(
+        tls_params=TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2),
+        alpn_protocols=["h2", "http/1.1"],
+        tls_certificate_sds_secret_configs=[found],
+    )
+    typed = Any.pack(DownstreamTlsContext(common_tls_context=context))
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=typed)
+
+
 def _connection_manager(gateway: Gateway) -> HttpConnectionManager:
     return HttpConnectionManager(
         codec_type=HttpConnectionManagerCodecType.AUTO,
         stat_prefix=LISTENER,
         rds=Rds(config_source=over_ads(ROUTES_TIMEOUT), route_config_name=ROUTE_TABLE),
-        http_filters=_filters(gateway.api_keys),
+        http_filters=_filters(keys=bool(gateway.api_keys)),
         access_log=telemetry.access_logs(gateway),
         tracing=telemetry.tracing(gateway),
         request_id_extension=telemetry.request_ids(),
@@ -110,7 +136,7 @@ def _connection_manager(gateway: Gateway) -> HttpConnectionManager:
     )
 
 
-def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
+def _filters(*, keys: bool) -> list[HttpFilter]:
     buffer = Buffer(max_request_bytes=BODY_BYTES_MAX)
     reader = _http_filter(by_model.FILTER, by_model.model_reader())
     reader.disabled = True  # but for the calls that name their endpoint in the body
@@ -122,17 +148,8 @@ def _filters(keys: tuple[ApiKey, ...]) -> list[HttpFilter]:
     bridged.disabled = True  # but for pods that take gRPC over HTTP/1.1
     found = [teller, _http_filter(BUFFER_FILTER, buffer), reader, namer, bridged, router]
     if keys:
-        found.insert(0, _http_filter("envoy.filters.http.api_key_auth", _api_key_auth(keys)))
+        found.insert(0, _http_filter(FILTER, key_check()))
     return found
-
-
-def _api_key_auth(keys: tuple[ApiKey, ...]) -> ApiKeyAuth:
-    """`x-api-key: KEY` or `Authorization: Bearer KEY` (Envoy cuts `Bearer ` off); the pod sees neither."""
-    return ApiKeyAuth(
-        credentials=[Credential(key=entry.key, client=entry.client) for entry in keys],
-        key_sources=[KeySource(header="x-api-key"), KeySource(header="authorization")],
-        forwarding=Forwarding(hide_credentials=True),
-    )
 
 
 def _http_filter(name: str, config: Message) -> HttpFilter:

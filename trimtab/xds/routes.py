@@ -45,9 +45,11 @@ from trimtab.xds.bridge import is_bridged, over
 from trimtab.xds.by_model import BODY_CALLS, MODEL_HEADER, asking_route, path_of, to_own_path
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, health, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
+from trimtab.xds.keys import known_keys
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
+    ApiKey,
     EndpointView,
     RevisionView,
     World,
@@ -96,15 +98,16 @@ class Target:
 
 def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
-    return build_table(tuple(target_of(endpoint) for endpoint in world.endpoints), world.gateway.domain)
+    targets, gateway = tuple(target_of(endpoint) for endpoint in world.endpoints), world.gateway
+    return build_table(targets, gateway.domain, gateway.api_keys)
 
 
 @lru_cache(maxsize=1)
-def build_table(targets: tuple[Target, ...], domain: str) -> bytes:
+def build_table(targets: tuple[Target, ...], domain: str, keys: tuple[ApiKey, ...]) -> bytes:
     """The same, of what the endpoints' routes depend on."""
     hosted = [_endpoint_host(target, domain) for target in targets]
     hosts = [wire.field(TABLE_VIRTUAL_HOSTS, host) for host in hosted]
-    return b"".join((_table_head(), *hosts, *_shared_host(targets)))
+    return b"".join((_table_head(keys), *hosts, *_shared_host(targets)))
 
 
 def target_of(endpoint: EndpointView) -> Target:
@@ -128,8 +131,10 @@ def _cluster_of(revision: RevisionView, protocol: Protocol) -> str:
     return cluster_name(revision.key)
 
 
-def _table_head() -> bytes:
-    return bytes(RouteConfiguration(name=ROUTE_TABLE, ignore_port_in_host_matching=True))
+def _table_head(keys: tuple[ApiKey, ...]) -> bytes:
+    table = RouteConfiguration(name=ROUTE_TABLE, ignore_port_in_host_matching=True)
+    table.typed_per_filter_config = known_keys(keys)
+    return bytes(table)
 
 
 @lru_cache(maxsize=8192)

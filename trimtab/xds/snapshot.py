@@ -20,7 +20,7 @@ from trimtab.xds.listeners import LISTENER, build_listener
 from trimtab.xds.routes import ROUTE_TABLE, Target, build_table, target_of
 from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
-from trimtab.xds.world import EndpointView, World
+from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
 
 VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds of 2**-64
 
@@ -115,7 +115,7 @@ class SnapshotBuilder:
 
     def __init__(self) -> None:
         self._parts: dict[EndpointName, _Part] = {}
-        self._routes: tuple[tuple[Target, ...], str] | None = None
+        self._routes: tuple[tuple[Target, ...], str, tuple[ApiKey, ...]] | None = None
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> int:
@@ -139,7 +139,7 @@ class SnapshotBuilder:
                 CLUSTERS: self._collection(CLUSTERS, clusters),
                 ASSIGNMENTS: self._collection(ASSIGNMENTS, assignments),
                 LISTENERS: self._collection(LISTENERS, listener),
-                ROUTES: self._table(tuple(part.target for part in parts.values()), world.gateway.domain),
+                ROUTES: self._table(tuple(part.target for part in parts.values()), world.gateway),
             },
             world.envoys,
         )
@@ -155,11 +155,12 @@ class SnapshotBuilder:
         last = self._last.collections[kind] if self._last is not None else None
         return last if last is not None and last.resources == resources else Collection(resources)
 
-    def _table(self, targets: tuple[Target, ...], domain: str) -> Collection:
-        if self._last is not None and self._routes == (targets, domain):
+    def _table(self, targets: tuple[Target, ...], gateway: Gateway) -> Collection:
+        routes = targets, gateway.domain, gateway.api_keys
+        if self._last is not None and self._routes == routes:
             return self._last.collections[ROUTES]
-        self._routes = targets, domain
-        return Collection(_collected([(ROUTE_TABLE, build_table(targets, domain))]))
+        self._routes = routes
+        return Collection(_collected([(ROUTE_TABLE, build_table(*routes))]))
 
 
 def build_snapshot(world: World) -> Snapshot:

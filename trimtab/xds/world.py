@@ -88,7 +88,9 @@ class Tracing:
 class Gateway:
     """The one port that callers reach. No keys: whoever reaches the port may call.
 
-    `access_log` is the file for requests that failed on our side; empty: none is kept.
+    `access_log` is the file for requests that failed on our side; empty: none is kept. `certificate` is a
+    file, where Envoy runs, that names the files of its certificate (see `envoy.secrets`); empty: callers come
+    in the clear.
     """
 
     host: str
@@ -97,6 +99,7 @@ class Gateway:
     api_keys: tuple[ApiKey, ...] = ()
     tracing: Tracing | None = None
     access_log: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,9 @@ def test_callers_without_labels_are_refused(said: str) -> None:
 
 def test_others_follow_by_an_address_and_a_name() -> None:
     home = Path("home")
-    assert checked_advertise(KubernetesOptions(home)) == ("", None)
+    assert checked_advertise(KubernetesOptions(home)) == ""
     several = {"lease": "ns/name", "xds": "0.0.0.0:18000", "advertise": "10.0.0.1:18000"}
-    assert checked_advertise(KubernetesOptions(home, **several)) == ("10.0.0.1:18000", None)
+    assert checked_advertise(KubernetesOptions(home, **several)) == "10.0.0.1:18000"
     with pytest.raises(InvalidInput, match="--xds-name: is missing"):
         checked_advertise(KubernetesOptions(home, xds_tls=Path("tls"), **several))
     with pytest.raises(InvalidInput, match="is for several control planes"):

@@ -13,9 +13,11 @@ import pytest
 
 from tests.control.replicas.peers import code_of, world
 from tests.kube.words import until
+from trimtab.control.anew import Unusable
 from trimtab.control.home import Home
 from trimtab.control.kubernetes.door import Door
 from trimtab.control.kubernetes.options import KubernetesOptions
+from trimtab.control.metrics import Metrics
 from trimtab.control.replicas import Follower
 from trimtab.core.clock import SystemClock
 from trimtab.host.ports import free_port
@@ -61,7 +63,8 @@ async def door(
         address = f"127.0.0.1:{free_port('127.0.0.1')}"
         options = KubernetesOptions(tmp_path / name, xds=address, xds_tls=tls, lease="ns/control")
         options = replace(options, advertise=address, xds_name=NAME)
-        made.append(Door(SystemClock(), Home.open(tmp_path / name), options))
+        unusable = Unusable(Metrics().unusable, "xds-tls")
+        made.append(Door(SystemClock(), Home.open(tmp_path / name), options, unusable))
         return made[-1]
 
     yield make

@@ -5,8 +5,11 @@ It opens once there is something to serve, and from then on streams stay, whoeve
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 
+from trimtab.control.anew import Unusable
 from trimtab.control.home import Home
 from trimtab.control.kubernetes.options import KubernetesOptions, checked_advertise, checked_xds
 from trimtab.control.options import Address
@@ -25,15 +28,17 @@ REPLICATED_BYTES_MAX = 64 << 20  # of one message: the routes of many endpoints 
 class Door:
     """One gRPC server: on the socket in our home, and over TCP. `take` is who takes statistics now."""
 
-    def __init__(self, clock: Clock, home: Home, options: KubernetesOptions) -> None:
+    def __init__(self, clock: Clock, home: Home, options: KubernetesOptions, unusable: Unusable) -> None:
         self.ads = AdsServer(clock)
         self.take: Take = lambda _: None
         self._home = home
-        self._xds = checked_xds(options)
-        self.address, self._client = checked_advertise(options)
-        self._name = options.xds_name if self._client is not None else ""
+        self._xds, self.certificates = checked_xds(options)
+        self.address = checked_advertise(options)
+        self._name = options.xds_name if self.certificates is not None else ""
         self._leader = Leader(self.ads, self._name)
         self._server: grpc.aio.Server | None = None
+        self._unusable = unusable  # where certificates are told that cannot be used
+        self._reading: asyncio.Task[None] | None = None  # them anew
 
     async def open(self) -> None:
         """Listen; once open it stays. Raises Conflict or Failed."""
@@ -45,12 +50,16 @@ class Door:
         if self.address:
             self._leader.add_to(server)
         bind_unix(server, Bootstrap.for_home(self._home.path).control_socket)
-        address, credentials = self._xds
-        if address is not None:
-            bind(server, address, credentials, "--xds")
+        if self._xds is not None:
+            bind(server, self._xds, self.certificates.credentials() if self.certificates else None, "--xds")
         await server.start()
+        if self.certificates is not None:
+            self._reading = asyncio.create_task(self.certificates.run(self._unusable))
 
     async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         if self._server is not None:
             await self._server.stop(grace=0.5)
 
@@ -65,10 +74,10 @@ class Door:
     def connect(self, address: str) -> grpc.aio.Channel:
         """To the door of another control plane."""
         limits = [("grpc.max_receive_message_length", REPLICATED_BYTES_MAX)]
-        if self._client is None:
+        if self.certificates is None:
             return grpc.aio.insecure_channel(address, options=limits)
         name = [("grpc.ssl_target_name_override", self._name)]
-        return grpc.aio.secure_channel(address, self._client, options=[*limits, *name])
+        return grpc.aio.secure_channel(address, self.certificates.of_a_caller(), options=[*limits, *name])
 
 
 def bind(

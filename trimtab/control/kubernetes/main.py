@@ -12,19 +12,24 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 
 import trimtab
+from trimtab.control.anew import KeysFile, Unusable
 from trimtab.control.assembly import Around, ControlPlane, assemble
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import OwnEnvironment
 from trimtab.control.home import Home
+from trimtab.control.kubernetes.access import Access
+from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.control.kubernetes.changes import KubernetesChanges
 from trimtab.control.kubernetes.door import Door, bind
+from trimtab.control.kubernetes.doorman import Doorman
 from trimtab.control.kubernetes.events import Events
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
+    checked_api,
     checked_callers,
     checked_control,
     checked_gateway,
@@ -36,8 +41,8 @@ from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.kubernetes.writing import Writer
 from trimtab.control.metrics import Metrics
+from trimtab.control.options import Address, Started, checked_dcgm, down_window_s, parse_address
 from trimtab.control.options import ServeOptions as LocalOptions
-from trimtab.control.options import Started, checked_dcgm, down_window_s, parse_address
 from trimtab.control.replicas import Follower
 from trimtab.control.running import bind_unix, cancelled_by_signals, first_of, named, relay, served, signals
 from trimtab.control.traces import traces_from
@@ -85,18 +90,21 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     """
     address, keys = checked_gateway(options)
     checked_control(options)
+    checked_api(options)
     checked_callers(options)
     checked_placeholders(options)
     home = Home.open(options.home)
     with home.locked():
-        door = Door(SystemClock(), home, options)
         metrics = Metrics()
+        door = Door(SystemClock(), home, options, Unusable(metrics.unusable, "xds-tls"))
         wanted = parse_address(options.metrics_listen, "--metrics-listen", port_min=0)
         metrics_at, metrics_server = metrics.serve(wanted)
         public = options.public or str(address)
         started = Started(os.getpid(), trimtab.__version__, public, str(metrics_at), str(home.control_socket))
         traces = traces_from(os.environ)
-        gateway = Gateway(address.host, address.port, options.domain, keys, traces, ACCESS_LOG)
+        gateway = Gateway(
+            address.host, address.port, options.domain, keys, traces, ACCESS_LOG, options.callers_tls
+        )
         dcgm = _exporters(options)
         window_s = down_window_s(os.environ)
         around = Around(home, started, gateway, metrics, dcgm, window_s, door.ads)
@@ -194,9 +202,15 @@ async def _run(
         settle()
         with signals(parts.plane.platform) as ended:
             door.lead(leading.term, parts.plane.intake.take, parts.plane.intake.take_whole)
-            async with _control_server(parts.plane, around.home, options):
+            for_people, access = checked_api(options), Access(api, SystemClock())
+            async with (
+                _control_server(parts.plane, around.home, options),
+                _api_server(parts.plane, access, for_people),
+            ):
                 await door.open()
-                await _work(parts, around, ended, leading.keep, on_ready)
+                anew = _read_anew(parts.plane, around, options, {"api-tls": for_people[1]})
+                work = anew | {"the lease": leading.keep()}
+                await _work(parts, around, ended, work, on_ready)
 
 
 def _build(
@@ -242,18 +256,25 @@ def _build(
 
 
 async def _work(
-    parts: _Parts, around: Around, ended: asyncio.Event, keep: Keep, on_ready: OnReady | None
+    parts: _Parts,
+    around: Around,
+    ended: asyncio.Event,
+    more: dict[str, Coroutine[None, None, None]],
+    on_ready: OnReady | None,
 ) -> None:
     plane = parts.plane
-    work = plane.work() | {
-        "the writing of status": parts.writer.run(),
-        "the telling of events": parts.events.run(),
-        "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
-        "the watch of endpoints": parts.watched.ended(),
-        "the watch of pods": parts.fleet.ended(),
-        "the lease": keep(),
-        "tidying": _tidy(parts.endpoints, parts.fleet),
-    }
+    work = (
+        plane.work()
+        | more
+        | {
+            "the writing of status": parts.writer.run(),
+            "the telling of events": parts.events.run(),
+            "the news of what is written": relay(parts.writer.written, plane.reconciler.wake),
+            "the watch of endpoints": parts.watched.ended(),
+            "the watch of pods": parts.fleet.ended(),
+            "tidying": _tidy(parts.endpoints, parts.fleet),
+        }
+    )
     if parts.exporters is not None:
         work["the watch of DCGM exporters"] = parts.exporters.run()
     if parts.placeholders is not None:
@@ -266,6 +287,23 @@ async def _work(
         await first_of(plane.platform.stopping, ended)
         for task in running:
             task.cancel()
+
+
+def _read_anew(
+    plane: ControlPlane, around: Around, options: KubernetesOptions, anew: Mapping[str, Certificates | None]
+) -> dict[str, Coroutine[None, None, None]]:
+    """What reads files again that may change, by what they are."""
+    work = {}
+    gauge = around.metrics.unusable
+    if options.api_keys is not None:
+        keys, taken = around.gateway.api_keys, plane.reconciler.keys_changed
+        work["the keys of callers"] = KeysFile(
+            options.api_keys, keys, taken, Unusable(gauge, "api-keys")
+        ).run()
+    for name, certificates in anew.items():
+        if certificates is not None:
+            work[f"the certificate {name}"] = certificates.run(Unusable(gauge, name))
+    return work
 
 
 async def _tidy(endpoints: Endpoints, fleet: Fleet) -> None:
@@ -283,4 +321,20 @@ async def _control_server(plane: ControlPlane, home: Home, options: KubernetesOp
         bind_unix(control, home.control_socket)
         bind(control, checked_control(options), None, "--control")
         await control.start()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _api_server(
+    plane: ControlPlane, access: Access, at: tuple[Address | None, Certificates | None]
+) -> AsyncIterator[None]:
+    """The control API for whoever shows a token, if that is asked for."""
+    address, certificates = at
+    if address is None or certificates is None:
+        yield
+        return
+    server = plane.control_server(Doorman(access))
+    async with served(server):
+        bind(server, address, certificates.credentials(of_both=False), "--api")
+        await server.start()
         yield

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
-
 from trimtab.control.endpoints import CannotServe
+from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.control.options import Address, parse_address, read_api_keys
-from trimtab.core.errors import InvalidInput, NotFound, Problem, Unauthorised
+from trimtab.core.errors import InvalidInput, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
 from trimtab.fleet.kubernetes import (
@@ -34,9 +33,12 @@ class KubernetesOptions:
 
     `listen` is where Envoys listen, `public` how callers reach them. `xds` is where we listen for Envoys,
     `xds_tls` a folder of `tls.crt`, `tls.key` and `ca.crt` for it; `xds_plaintext` says that others are kept
-    away by a NetworkPolicy instead. `images` are by the name of a runtime, and by `hold`. `namespace` is the
-    one whose endpoints are served, empty for all. `callers` are NAMESPACE/LABEL=VALUE[,…]: who may reach the
-    models' pods, Envoys and we ourselves. `dcgm_pods` is the namespace in which DCGM exporters are found;
+    away by a NetworkPolicy instead. `callers_tls` is a file, in Envoys' pods, that names the files of their
+    certificate for callers (see `envoy.secrets`); empty: callers come in the clear. `images` are by the name
+    of a runtime, and by `hold`. `namespace` is the one whose endpoints are served, empty for all. `callers`
+    are NAMESPACE/LABEL=VALUE[,…]: who may reach the models' pods, Envoys and we ourselves. `api` is where the
+    control API listens for people who show a token, with the certificate in the folder `api_tls`; `control`
+    is for whoever is in our pod, and asks nobody. `dcgm_pods` is the namespace of DCGM exporters;
     `node_metrics` says whether kubelets are asked for what pods use, `watch_nodes` whether nodes are watched
     for those that are about to go. `model_cache` is the URL by which pods reach the cache of their node.
     `placeholders` are NAMESPACE/DEPLOYMENT:max=N,cpu=Q[,memory=Q][,RESOURCE=N], whose counts we set: a node
@@ -60,7 +62,10 @@ class KubernetesOptions:
     xds_plaintext: bool = False
     xds_name: str = ""
     advertise: str = ""
+    callers_tls: str = ""
     control: str = DEFAULT_CONTROL
+    api: str = ""
+    api_tls: Path | None = None
     metrics_listen: str = "127.0.0.1:0"
     dcgm: str = ""
     dcgm_pods: str = ""
@@ -88,13 +93,13 @@ def checked_gateway(options: KubernetesOptions) -> tuple[Address, tuple[ApiKey, 
     return address, keys
 
 
-def checked_xds(options: KubernetesOptions) -> tuple[Address | None, grpc.ServerCredentials | None]:
+def checked_xds(options: KubernetesOptions) -> tuple[Address | None, Certificates | None]:
     """Where to listen for Envoys beside our socket. Raises InvalidInput, NotFound or Unauthorised."""
     if not options.xds:
         return None, None
     address = parse_address(options.xds, "--xds", port_min=0)
     if options.xds_tls is not None:
-        return address, _credentials(options.xds_tls)
+        return address, Certificates.open(options.xds_tls)
     if not address.loopback and not options.xds_plaintext:
         raise Unauthorised(
             f"whoever reaches {address} would be told of every pod and of callers' keys",
@@ -104,22 +109,19 @@ def checked_xds(options: KubernetesOptions) -> tuple[Address | None, grpc.Server
     return address, None
 
 
-def checked_advertise(options: KubernetesOptions) -> tuple[str, grpc.ChannelCredentials | None]:
-    """Where other control planes reach `xds`, and how we reach theirs. Raises InvalidInput or NotFound."""
+def checked_advertise(options: KubernetesOptions) -> str:
+    """Where other control planes reach `xds`; empty if they do not. Raises InvalidInput."""
     if not options.advertise:
-        return "", None
+        return ""
     where = "--advertise"
     address = parse_address(options.advertise, where)
     if not options.lease or not options.xds:
         hint = "add --lease and --xds, or leave it out"
         raise InvalidInput("is for several control planes", where=where, hint=hint)
-    if options.xds_tls is None:
-        return str(address), None
-    if not options.xds_name:
+    if options.xds_tls is not None and not options.xds_name:
         hint = "give the name that the certificate in --xds-tls is for: other holders of one must not follow"
         raise InvalidInput("is missing", where="--xds-name", hint=hint)
-    read = _read(options.xds_tls)
-    return str(address), grpc.ssl_channel_credentials(read["ca.crt"], read["tls.key"], read["tls.crt"])
+    return str(address)
 
 
 def checked_control(options: KubernetesOptions) -> Address:
@@ -131,6 +133,17 @@ def checked_control(options: KubernetesOptions) -> Address:
             "the control API runs code, and listens on loopback only", where="--control", hint=hint
         )
     return address
+
+
+def checked_api(options: KubernetesOptions) -> tuple[Address | None, Certificates | None]:
+    """Where it listens for people with tokens. Raises InvalidInput, NotFound or Unauthorised."""
+    if not options.api:
+        return None, None
+    address = parse_address(options.api, "--api", port_min=0)
+    if options.api_tls is None:
+        hint = "add --api-tls FOLDER, with tls.crt, tls.key and ca.crt"
+        raise Unauthorised("tokens would come in the clear", where="--api", hint=hint)
+    return address, Certificates.open(options.api_tls)
 
 
 def checked_callers(options: KubernetesOptions) -> Callers:
@@ -183,27 +196,3 @@ def on_kubernetes(images: Mapping[str, str]) -> CannotServe:
         return found
 
     return problems
-
-
-def _credentials(folder: Path) -> grpc.ServerCredentials:
-    """Only who has a certificate of the same authority is answered."""
-    read = _read(folder)
-    return grpc.ssl_server_credentials(
-        [(read["tls.key"], read["tls.crt"])], read["ca.crt"], require_client_auth=True
-    )
-
-
-def _read(folder: Path) -> dict[str, bytes]:
-    read = {}
-    for name in ("tls.key", "tls.crt", "ca.crt"):
-        try:
-            read[name] = (folder / name).read_bytes()
-        except OSError as error:
-            raise NotFound(
-                f"cannot be read: {error.strerror}",
-                where=str(folder / name),
-                hint="a Secret of the type kubernetes.io/tls with a ca.crt, mounted as a folder",
-            ) from error
-    if b"BEGIN" not in read["tls.key"]:
-        raise InvalidInput("is not in PEM", where=str(folder / "tls.key"), hint="as cert-manager writes it")
-    return read

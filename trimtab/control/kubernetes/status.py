@@ -13,6 +13,7 @@ from trimtab.kube import Json
 from trimtab.v1 import control_pb2 as v1
 
 MESSAGE_MAX = 32_768  # of a condition, as Kubernetes has it
+UNINSTALLED = "Uninstalled"
 _DIGITS = re.compile(r"\d+(\.\d+)?")
 _REASONS = {
     v1.DEPLOYING: "Deploying",
@@ -52,6 +53,23 @@ def status_of(
         for each in _conditions(endpoint, problem)
     ]
     return status
+
+
+def unserved(status: Json, generation: int, now: str) -> Json:
+    """The status of one that no control plane serves any more: what is remembered, and why it is not Ready.
+
+    Each condition that was there stays there, or those who wait for one would wait for ever.
+    """
+    said = "the release that served it was uninstalled; install it again, or delete this object"
+    conditions = [
+        _condition("Ready", False, UNINSTALLED, said),
+        _condition("Progressing", False, UNINSTALLED, said),
+        _condition("Degraded", True, UNINSTALLED, said),
+    ]
+    before = tuple(status.get("conditions") or ())
+    kept = {"record": status["record"]} if status.get("record") else {}
+    dated = [_dated({**each, "observedGeneration": generation}, before, now) for each in conditions]
+    return kept | {"observedGeneration": generation, "message": said, "conditions": dated}
 
 
 def essence(status: Json) -> Json:
