@@ -40,7 +40,7 @@ def spec(image: str, pods: int, most: int, max_pods: int) -> Json:
         "custom": {"image": image},
         "resources": {"cpu": "10m", "memory": "32Mi"},
         "concurrency": {"min": pods, "max": most},
-        "env": {"ANSWER_AFTER": "100ms"},
+        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"},  # or a limit of 4 would be learned, for one pod
         "startTimeoutSeconds": 60,
     }
     return {"models": [model], "maxPods": max_pods}

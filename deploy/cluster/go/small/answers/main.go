@@ -1,7 +1,8 @@
 // Command answers is a model server for tests that fits into an image of one file.
 //
 // It listens on PORT, is ready at /ping once READY_AFTER has passed (a duration; none: at once), and answers
-// /invocations with the name of its pod, after ANSWER_AFTER. With EXIT_AFTER it ends with status 3 after that time.
+// /invocations with the name of its pod, after ANSWER_AFTER; with ANSWER_ONE_BY_ONE never two at a time, so that a
+// limit of more than one brings it nothing. With EXIT_AFTER it ends with status 3 after that time.
 // What PAGE holds is at /metrics.
 package main
 
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -18,6 +20,7 @@ import (
 func main() {
 	began := time.Now()
 	readyAfter, _ := time.ParseDuration(os.Getenv("READY_AFTER"))
+	oneByOne, answering := os.Getenv("ANSWER_ONE_BY_ONE") != "", sync.Mutex{}
 	answerAfter, _ := time.ParseDuration(os.Getenv("ANSWER_AFTER"))
 	if after, err := time.ParseDuration(os.Getenv("EXIT_AFTER")); err == nil {
 		time.AfterFunc(after, func() {
@@ -31,6 +34,10 @@ func main() {
 		}
 	})
 	http.HandleFunc("/invocations", func(w http.ResponseWriter, _ *http.Request) {
+		if oneByOne {
+			answering.Lock()
+			defer answering.Unlock()
+		}
 		time.Sleep(answerAfter)
 		name, _ := os.Hostname()
 		fmt.Fprintln(w, name)
