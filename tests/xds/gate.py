@@ -15,6 +15,8 @@ from aiohttp import web
 
 from trimtab.core.clock import SystemClock
 from trimtab.envoy.bootstrap import Bootstrap, document
+from trimtab.envoy.intake import StatisticsIntake
+from trimtab.envoy.statistics import Signals
 from trimtab.host.ports import free_port
 from trimtab.xds.kinds import LISTENERS
 from trimtab.xds.listeners import LISTENER, build_listener
@@ -32,6 +34,7 @@ class FakePod:
         self.open.set()
         self.pace_s = 0.0
         self.requests: list[web.Request] = []  # under way
+        self.headers: list[dict[str, str]] = []  # of all that came
         self.port = 0
         self._runner: web.AppRunner | None = None
 
@@ -61,6 +64,7 @@ class FakePod:
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight_max, self.in_flight)
         self.requests.append(request)
+        self.headers.append(dict(request.headers))
         try:
             body = await request.read()
             await asyncio.sleep(self.pace_s)
@@ -103,6 +107,7 @@ class Gate:
         self, folder: Path, eventually: Callable[..., Awaitable[Any]], api_type: str = "DELTA_GRPC"
     ) -> None:
         self.gateway = Gateway("127.0.0.1", free_port("127.0.0.1"))
+        self.signals: list[Signals] = []  # of each flush of any Envoy
         self.url = f"http://127.0.0.1:{self.gateway.port}"
         self.log_path = folder / "envoy.log"
         self.socket = folder / "x.sock"
@@ -116,6 +121,7 @@ class Gate:
         self.ads = OnOneMachine(self.gateway)
         self.server = grpc.aio.server()
         self.ads.add_to(self.server)
+        StatisticsIntake(SystemClock(), self.signals.append).add_to(self.server)
         self.server.add_insecure_port(f"unix:{self.socket}")
         await self.server.start()
 

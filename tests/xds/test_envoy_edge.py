@@ -14,7 +14,7 @@ import aiohttp
 import grpc
 
 from tests.authority import Authority, mount, serial_of
-from tests.xds.conftest import FakePod, Gate
+from tests.xds.gate import FakePod, Gate
 from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.core.clock import SystemClock
 from trimtab.envoy.__main__ import main

@@ -146,6 +146,7 @@ class Platform:
 
     async def _prune(self, dry_run: bool) -> v1.PruneResponse:
         """Names go here and now, in one step with the look at what is in use; files in other threads."""
+        self._reconciler.keep_only_present()
         running = {pod.revision for pod in self._fleet.pods()}
         old = self._endpoints.old_revisions(running)
         if not dry_run:

@@ -555,13 +555,15 @@ class Reconciler:
         return found
 
     def _forget_gone(self) -> None:
-        records = self._endpoints.all()
-        for name in self._live.keys() - {record.name for record in records}:
+        for name in self._live.keys() - {record.name for record in self._endpoints.all()}:
             self._forget(name)
-        now_s = self._clock.now_s()
-        if now_s - self._forgot_at_s < FORGET_EACH_S:
-            return
-        pods, self._forgot_at_s = self._fleet.pods(), now_s
+        if self._clock.now_s() - self._forgot_at_s >= FORGET_EACH_S:
+            self.keep_only_present()
+
+    def keep_only_present(self) -> None:
+        """Forget now what is of revisions and pods that have gone; looks do so once in FORGET_EACH_S."""
+        records, pods = self._endpoints.all(), self._fleet.pods()
+        self._forgot_at_s = self._clock.now_s()
         if pods is self._kept[1] and records == self._kept[0]:
             return
         self._kept = records, pods
