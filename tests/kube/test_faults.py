@@ -34,16 +34,23 @@ AT_ONCE = 4
 AWAY_S = 120.0
 
 
-def spec(image: str, pods: int, most: int, max_pods: int) -> Json:
+MOST = 64
+
+
+def spec(image: str, pods: int, least: int) -> Json:
+    """With `least` of MOST all `pods` are needed at all times, whatever limit is learned of one."""
     model = {
         "uri": "own",
         "custom": {"image": image},
         "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": pods, "max": most},
-        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"},  # or a limit of 4 would be learned, for one pod
+        "concurrency": {"min": least, "max": MOST},
+        "env": {
+            "ANSWER_AFTER": "100ms",
+            "ANSWER_ONE_BY_ONE": "1",
+        },  # one pod never bears all
         "startTimeoutSeconds": 60,
     }
-    return {"models": [model], "maxPods": max_pods}
+    return {"models": [model], "maxPods": pods}
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,8 @@ class Served:
     url: str
     image: str
 
-    async def apply(self, pods: int, most: int = 64, max_pods: int = 3) -> None:
-        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, most, max_pods))
+    async def apply(self, pods: int, least: int = MOST) -> None:
+        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, least))
         await self.release.api.apply(ENDPOINTS.path(self.release.namespace, "iris"), body, "kubectl")
 
     async def has(self, pods: int) -> None:
@@ -94,7 +101,7 @@ async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served
         led = await leader(served.release)
         await served.kill(led, "control-plane")
         began_s = time.monotonic()
-        await served.apply(pods=4, max_pods=4)
+        await served.apply(pods=4)
         await until(lambda: has_at_least(served.release, 4), WITHIN_S)
         print(f"\ndecisions went on {time.monotonic() - began_s:.1f} s after the leader was killed")  # noqa: T201
         await served.has(pods=4)
@@ -107,7 +114,7 @@ async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Serv
     with calling(served.url, AT_ONCE) as told:
         for each in await control_planes(served.release):
             await served.kill(each, "control-plane")
-        await served.apply(pods=4, max_pods=4)
+        await served.apply(pods=4)
         await served.has(pods=4)
         await leader(served.release)
     assert told.statuses.keys() == {"200"}, told.statuses
@@ -156,7 +163,7 @@ async def test_while_the_api_server_is_away_for_two_minutes_nothing_changes_and_
         with killed("kube-apiserver", for_s=2 * AWAY_S):
             await asyncio.sleep(AWAY_S)
         await until(lambda: answers(served.release), WITHIN_S)
-        await served.apply(pods=4, max_pods=4)
+        await served.apply(pods=4)
         await served.has(pods=4)
     assert told.statuses.keys() == {"200"}, told.statuses
     after = await everything_that_runs(served.release)
@@ -203,7 +210,7 @@ async def gone(release: Installed, pod: str) -> bool:
 
 async def test_ten_times_the_traffic_and_back_and_then_nothing_is_left(served: Served) -> None:
     """Pods follow. The deletion takes no longer than the draining: nobody waits for what `hold` may wait."""
-    await served.apply(pods=1, max_pods=6)
+    await served.apply(pods=6, least=1)
     await served.has(pods=1)
     with calling(served.url, 2) as few:
         with calling(served.url, 18) as many:
