@@ -128,9 +128,7 @@ async def test_of_an_envoy_that_is_killed_only_its_own_requests_fail(served: Ser
         await served.kill(gone_at_once, "envoy")
         await until(lambda: restarted(served.release, gone_at_once), WITHIN_S)
         await until(lambda: two_envoys(served.release), WITHIN_S)
-    told.statuses.pop(
-        "ClientConnectorError", None
-    )  # no request yet: until the Service knows, callers try again
+    told.statuses.pop("ClientConnectorError", None)  # no request was sent: the Service did not know yet
     assert told.failed <= AT_ONCE, told.statuses
     assert told.statuses["200"] >= ENOUGH
     assert await pods_of(served.release, "iris") == before
