@@ -315,6 +315,9 @@ class FakeEnvoy:
         types = (TypeStatus(ROUTES, "2", "1", self.nack, 5.0),) if self.nack else ()
         return (NodeStatus(NODE, self.connected, 0.0, types),)
 
+    def connected_nodes(self) -> set[str]:
+        return {NODE} if self.connected else set()
+
     def away(self, within_s: float) -> set[str]:
         return set()  # of the only one `connected` tells
 

@@ -36,6 +36,7 @@ class Publisher:
         self._world: World | None = None
         self._endpoints: dict[EndpointName, EndpointView] = {}
         self._builder = SnapshotBuilder()
+        self._publishing = asyncio.Lock()
         self._away_since_s: float | None = None
         self._gathered_at_s = clock.now_s()
         before = ads.snapshot
@@ -48,7 +49,14 @@ class Publisher:
         self._gathered_at_s = self._clock.now_s() + within_s
 
     async def publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
-        """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays."""
+        """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays.
+
+        May be called while it runs: what is told last was seen last.
+        """
+        async with self._publishing:
+            await self._publish(look)
+
+    async def _publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         self._note_away()
         try:
             world = World(self.gateway, look(), self._shared_by())
@@ -73,7 +81,7 @@ class Publisher:
 
     def connected(self) -> bool:
         """Whether any Envoy has a stream."""
-        return any(node.connected for node in self._ads.nodes())
+        return bool(self._ads.connected_nodes())
 
     def _shared_by(self) -> tuple[str, ...]:
         """The Envoys that share limits: all that are connected, or may come back.
@@ -89,7 +97,7 @@ class Publisher:
 
     def envoys(self) -> frozenset[str]:
         """The nodes of all Envoys that have a stream."""
-        return frozenset(node.node for node in self._ads.nodes() if node.connected)
+        return frozenset(self._ads.connected_nodes())
 
     def settled(self, kind: str) -> bool:
         """Every Envoy has acknowledged what was last published of this kind.

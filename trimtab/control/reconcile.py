@@ -129,6 +129,7 @@ class Reconciler:
         self._looking: dict[EndpointName, asyncio.Task[None]] = {}  # looks that go on
         self.starts_at_once = rollout.STARTS_AT_ONCE_MAX  # of one revision; more where nodes share them
         self.wake = asyncio.Event()
+        self.pods_changed = asyncio.Event()
         self.routed = asyncio.Event()  # Envoy has taken a whole configuration from us
         self.looks = 0
         self.looked = asyncio.Condition()  # notified after each look, for those who watch
@@ -156,6 +157,22 @@ class Reconciler:
                 await self.wake.wait()
         await asyncio.sleep(LOOKS_APART_S)
         self.wake.clear()
+
+    async def tell_pods(self) -> None:
+        """Until cancelled: Envoy is told of pods that came or went between two looks, however long one takes.
+
+        A look goes through every endpoint of which something has to be done; a pod that is ready now has not
+        to wait for what others need.
+        """
+        while True:
+            await self.pods_changed.wait()
+            await asyncio.sleep(LOOKS_APART_S)
+            self.pods_changed.clear()
+            try:
+                await self._publisher.publish(self._views)
+            except Exception:  # the next look begins anew, from what is there then
+                self._metrics.errors.labels("look").inc()
+                log.exception("Envoy was not told of pods")
 
     def gather_envoys(self, within_s: float) -> None:
         """See `Publisher.gather`."""

@@ -43,12 +43,13 @@ async def named(what: str, work: Coroutine[None, None, None]) -> None:
         ) from error
 
 
-async def relay(changed: asyncio.Event, wake: asyncio.Event) -> None:
+async def relay(changed: asyncio.Event, *wakes: asyncio.Event) -> None:
     """News, of pods for example, wake who waits."""
     while True:
         await changed.wait()
         changed.clear()
-        wake.set()
+        for wake in wakes:
+            wake.set()
 
 
 async def first_of(*events: asyncio.Event, within_s: float | None = None) -> None:

@@ -1,0 +1,59 @@
+"""A pod that is ready is told to Envoy at once, also while the looks at other endpoints take their time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from trimtab.core.names import EndpointName
+
+IRIS, WINE = EndpointName("default", "iris"), EndpointName("default", "wine")
+
+
+async def backends_become(plane: Any, count: int) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            plane.envoy.take()
+            if len(plane.envoy.backends(IRIS)) == count:
+                return
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_pod_that_got_ready_waits_for_no_look(
+    plane: Any, spec: Any, monkeypatch: pytest.MonkeyPatch, breaks: bool
+) -> None:
+    plane.apply(spec(1), IRIS)
+    plane.apply(spec(1, name="wine"), WINE)
+    await plane.until(lambda: len(plane.envoy.backends(IRIS)) == 1)
+    (revision,) = plane.reconciler._endpoints.revisions(IRIS).values()
+    await plane.fleet.start_pod(revision.revision)
+    reached, forever, views = asyncio.Event(), asyncio.Event(), plane.reconciler._views
+
+    async def stuck(*_: object) -> None:
+        reached.set()
+        await forever.wait()
+
+    def broken() -> Any:
+        monkeypatch.setattr(plane.reconciler, "_views", views)
+        plane.reconciler.pods_changed.set()
+        raise OSError("the fleet cannot be seen")
+
+    for name in (IRIS, WINE):
+        plane.reconciler.live(name).still = None
+    monkeypatch.setattr(plane.reconciler, "_endpoint", stuck)
+    tasks = [asyncio.create_task(work) for work in (plane.reconciler.look(), plane.reconciler.tell_pods())]
+    try:
+        await reached.wait()
+        plane.fleet.tick()
+        if breaks:
+            monkeypatch.setattr(plane.reconciler, "_views", broken)
+        plane.reconciler.pods_changed.set()
+        await backends_become(plane, 2)
+        assert not any(task.done() for task in tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
