@@ -15,7 +15,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes import KubernetesFleet
-from trimtab.fleet.kubernetes.fleet import Wanted
+from trimtab.fleet.kubernetes.fleet import AGED_EACH_S, Wanted
 from trimtab.fleet.kubernetes.seen import Ended, SeenDeployment, SeenPod
 
 IRIS, WINE = (RevisionKey(EndpointName("team", name), 1) for name in ("iris", "wine"))
@@ -137,3 +137,13 @@ async def test_what_a_node_tells_is_told_of_its_pods() -> None:
     told.fleet._usage._found["n"] = {"team/iris-a": type(told.fleet._usage.of("", ""))(1.0, 7, 1.0)}
     told.fleet._used("n")
     assert told.fleet.pods()[0].memory_bytes == 7
+
+
+async def test_a_start_is_told_of_no_more_than_once_a_second_unless_something_happens() -> None:
+    told = Told()
+    told.pod(IRIS, "a", "starting")
+    before = told.fleet.by_endpoint()[IRIS.endpoint]
+    told.clock.advance(AGED_EACH_S / 2)
+    assert told.fleet.by_endpoint()[IRIS.endpoint] is before
+    told.pod(IRIS, "a", "ready")
+    assert [pod.phase for pod in told.fleet.by_endpoint()[IRIS.endpoint]] == [PodPhase.READY]

@@ -58,6 +58,9 @@ OPEN_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
+AGED_EACH_S = (
+    1.0  # for how long a pod has been starting is told no finer: whatever is told of it is made anew
+)
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
@@ -122,6 +125,8 @@ class KubernetesFleet:
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
         self._stale: set[EndpointName] = set()  # of which that may have changed since
+        self._ageing: set[EndpointName] = set()  # that have pods which start
+        self._aged_at_s = float("-inf")  # wall clock
         self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
         self._all: tuple[Pod, ...] | None = None
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
@@ -192,12 +197,16 @@ class KubernetesFleet:
         return dict(self._shown)
 
     def _look_again(self) -> None:
-        """At what may have changed. A pod that starts has started for longer each time."""
+        """At what may have changed. A pod that starts has started for longer each second."""
         now_s = self._clock.wall_s()
-        for name in tuple(self._stale):
+        looked_at, self._stale = self._stale, set()
+        if not 0.0 <= now_s - self._aged_at_s < AGED_EACH_S:
+            looked_at |= self._ageing
+            self._aged_at_s = now_s
+        for name in looked_at:
             pods = self._pods_of(name, now_s)
-            if all(pod.ready_at_s is not None for pod in pods):
-                self._stale.discard(name)
+            starts = any(pod.ready_at_s is None for pod in pods)
+            (self._ageing.add if starts else self._ageing.discard)(name)
             if pods == self._shown.get(name, ()):
                 continue
             self._all = None
