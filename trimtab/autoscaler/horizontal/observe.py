@@ -85,6 +85,8 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     if brief is not None:
         ready = learned.brief_at(observed_s - min(lead_s, tuning.surge_lead_max_s))
         trial = trial.followed(lasting, largest, brief, ready, fleet.per_pod, tuning)
+    # by the window that is in force after this decision: its trial may just have failed
+    keeps = largest if brief is None or not trial.is_brief(tuning) else brief
     idle = not (new or any(in_flight) or any(queued))
     compared = gain.NOTHING_KNOWN
     if any(queued):
@@ -101,7 +103,7 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
-        spare=min(surges.spare(learned, recent, kept, observed_s, tuning), max(0.0, most - kept)),
+        spare=min(surges.spare(learned, recent, kept, observed_s, tuning), max(0.0, most - keeps)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         trial=trial,
         first_pods=state.first_pods,
