@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.tuning import Tuning
@@ -137,10 +137,10 @@ def by_second(view: View, seconds: int, tuning: Tuning) -> Seconds:
         raise ValueError(f"a window of {seconds} s holds no second")
     oldest_s = min([history.samples.at_s[0] for history in view.envoys])
     known = min(seconds, int(view.newest_s - oldest_s + 1.5))
-    lines = [_line(history.samples, view.newest_s, known, tuning) for history in view.envoys]
-    if len(lines) == 1:
-        return lines[0]
-    return Seconds(*[tuple(map(sum, zip(*column, strict=True))) for column in zip(*lines, strict=True)])
+    total, *others = [_line(history.samples, view.newest_s, known, tuning) for history in view.envoys]
+    for line in others:
+        total = Seconds(*[tuple(map(add, one, other)) for one, other in zip(total, line, strict=True)])
+    return total
 
 
 def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks:
