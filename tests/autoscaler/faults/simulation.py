@@ -47,8 +47,9 @@ class Violated(AssertionError):
         self.invariant = invariant
 
 
-TUNING = Tuning(surge_recent_s=120.0, surge_window_s=120.0)
-"""The constants, with a memory for surges that ends before a seed does: what is held for them has to go."""
+TUNING = Tuning(surge_recent_s=120.0, surge_window_s=120.0, rhythm_window_s=600.0)
+"""The constants, with a memory for surges that ends before a seed does: what is held for them has to go. Two
+that are further apart than the load rests would announce a third for when it is to have come to rest."""
 
 
 class Simulation:

@@ -12,11 +12,20 @@ from tests.autoscaler.faults.world import World
 from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide
 from trimtab.core.decision import Decision
 
+ONCE_BROKEN = (1021, 1214)
+"""Seeds in which two surges announced a third for the time of rest, and in which more was kept spare than
+growth allows, as the brief down window ended."""
+
 
 @pytest.mark.parametrize("seeds", SHARES, ids=name_of)
 def test_faults_break_no_invariant(seeds: range) -> None:
     for seed in seeds:
         Simulation(seed).run()
+
+
+@pytest.mark.parametrize("seed", ONCE_BROKEN)
+def test_what_once_broke_an_invariant_does_not_again(seed: int) -> None:
+    Simulation(seed).run()
 
 
 def test_a_seed_is_always_the_same_world() -> None:

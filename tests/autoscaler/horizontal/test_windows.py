@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 from trimtab.autoscaler.horizontal.windows import (
+    Evidence,
     View,
     absorb,
     by_second,
@@ -59,7 +60,7 @@ def test_order_and_repetition_do_not_matter(signal: Make) -> None:
     assert seen(*reversed(signals), *signals) == straight
     again = seen(*signals, before=straight)
     assert again.envoys == straight.envoys
-    assert again.evidence.arrivals == 0
+    assert again.evidence == Evidence()
 
 
 def test_two_versions_of_one_second_are_settled_the_same_in_either_order(signal: Make) -> None:
@@ -75,7 +76,7 @@ def test_a_late_signal_takes_its_place(signal: Make) -> None:
 def test_one_that_is_older_than_the_window_is_dropped(signal: Make) -> None:
     first = seen(signal(100.0, arrivals=1))
     late = seen(signal(70.0, arrivals=50), before=first)
-    assert (late.envoys, late.evidence.arrivals) == (first.envoys, 0)
+    assert (late.envoys, late.evidence.completions) == (first.envoys, 0)
 
 
 def test_several_envoys_are_summed_whatever_the_phase_of_their_flushes(signal: Make) -> None:
@@ -140,7 +141,7 @@ def test_gauges_are_read_by_second_too(signal: Make) -> None:
 
 
 def test_history_is_bounded(signal: Make) -> None:
-    view = View((), -inf, seen().evidence)
+    view = View((), -inf, -inf, seen().evidence)
     for second in range(1000):
         view = seen(signal(float(second)), now_s=float(second), before=view)
     assert len(view.envoys[0].samples) <= DEFAULT.up_window_s + 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import pytest
+
 from tests.autoscaler.vertical.models import cpu
 from tests.autoscaler.vertical.world import REVISION, Loop, World, lognormal
 from trimtab.autoscaler.vertical import LimitSignals, LimitState, decide_limit
@@ -77,6 +79,19 @@ def test_the_range_binds() -> None:
         decision.reason
         == "goes from 4 to 3: the limit does not bind (1 of 4 in flight); held by the range's maximum at 3"
     )
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_knee_that_is_late_to_come_into_force_is_still_asked_for(silent: bool) -> None:
+    loop = Loop(World(cpu(4, 0.1), pods=2, limit=2)).onboard()
+    state, found = loop.state, loop.limit
+    loop.world.limit = 2  # and stays so: Envoy does not take another
+    for _ in range(6):
+        signals = loop.world.window()
+        if silent:
+            signals = replace(signals, pod_signals=(), revision_signals=())
+        state, decision = decide_limit(state, signals, loop.world.now_s)
+        assert (decision.limit_before, decision.limit) == (2, found)
 
 
 def test_a_decision_for_ten_pods_costs_well_below_a_millisecond() -> None:

@@ -42,12 +42,14 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
     known = min(len(asked), tuning.up_window_s)
     sums = list(accumulate(asked, initial=0.0))
     end = len(asked) - tuning.short_window_s + 1  # the oldest end of a window that is looked at
+    first, ends = end, sums[end:]
     rate = slow.per_s(tuning)
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
         if width > known:
             break
-        first = max(width, end)
-        largest = max(map(sub, sums[first:], sums[first - width :]))
+        if width > end:
+            first, ends = width, sums[width:]
+        largest = max(map(sub, ends, sums[first - width :]))
         lasts_s = max(width + wait_s, service_time_s)
         if largest > rate * lasts_s:  # only then the rest can matter
             certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)

@@ -49,7 +49,9 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
     before = _present(state, signals)
     if state.first_pods is None:
         state = state._replace(first_pods=before)
-    held = max(before, pods_for(state.inherited, signals.target_concurrency) if state.inherited else 0)
+    held = before
+    if state.inherited:
+        held = max(before, pods_for(state.inherited, signals.target_concurrency))
     fleet = slots(signals, tuning)
     view = absorbed(state, signals, fleet, now_s, tuning)
     silent_s = now_s - view.newest_s
@@ -211,7 +213,8 @@ def _window(state: State, target: int, held: int, window_s: float, tuning: Tunin
 def _bound(wanted: int, signals: Signals) -> tuple[int, int, str, tuple[Candidate, ...]]:
     """`wanted` within the user's range, then within the machine; what bound it; each bound's number."""
     floor, most = pods_range(signals)
-    bounds = reasons.bounds(floor, most, signals.concurrency, signals.max_pods)
+    asked = signals.concurrency
+    bounds = reasons.bounds(floor, most, asked.min, asked.max, signals.max_pods)
     allowed = min(max(wanted, floor), most)
     binds = "" if allowed == wanted else bounds[allowed < wanted].rule
     if signals.room is None:

@@ -62,10 +62,13 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
     demand = measure(Given(asked, in_flight, queued, mean_s, stalled_s, fleet), slow, tuning)
     most = _most(state, fleet, tuning)
-    wanted = min(max(demand.total, state.inherited), most)
-    complete = now_s - min([history.newest_s for history in view.envoys]) <= tuning.fresh_s
+    total, lasting = demand.total, demand.lasting
+    if state.inherited:
+        total, lasting = max(total, state.inherited), max(lasting, state.inherited)
+    wanted = min(total, most)
+    lasting = min(wanted, lasting)
+    complete = now_s - view.complete_s <= tuning.fresh_s
     observed_s = state.observed_s + elapsed_s if complete else state.observed_s
-    lasting = min(wanted, max(demand.lasting, state.inherited))
     window_s = down_window_s(signals, tuning)
     peaks = push_peak(state.peaks, observed_s, lasting, window_s)
     largest = peaks[0][1]
@@ -82,9 +85,11 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     if brief is not None:
         ready = learned.brief_at(observed_s - min(lead_s, tuning.surge_lead_max_s))
         trial = trial.followed(lasting, largest, brief, ready, fleet.per_pod, tuning)
+    # by the window that is in force after this decision: its trial may just have failed
+    keeps = largest if brief is None or not trial.is_brief(tuning) else brief
     idle = not (new or any(in_flight) or any(queued))
     compared = gain.NOTHING_KNOWN
-    if max(queued):
+    if any(queued):
         pods = gain.Pods(signals.ready_pods, fleet.per_pod, in_flight, queued)
         compared = gain.follow(state.gain, pods, view.evidence, observed_s, mean_s, tuning)
     after = State(
@@ -98,7 +103,7 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
         stalled_s=stalled_s,
         idle_s=state.idle_s + observed_s - state.observed_s if idle else 0.0,
         surges=learned,
-        spare=min(surges.spare(learned, recent, kept, observed_s, tuning), max(0.0, most - kept)),
+        spare=min(surges.spare(learned, recent, kept, observed_s, tuning), max(0.0, most - keeps)),
         lull=_lull(state, max(new_load, demand.held), largest, observed_s, tuning),
         trial=trial,
         first_pods=state.first_pods,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import inf
 
 from trimtab.autoscaler.horizontal.demand import Demand
 from trimtab.autoscaler.horizontal.gain import Gain
+from trimtab.autoscaler.horizontal.state import KNOWN_RANGES
 from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.core.decision import Candidate
-from trimtab.core.spec import ConcurrencyRange
 
 THIS_MACHINE = "this machine"  # the bound that is not the user's
 BOUNDS_CHANGE = {
@@ -120,12 +121,13 @@ def inherited(pods: int) -> str:
     return f"the revision that it takes over from needs {pods} of these pods"
 
 
-def bounds(floor: int, most: int, wanted: ConcurrencyRange, max_pods: int) -> tuple[Candidate, Candidate]:
-    """The range's two ends in pods, the upper one being `max_pods` where that is lower."""
-    low = Candidate("the range's minimum", floor, f"the range's minimum of {wanted.min} needs {floor}")
+@lru_cache(KNOWN_RANGES)
+def bounds(floor: int, most: int, least: int, largest: int, max_pods: int) -> tuple[Candidate, Candidate]:
+    """The two ends of the range from `least` to `largest`, in pods; the upper one is `max_pods` if lower."""
+    low = Candidate("the range's minimum", floor, f"the range's minimum of {least} needs {floor}")
     if max_pods and most == max_pods:
         return low, Candidate("max_pods", most, f"capped by max_pods at {most}")
-    high = f"capped by the range's maximum of {wanted.max} at {most}"
+    high = f"capped by the range's maximum of {largest} at {most}"
     return low, Candidate("the range's maximum", most, high)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange
 
 ROUNDING = 1e-9  # of a pod: what is left of a float's error is none
+
+KNOWN_RANGES = 4096
+"""Ranges whose pods, and the words for them, are remembered: mostly they are those of the last decision."""
 
 _RANGE = ConcurrencyRange()
 _NO_ARRIVALS = SlowRate()
@@ -100,11 +104,16 @@ def overdue_pods(signals: Signals, tuning: Tuning = DEFAULT) -> int:
 
 def pods_range(signals: Signals) -> tuple[int, int]:
     """Fewest and most pods that the user's range and ceiling allow, the machine apart."""
-    most = pods_for(signals.concurrency.max, signals.target_concurrency)
-    if signals.max_pods:
-        most = min(most, signals.max_pods)
-    least = signals.concurrency.min
-    return min(most, pods_for(least, signals.target_concurrency)) if least else 0, most
+    wanted = signals.concurrency
+    return _pods_range(wanted.min, wanted.max, signals.target_concurrency, signals.max_pods)
+
+
+@lru_cache(KNOWN_RANGES)
+def _pods_range(least: int, largest: int, target: int, max_pods: int) -> tuple[int, int]:
+    most = pods_for(largest, target)
+    if max_pods:
+        most = min(most, max_pods)
+    return min(most, pods_for(least, target)) if least else 0, most
 
 
 def pods_for(demand: float, target: int) -> int:

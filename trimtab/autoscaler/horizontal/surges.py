@@ -93,8 +93,8 @@ def learn(
     prepared = (*prepared, Prepared(at_s, held, asked, brief))
     before = _before(prepared, at_s - lead_s)
     if at_s > tuning.slow_window_s and before is not None:  # what is usual is known
-        rise, root = asked - before.held, sqrt(max(1.0, before.held))
-        if rise > max(tuning.surge_least, tuning.surge_noise * root):
+        rise = asked - before.held
+        if rise > tuning.surge_least and rise > tuning.surge_noise * (root := sqrt(max(1.0, before.held))):
             jump = asked >= tuning.surge_ratio_max * prepared[0].held
             begun = min([each.asked for each in prepared]) / asked
             new = Surge(at_s, rise / root, begun, rise, asked, at_s, jump, is_steep=_is_steep(prepared))
@@ -140,7 +140,10 @@ def _stayed(surges: Surges, asked: float, at_s: float, tuning: Tuning) -> tuple[
 
 
 def _before(prepared: tuple[Prepared, ...], at_s: float) -> Prepared | None:
-    return next((each for each in reversed(prepared) if each.at_s <= at_s), None)
+    for each in reversed(prepared):
+        if each.at_s <= at_s:
+            return each
+    return None
 
 
 def _since(prepared: tuple[Prepared, ...], at_s: float) -> tuple[Prepared, ...]:

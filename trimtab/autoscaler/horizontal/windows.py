@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.tuning import Tuning
@@ -19,6 +19,7 @@ from trimtab.core.signals import RevisionSignal
 
 COUNT_MAX = 1e7  # more requests in one flush than any Envoy can pass: a larger one is no observation
 PERIOD_MIN_S, PERIOD_MAX_S = 0.01, 60.0  # a flush over less, at a start, tells nothing about a second
+REQUEST_TIME_MAX_S = COUNT_MAX * PERIOD_MAX_S  # of all requests of a flush together
 AHEAD_MAX_S = 1.0  # a signal from the future is as good as none
 
 Peaks = tuple[tuple[float, float], ...]  # (at_s, value), values falling: see `push_peak`
@@ -61,33 +62,11 @@ class Evidence:
 
     span_s: float = 0.0  # covered by the Envoy that reported most
     seconds: float = 0.0  # covered by all Envoys together
-    arrivals: float = 0.0
     rejected: float = 0.0
     completions: float = 0.0
     in_flight_s: float = 0.0  # in flight × time
     quiet_completions: float = 0.0  # of seconds whose requests have met no queue
     quiet_request_s: float = 0.0  # time at Envoy of those
-
-    def add(self, signals: Sequence[RevisionSignal], quiet: Sequence[RevisionSignal]) -> None:
-        """Count the new signals of one Envoy, of which the quiet ones met no queue."""
-        span_s = in_flight_s = 0.0
-        arrivals = rejected = completions = 0
-        for signal in signals:
-            period_s = signal.period_s
-            span_s += period_s
-            in_flight_s += signal.in_flight * period_s
-            arrivals += signal.arrivals
-            rejected += signal.rejected
-            completions += signal.completions
-        self.span_s = max(self.span_s, span_s)
-        self.seconds += span_s
-        self.arrivals += arrivals
-        self.rejected += rejected
-        self.completions += completions
-        self.in_flight_s += in_flight_s
-        for signal in quiet:
-            self.quiet_completions += signal.completions
-            self.quiet_request_s += signal.request_time_s
 
 
 class View(NamedTuple):
@@ -95,6 +74,7 @@ class View(NamedTuple):
 
     envoys: tuple[EnvoyHistory, ...]
     newest_s: float  # of any Envoy; minus infinity if none is known
+    complete_s: float  # up to then every one of them has reported
     evidence: Evidence
 
 
@@ -137,8 +117,8 @@ def absorb(
     alive = [each for each in known.values() if now_s - each.samples.at_s[-1] < tuning.forget_s]
     if len(alive) > 1:
         alive.sort(key=attrgetter("envoy"))
-    newest_s = max([each.samples.at_s[-1] for each in alive], default=-inf)
-    return View(tuple(alive), newest_s, evidence)
+    heard_s = [each.samples.at_s[-1] for each in alive] or [-inf]
+    return View(tuple(alive), max(heard_s), min(heard_s), evidence)
 
 
 def share_left(age_s: float, tuning: Tuning) -> float:
@@ -157,10 +137,10 @@ def by_second(view: View, seconds: int, tuning: Tuning) -> Seconds:
         raise ValueError(f"a window of {seconds} s holds no second")
     oldest_s = min([history.samples.at_s[0] for history in view.envoys])
     known = min(seconds, int(view.newest_s - oldest_s + 1.5))
-    lines = [_line(history.samples, view.newest_s, known, tuning) for history in view.envoys]
-    if len(lines) == 1:
-        return lines[0]
-    return Seconds(*[tuple(map(sum, zip(*column, strict=True))) for column in zip(*lines, strict=True)])
+    total, *others = [_line(history.samples, view.newest_s, known, tuning) for history in view.envoys]
+    for line in others:
+        total = Seconds(*[tuple(map(add, one, other)) for one, other in zip(total, line, strict=True)])
+    return total
 
 
 def push_peak(peaks: Peaks, at_s: float, value: float, window_s: float) -> Peaks:
@@ -195,7 +175,7 @@ def _plausible(signal: RevisionSignal, now_s: float) -> bool:
         and 0 <= signal.rejected <= COUNT_MAX
         and 0 <= signal.in_flight <= COUNT_MAX
         and 0 <= signal.queued <= COUNT_MAX
-        and 0.0 <= signal.request_time_s <= COUNT_MAX * PERIOD_MAX_S
+        and 0.0 <= signal.request_time_s <= REQUEST_TIME_MAX_S
     )
 
 
@@ -213,26 +193,36 @@ def _merge(
     new = _unseen(samples.at_s, signals, keep_s)
     if not new:
         return history
-    quiet = []
+    span_s = in_flight_s = 0.0
     times: list[float] = []
     askeds: list[float] = []
     in_flights: list[float] = []
     queueds: list[float] = []
     for signal in new:
         at_s, period_s, queued = signal.at_s, signal.period_s, signal.queued
+        in_flight, completions = signal.in_flight, signal.completions
         asked: float = signal.arrivals
         if signal.rejected:
             asked += min(signal.rejected, tuning.rejected_share * max(1.0, asked))
+            evidence.rejected += signal.rejected
         asked /= period_s
         if queued:
             queued_s = max(queued_s, at_s)
         if at_s - period_s - service_time_s > queued_s:
-            quiet.append(signal)
+            evidence.quiet_completions += completions
+            evidence.quiet_request_s += signal.request_time_s
+        evidence.completions += completions
+        span_s += period_s
+        in_flight_s += in_flight * period_s
         times.append(at_s)
-        askeds.append(min(most_per_s, asked))
-        in_flights.append(signal.in_flight)
+        askeds.append(asked)
+        in_flights.append(in_flight)
         queueds.append(queued)
-    evidence.add(new, quiet)
+    if max(askeds) > most_per_s:
+        askeds = [min(asked, most_per_s) for asked in askeds]
+    evidence.span_s = max(evidence.span_s, span_s)
+    evidence.seconds += span_s
+    evidence.in_flight_s += in_flight_s
     return EnvoyHistory(envoy, _joined(samples, (times, askeds, in_flights, queueds), keep_s), queued_s)
 
 

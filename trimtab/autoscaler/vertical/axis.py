@@ -122,6 +122,8 @@ def _in_force(
     if now_s - since_s < tuning.apply_s:
         # evidence counts once it is in force, at the earliest from the next decision on
         return replace(state, changed_s=since_s, settled_s=settled_s), True
+    if state.phase == RESTING and level_at(state.levels, state.limit) is not None:
+        return state, False  # what was found is asked for until it is in force
     return replace(state, limit=max(1, signals.limit), changed_s=now_s, settled_s=settled_s), False
 
 
@@ -139,7 +141,8 @@ def _choose(
     if pressing is not None and pressing.limit < limit:
         pressed = lowered(state.pressed, pressing.rule, window.metrics)
         return _Choice(replace(state, pressed=pressed, cap=pressing.limit), pressing)
-    if held := _hold(state, window, limit, now_s, tuning):
+    wanted = limit if limit == _bounded(state.limit, signals) else state.limit  # late to come into force
+    if held := _hold(state, window, limit, wanted, now_s, tuning):
         return held
     assert window.seen is not None
     if (
@@ -155,18 +158,20 @@ def _choose(
     return _rest(state, window.seen, signals, window, now_s, tuning)
 
 
-def _hold(state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning) -> _Choice | None:
-    """Why this window is no evidence for or against the limit; None if it is."""
+def _hold(
+    state: LimitState, window: Window, limit: int, wanted: int, now_s: float, tuning: LimitTuning
+) -> _Choice | None:
+    """Why this window is no evidence about the limit, so that what is wanted stays; None if it is."""
     if window.settling:
         why = reasons.settling(limit, (state.settled_s or now_s) - now_s)
-        return _Choice(state, LimitCandidate("settling", limit, why), "rest")
+        return _Choice(state, LimitCandidate("settling", wanted, why), "rest")
     if window.in_flight is None:
         silent_s = None if state.decided_s is None else now_s - state.decided_s
-        return _Choice(state, LimitCandidate("unknown", limit, reasons.unknown(silent_s)), "missing signals")
+        return _Choice(state, LimitCandidate("unknown", wanted, reasons.unknown(silent_s)), "missing signals")
     if not window.binds(tuning):
-        return _Choice(state, LimitCandidate("load", limit, reasons.loose(window.in_flight, limit)), "load")
+        return _Choice(state, LimitCandidate("load", wanted, reasons.loose(window.in_flight, limit)), "load")
     if window.seen is None:
-        return _Choice(state, LimitCandidate("silent", limit, reasons.silent(limit)), "missing signals")
+        return _Choice(state, LimitCandidate("silent", wanted, reasons.silent(limit)), "missing signals")
     return None
 
 
@@ -216,7 +221,7 @@ def _rest(
         after = replace(after, looked_s=now_s)
         if better is not None:
             return _Choice(replace(after, rested_s=now_s, residuals=()), better)
-    if state.limit != seen.limit:  # the range keeps it from coming into force
+    if state.limit != seen.limit:  # the range keeps it from coming into force, or Envoy is late
         found = LimitCandidate("rest", state.limit, reasons.elsewhere(state.limit))
         return _Choice(after, found, "rest")
     aside = known is not None and (not after.levels or level_at(after.levels, seen.limit) == known)

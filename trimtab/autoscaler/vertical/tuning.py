@@ -177,7 +177,8 @@ class LimitTuning:
     """Difference between two limits (logarithm) that is worth leaving rest for: a fifth of latency."""
 
     apply_s: float = 60.0
-    """Time in which a limit must come into force (s); after it, what is in force is what counts."""
+    """Time in which a limit must come into force (s); after it, what is in force is what counts as evidence.
+    Exploring goes on from there; a knee that was found is still asked for."""
 
     # -- bands: a metric counts from the first share on, until it falls below the second ------------
     memory_band: tuple[float, float] = (0.9, 0.8)
