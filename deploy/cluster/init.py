@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ class Programs:
             self._start(name)
 
     def _start(self, name: str) -> None:
+        if _is_held(self._logs, name):
+            self._loop.call_later(RESTART_AFTER_S, self._start, name)
+            return
         log = str(self._logs / f"{name}.log")
         writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         files = [
@@ -67,6 +71,18 @@ async def run(plan: dict[str, Any]) -> None:
     while True:
         await asyncio.sleep(LOOK_AT_LOGS_EACH_S)
         _bound(logs)
+
+
+def hold_of(logs: Path, name: str) -> Path:
+    """Of a program that is not to be started: the file says until when, in seconds since 1970."""
+    return logs.parent / "held" / name
+
+
+def _is_held(logs: Path, name: str) -> bool:
+    try:
+        return time.time() < float(hold_of(logs, name).read_text())
+    except (OSError, ValueError):
+        return False
 
 
 def _bound(logs: Path) -> None:

@@ -83,6 +83,9 @@ async def test_one_decision_each_half_minute_from_all_that_came_meanwhile(
     assert seconds == sorted(set(seconds)), "each once"
     assert all(later - sooner == 1.0 for sooner, later in pairwise(seconds)), "none lost"
     assert [len(signals.pod_signals) for signals in axis.given[1:]] == [1] + [0] * 9
+    looks = [signals.pods_seen for signals in axis.given[1:]]
+    assert all(later[0] == sooner[-1] for sooner, later in pairwise(looks)), "a window begins with as many"
+    assert all(len(each) >= 6 and {pods for _, pods in each} == {1} for each in looks)
     assert (axis.given[-1].ready_pods, axis.given[-1].cores, axis.given[-1].ceiling) == (1, 1.0, 64)
     assert {d.limit for d in log(plane)} == {1}
 

@@ -1,6 +1,7 @@
 """Calls a URL, so many at once, until SIGTERM; then tells as JSON what was answered, and by which pods.
 
-Before that there is a line with the number of answers, each time ten more have come.
+Before that there is a line with the number of answers, each time ten more have come. What had none, as
+no connection could be made, is told under the name of its error, and is none.
 
 python caller.py URL AT_ONCE [BODY [HEADERS]]
 
@@ -35,8 +36,8 @@ async def call(url: str, at_once: int, body: str, headers: str) -> dict[str, Cou
                     text = await answer.text()
                     statuses[str(answer.status)] += 1
                     pods[text.strip()] += 1
-                    if statuses.total() % 10 == 0:
-                        sys.stdout.write(f"{statuses.total()}\n")
+                    if pods.total() % 10 == 0:
+                        sys.stdout.write(f"{pods.total()}\n")
                         sys.stdout.flush()
             except aiohttp.ClientError as error:
                 statuses[type(error).__name__] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.kube.killing import kill_container, killed
 from tests.kube.release import (
     ENOUGH,
     WITHIN_S,
@@ -22,26 +24,33 @@ from tests.kube.release import (
     pods_of,
     serves,
 )
-from tests.kube.words import ENDPOINTS, PODS, endpoint, evict, until
+from tests.kube.words import ENDPOINTS, endpoint, evict, until
 from trimtab.core.errors import Unreachable
 from trimtab.kube import Api, Json
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
 
 AT_ONCE = 4
-AT_ONCE_KILL = {"gracePeriodSeconds": 0}  # the kubelet sends SIGKILL, and the object is gone before
+AWAY_S = 120.0
 
 
-def spec(image: str, pods: int, most: int, max_pods: int) -> Json:
+MOST = 64
+
+
+def spec(image: str, pods: int, least: int) -> Json:
+    """With `least` of MOST all `pods` are needed at all times, whatever limit is learned of one."""
     model = {
         "uri": "own",
         "custom": {"image": image},
         "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": pods, "max": most},
-        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"},  # or a limit of 4 would be learned, for one pod
+        "concurrency": {"min": least, "max": MOST},
+        "env": {
+            "ANSWER_AFTER": "100ms",
+            "ANSWER_ONE_BY_ONE": "1",
+        },  # one pod never bears all
         "startTimeoutSeconds": 60,
     }
-    return {"models": [model], "maxPods": max_pods}
+    return {"models": [model], "maxPods": pods}
 
 
 @dataclass(frozen=True)
@@ -52,16 +61,17 @@ class Served:
     url: str
     image: str
 
-    async def apply(self, pods: int, most: int = 64, max_pods: int = 3) -> None:
-        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, most, max_pods))
+    async def apply(self, pods: int, least: int = MOST) -> None:
+        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, least))
         await self.release.api.apply(ENDPOINTS.path(self.release.namespace, "iris"), body, "kubectl")
 
     async def has(self, pods: int) -> None:
         """Wait until so many are ready, and none leaves."""
         await until(lambda: serves(self.release, "iris", pods), WITHIN_S)
 
-    async def kill(self, pod: str) -> None:
-        await self.release.api.delete(PODS.path(self.release.namespace, pod), AT_ONCE_KILL)
+    async def kill(self, pod: str, container: str) -> None:
+        """SIGKILL. The pod stays, and the kubelet starts its container again."""
+        await kill_container(self.release.api, self.release.namespace, pod, container)
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +99,9 @@ async def two_envoys(release: Installed) -> bool:
 async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served: Served) -> None:
     with calling(served.url, AT_ONCE) as told:
         led = await leader(served.release)
-        await served.kill(led)
+        await served.kill(led, "control-plane")
         began_s = time.monotonic()
-        await served.apply(pods=4, max_pods=4)
+        await served.apply(pods=4)
         await until(lambda: has_at_least(served.release, 4), WITHIN_S)
         print(f"\ndecisions went on {time.monotonic() - began_s:.1f} s after the leader was killed")  # noqa: T201
         await served.has(pods=4)
@@ -102,12 +112,11 @@ async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served
 async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Served) -> None:
     before = await pods_of(served.release, "iris")
     with calling(served.url, AT_ONCE) as told:
-        killed = await control_planes(served.release)
-        for each in killed:
-            await served.kill(each)
-        await served.apply(pods=4, max_pods=4)
+        for each in await control_planes(served.release):
+            await served.kill(each, "control-plane")
+        await served.apply(pods=4)
         await served.has(pods=4)
-        assert await leader(served.release) not in killed
+        await leader(served.release)
     assert told.statuses.keys() == {"200"}, told.statuses
     assert before < await pods_of(served.release, "iris"), "none was restarted"
 
@@ -115,23 +124,64 @@ async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Serv
 async def test_of_an_envoy_that_is_killed_only_its_own_requests_fail(served: Served) -> None:
     before = await pods_of(served.release, "iris")
     with calling(served.url, AT_ONCE) as told:
-        (killed, *_) = sorted(await envoys(served.release))
-        await served.kill(killed)
+        (gone_at_once, *_) = sorted(await envoys(served.release))
+        await served.kill(gone_at_once, "envoy")
+        await until(lambda: restarted(served.release, gone_at_once), WITHIN_S)
         await until(lambda: two_envoys(served.release), WITHIN_S)
+    told.statuses.pop("ClientConnectorError", None)  # no request was sent: the Service did not know yet
     assert told.failed <= AT_ONCE, told.statuses
     assert told.statuses["200"] >= ENOUGH
     assert await pods_of(served.release, "iris") == before
 
 
 async def test_a_model_pod_that_is_killed_fails_no_request(served: Served) -> None:
-    (killed, *others) = sorted(await pods_of(served.release, "iris"))
+    (gone_at_once, *others) = sorted(await pods_of(served.release, "iris"))
     with calling(served.url, AT_ONCE) as told:
-        await served.kill(killed)
+        await served.kill(gone_at_once, "model")
+        await until(lambda: restarted(served.release, gone_at_once), WITHIN_S)
         await served.has(pods=3)
     assert told.statuses.keys() == {"200"}, told.statuses
-    now = await pods_of(served.release, "iris")
-    assert killed not in now
-    assert set(others) < now
+    assert set(others) <= await pods_of(served.release, "iris")
+
+
+async def restarted(release: Installed, pod: str) -> bool:
+    """A container of it has ended once, or the pod has gone for it."""
+    return all(
+        any(container["restartCount"] for container in each["status"].get("containerStatuses") or ())
+        for each in await release.pods("")
+        if each["metadata"]["name"] == pod
+    )
+
+
+async def test_while_the_api_server_is_away_for_two_minutes_nothing_changes_and_then_scaling_goes_on(
+    served: Served,
+) -> None:
+    before = await everything_that_runs(served.release)
+    with calling(served.url, AT_ONCE) as told:
+        # what loses its own lease ends, and counts from its return how long nodes have been silent
+        with killed("kube-apiserver", 2 * AWAY_S), killed("kube-controller-manager", 2 * AWAY_S):
+            await asyncio.sleep(AWAY_S)
+        await until(lambda: answers(served.release), WITHIN_S)
+        await served.apply(pods=4)
+        await served.has(pods=4)
+    assert told.statuses.keys() == {"200"}, told.statuses
+    after = await everything_that_runs(served.release)
+    assert before.items() <= after.items(), "nothing was restarted"
+
+
+async def answers(release: Installed) -> bool:
+    with contextlib.suppress(Unreachable):
+        await release.has_no_endpoint()
+        return True
+    return False
+
+
+async def everything_that_runs(release: Installed) -> dict[str, int]:
+    """Each pod, and how often its containers ended."""
+    return {
+        pod["metadata"]["name"]: sum(each["restartCount"] for each in pod["status"]["containerStatuses"])
+        for pod in await release.pods("")
+    }
 
 
 async def test_every_model_pod_is_evicted_in_turn_and_no_request_fails(served: Served) -> None:
@@ -159,7 +209,7 @@ async def gone(release: Installed, pod: str) -> bool:
 
 async def test_ten_times_the_traffic_and_back_and_then_nothing_is_left(served: Served) -> None:
     """Pods follow. The deletion takes no longer than the draining: nobody waits for what `hold` may wait."""
-    await served.apply(pods=1, max_pods=6)
+    await served.apply(pods=6, least=1)
     await served.has(pods=1)
     with calling(served.url, 2) as few:
         with calling(served.url, 18) as many:

@@ -10,7 +10,7 @@ import pytest
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, Unreachable
 from trimtab.kube import Holder, Lease
-from trimtab.kube.lease import HELD_S, LEASE_S
+from trimtab.kube.lease import BLIND_S, CALL_WITHIN_S, HELD_S, LEASE_S, LOOK_EACH_S
 
 
 class Server:
@@ -60,6 +60,15 @@ class Race:
     def runner(self, name: str) -> Lease:
         return Lease.parse(self.server, self.clock, "trimtab/control-plane", name)  # type: ignore[arg-type]
 
+    async def waits(self, lease: Lease, for_s: float) -> bool:
+        """Whether it has become its own by then: it looks again and again, as it does."""
+        until_s = self.clock.now_s() + for_s
+        while self.clock.now_s() < until_s:
+            self.clock.advance(LOOK_EACH_S)
+            if await lease._tried():
+                return True
+        return False
+
 
 @pytest.fixture
 def race() -> Race:
@@ -84,8 +93,7 @@ async def test_one_holds_it_and_others_wait_for_its_end(race: Race) -> None:
         race.clock.advance(LEASE_S - 1)
         assert await one._tried()
         assert not await two._tried()
-    race.clock.advance(LEASE_S + 1)
-    assert await two._tried()
+    assert await race.waits(two, LEASE_S + 2 * LOOK_EACH_S)
     assert (may_write(one), may_write(two)) == (False, True)
 
 
@@ -113,13 +121,36 @@ async def test_while_the_server_is_away_nobody_writes_and_afterwards_the_same_on
     assert not await two._tried()
 
 
+async def test_who_waits_leaves_the_holder_the_first_try_once_the_server_is_back(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    assert not await race.waits(two, 2.0)
+    race.server.away = True
+    assert not await race.waits(two, 120.0)
+    race.server.away = False
+    assert not await race.waits(two, BLIND_S), "which nobody could renew meanwhile"
+    assert await one._tried()
+    assert may_write(one)
+    assert await race.waits(two, LEASE_S + 2 * LOOK_EACH_S), "if it never comes, its end is seen as ever"
+
+
+async def test_one_read_that_fails_does_not_keep_a_lease_alive(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    assert not await race.waits(two, LEASE_S / 2)
+    race.server.away = True
+    race.clock.advance(CALL_WITHIN_S)
+    assert not await two._tried()
+    race.server.away = False
+    assert await race.waits(two, LEASE_S / 2)
+
+
 @pytest.mark.parametrize("gives_back", [False, True])
 async def test_one_that_slept_knows_that_another_led_meanwhile(race: Race, gives_back: bool) -> None:
     one, two = race.runner("one"), race.runner("two")
     assert await one._tried()
     assert not await two._tried()
-    race.clock.advance(LEASE_S + 1)
-    assert await two._tried()
+    assert await race.waits(two, LEASE_S + 2 * LOOK_EACH_S)
     if gives_back:
         await two.give_back()
     race.clock.advance(60.0)

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 LIMIT_EACH_S = 30.0
 WAITING_MAX = 600  # signals of Envoys that wait for a decision: one a second from each of twenty
+SEEN_MAX = 32  # looks at the pods that wait for one: two seconds apart at the least
 CONFIRMED_EACH_S = 600.0  # what was learned changes a little with each decision; a crash loses this much
 
 PodSignals = Callable[[RevisionKey], tuple[PodSignal, ...]]
@@ -45,6 +46,7 @@ class _Axis:
     next_at_s: float
     stored: LearnedLimit | None
     waiting: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=WAITING_MAX))
+    seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SEEN_MAX))  # when, ready pods
 
 
 class Learning(NamedTuple):
@@ -81,11 +83,13 @@ class Limits:
         now_s = self._clock.now_s()
         axis = self._axis(record.name, serving, now_s)
         axis.waiting.extend(signals)
+        axis.seen.append((now_s, sum(pod.phase is PodPhase.READY for pod in pods)))
         if now_s < axis.next_at_s:
             return None
         axis.next_at_s = now_s + LIMIT_EACH_S
-        axis.state, decision = decide_limit(axis.state, self._signals(axis, record, serving, pods), now_s)
+        axis.state, decision = decide_limit(axis.state, self._signals(axis, record, serving), now_s)
         axis.waiting.clear()
+        axis.seen = deque(list(axis.seen)[-1:], maxlen=SEEN_MAX)  # the next window begins with as many
         to_store = self._worth_storing(axis, serving.revision.hash, decision)
         return Learning(decision, axis.state.limit if axis.stored else 0, to_store)
 
@@ -98,15 +102,14 @@ class Limits:
             axis = self._axes[name] = _Axis(key.number, _resumed(stored), first_s, stored)
         return axis
 
-    def _signals(
-        self, axis: _Axis, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...]
-    ) -> LimitSignals:
+    def _signals(self, axis: _Axis, record: EndpointRecord, serving: RevisionRecord) -> LimitSignals:
         resources = serving.revision.model.resources
         return LimitSignals(
             revision=serving.revision.key,
             pod_signals=self._pod_signals(serving.revision.key),
             revision_signals=tuple(axis.waiting),
-            ready_pods=sum(pod.phase is PodPhase.READY for pod in pods),
+            ready_pods=axis.seen[-1][1],
+            pods_seen=tuple(axis.seen),
             limit=target_concurrency(record, serving),
             cores=resources.cpu,
             memory_limit_bytes=float(resources.memory_bytes),

@@ -24,6 +24,7 @@ HELD_S = 6.0  # after it began to renew it last, a holder no longer believes in 
 RENEW_EACH_S = 2.0
 LOOK_EACH_S = 1.0  # of who waits for it: seen late, its end is late too
 CALL_WITHIN_S = 3.0
+BLIND_S = 5.0  # who could not read it for longer has not seen it unchanged: one read that fails is less
 ADDRESS = "serving.trimtab.dev/address"  # an annotation: where the holder is reached
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Lease:
         self._term: int | None = None  # how often it has changed hands, with our last; None: not ours yet
         self._other = ""  # who has it instead, or has had it since we did, when it was read last
         self._watched: tuple[_Seen | None, float] = (None, 0.0)  # and since when it is as it is
+        self._read_at_s = float("-inf")  # when that was known last
 
     @classmethod
     def parse(cls, api: Api, clock: Clock, place: str, holder: str, address: str = "") -> Lease:
@@ -150,10 +152,14 @@ class Lease:
         return seen.holder if seen is not None and seen.holder != self._holder else ""
 
     def _over(self, seen: _Seen) -> bool:
-        """Whether it has not changed for as long as it lasts, by our own clock: others' may go wrong."""
+        """Whether it has not changed for as long as it lasts, by our own clock: others' may go wrong.
+
+        While the API server is away its holder cannot renew it either, and has the first try afterwards.
+        """
         now_s = self._clock.now_s()
-        if self._watched[0] != seen:
+        if self._watched[0] != seen or now_s - self._read_at_s > BLIND_S:
             self._watched = seen, now_s
+        self._read_at_s = now_s
         return now_s - self._watched[1] > seen.duration_s
 
     async def _read(self) -> _Seen | None:

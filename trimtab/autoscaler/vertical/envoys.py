@@ -7,6 +7,7 @@ may see 0.3 ms, and so never more than 0.55 requests where Envoy lets in one at 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from math import inf, sqrt
 from typing import NamedTuple
@@ -54,10 +55,27 @@ def count(signals: LimitSignals, since_s: float, settled_s: float, now_s: float)
             continue
         number = int((signal.at_s - 1e-9) // PERIOD_S)
         told.setdefault(number, {}).setdefault(signal.envoy, []).append(signal)
-    return Counts({number: _of_period(envoys, signals.ready_pods) for number, envoys in told.items()}, early)
+    pods = {number: _pods_in(number, signals) for number in told}
+    periods = {number: _of_period(envoys, pods[number]) for number, envoys in told.items() if pods[number]}
+    return Counts(periods, early)
 
 
-def _of_period(envoys: Mapping[str, list[RevisionSignal]], pods: int) -> Count:
+def _pods_in(number: int, signals: LimitSignals) -> float:
+    """How many pods shared a period's requests: those seen before and after it, by its middle. 0: not known.
+
+    What three pods answered, divided by the two that are left, would look like a limit that pays.
+    """
+    seen, middle_s = signals.pods_seen, (number + 0.5) * PERIOD_S
+    if not seen:
+        return float(signals.ready_pods)
+    after = bisect_left(seen, (middle_s, 0))
+    (before_s, before), (after_s, then) = seen[max(0, after - 1)], seen[min(after, len(seen) - 1)]
+    if not before or not then or before == then:
+        return float(min(before, then))
+    return before + (then - before) * (middle_s - before_s) / (after_s - before_s)
+
+
+def _of_period(envoys: Mapping[str, list[RevisionSignal]], pods: float) -> Count:
     in_flight = done = failed = 0.0
     gauges, waiting = 0, False
     for each in envoys.values():

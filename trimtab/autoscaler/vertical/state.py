@@ -23,6 +23,7 @@ class LimitSignals:
     pod_signals: tuple[PodSignal, ...] = ()
     revision_signals: tuple[RevisionSignal, ...] = ()
     ready_pods: int = 0
+    pods_seen: tuple[tuple[float, int], ...] = ()  # (time, ready then), oldest first; (): as many
     limit: int = 1  # in force now
     cores: float = 1.0  # of one pod
     memory_limit_bytes: float = 0.0  # of one pod; 0: none or unknown
