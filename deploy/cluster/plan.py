@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -75,16 +76,20 @@ def _prepare(first: Node, node: Node) -> list[list[str]]:
         ["mount", "--make-private", node.namespaces],
         ["touch", f"{node.namespaces}/net", f"{node.namespaces}/mnt"],
         ["unshare", f"--net={node.namespaces}/net", "true"],
-        _tried_again(["unshare", f"--mount={node.namespaces}/mnt", "sh", "-ec", mounts]),
+        _on_some_cpu(["unshare", f"--mount={node.namespaces}/mnt", "sh", "-ec", mounts]),
         *cable,
         *([*inside, *each] for each in _network(node)),
     ]
 
 
-def _tried_again(command: list[str]) -> list[str]:
-    """Its helper may look at the new namespace before that is there (util-linux 2.38): nothing was done."""
+def _on_some_cpu(command: list[str]) -> list[str]:
+    """A file may keep only a mount namespace with a higher number than that it is in, and since Linux 6.18
+    each CPU has numbers of its own: that on which ours was made gives higher ones. The helper of util-linux
+    2.38 may look before there is a new one, too. Nothing is done until it is kept.
+    """
     once = shlex.join(command)
-    return ["sh", "-c", f"for try in 1 2 3 4 5 6 7 8 9; do {once} && exit; sleep 0.1; done; exec {once}"]
+    cpus = " ".join(map(str, 3 * sorted(os.sched_getaffinity(0))))
+    return ["sh", "-c", f"for cpu in {cpus}; do taskset --cpu-list $cpu {once} && exit; done; exec {once}"]
 
 
 def _way(here: Node, there: Node, device: str) -> list[list[str]]:

@@ -82,7 +82,8 @@ def installation(
 ) -> Iterator[str]:
     """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards.
 
-    `secrets` are there before it is.
+    `secrets` are there before it is. It goes without its drain, which test_uninstall.py is about: endpoints
+    elsewhere have to be gone before.
     """
     in_our_cluster()
     namespace = f"test-{uuid.uuid4().hex[:8]}"
@@ -102,8 +103,9 @@ def installation(
             try:
                 await until(release.has_no_endpoint, WITHIN_S)
             finally:
-                helm("uninstall", namespace)
+                helm("uninstall", namespace, "--no-hooks")
                 await api.delete(NAMESPACES.path(name=namespace))
+                await api.delete(PODS.path(namespace), {"gracePeriodSeconds": 0})  # the room is others' now
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
         beside.submit(asyncio.run, begin()).result()
@@ -227,12 +229,6 @@ async def replaced(release: Installed, before: set[str]) -> bool:
     """None of the Envoys before is there, and two others are ready."""
     pods = await release.pods("app.kubernetes.io/component=envoy")
     return not before & await envoys(release) and [is_ready(pod) for pod in pods] == [True, True]
-
-
-async def has_ready(release: Installed, count: int) -> bool:
-    """So many pods of the endpoint are there, and all of them are ready."""
-    pods = await release.pods("serving.trimtab.dev/endpoint=iris")
-    return len(pods) == count and all(map(is_ready, pods))
 
 
 async def left(release: Installed, endpoints: Collection[str]) -> bool:

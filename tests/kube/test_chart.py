@@ -14,14 +14,14 @@ from tests.kube.release import (
     call,
     calling,
     envoys,
-    has_ready,
     installation,
     leader,
     left,
+    pods_of,
     replaced,
 )
-from tests.kube.words import ENDPOINTS, PODS, endpoint, until
-from trimtab.kube import Api, Resource
+from tests.kube.words import ENDPOINTS, PODS, endpoint, read, until
+from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
 
@@ -54,53 +54,106 @@ MAY_NOT = [
 ]
 
 
+FEW, MANY = 2, 18  # calls at once of `busy`: together ten times as many
+SOON = {"controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "3.0"}  # or it takes minutes until there are fewer pods
+
+
 @pytest.fixture
 def installed(our_images: dict[str, str], api: Api) -> Iterator[Installed]:
-    with installation(our_images) as namespace:
+    with installation(our_images, **SOON) as namespace:
         yield Installed(api, namespace, our_images)
 
 
 @pytest.mark.timeout(1800)
-async def test_from_helm_install_to_predictions_and_away(installed: Installed, tracking_server: str) -> None:
-    """Apply to first prediction; the leading control plane killed, Envoys replaced by an upgrade and again by
-    a rollback: no call fails. Then nothing is left.
+async def test_from_helm_install_to_predictions_and_away(
+    installed: Installed, tracking_server: str, image: str
+) -> None:
+    """Apply to first prediction; then ten times the traffic and back, and meanwhile the leading control
+    plane killed, both models updated, a range changed, the chart upgraded and rolled back: no call fails. In
+    the end nothing is left.
     """
-    release, namespace = installed, installed.namespace
+    release = installed
     await leader(release)
     await until(lambda: replaced(release, set()), WITHIN_S)
-    assert len(await envoys(release)) == 2
     assert await _refused(release) == MAY_NOT
-    wanted = {
-        "uri": "models:/iris/1",
-        "trackingURI": tracking_server,
-        "envManager": "local",  # no package index is reached from a pod here
-        "resources": {"cpu": "400m", "memory": "1Gi"},
-        "concurrency": {"min": 1, "max": 1},
-    }
-    path = ENDPOINTS.path(namespace, "iris")
-    await release.api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", {"models": [wanted]}))
-    await until(lambda: _is(release, "True"), WITHIN_S)
+    await _apply(release, "iris", _iris(tracking_server, "models:/iris/1"), 1)
+    await _apply(release, "busy", _busy(image, 1), 6)
+    for name in ("iris", "busy"):
+        await until(lambda name=name: _is_ready(release, name), WITHIN_S)  # type: ignore[misc]
     url = await release.url("iris")
     assert call(url) == {"predictions": [0]}
     told = release.cli("why", "iris")  # of two that are ready, the one that leads
     assert told.returncode == 0, told.stderr
-    with calling(url, 2) as through:
-        led = await leader(release)
-        await release.api.delete(PODS.path(namespace, led), {"gracePeriodSeconds": 0})
-        for arguments in (
-            ["upgrade", str(CHART), *release.values(envoy__drainSeconds="21")],
-            ["rollback", "1"],
-        ):
-            before = await envoys(release)
-            release.helm(*arguments)
-            await until(lambda before=before: replaced(release, before), WITHIN_S)  # type: ignore[misc]
-        assert await leader(release) != led, "another one took over"
-    assert through.statuses.keys() == {"200"}, through.statuses
+    with calling(url, 2) as through, calling(await release.url("busy"), FEW) as few:
+        with calling(await release.url("busy"), MANY) as many:
+            await until(lambda: _has(release, "busy", 3, 6), WITHIN_S)
+            led = await leader(release)
+            await release.api.delete(PODS.path(release.namespace, led), {"gracePeriodSeconds": 0})
+            await _apply(release, "iris", _iris(tracking_server, "models:/iris/2"), 1)
+            await _apply(release, "busy", _busy(image, 2, NEXT="1"), 6)
+            for name in ("iris", "busy"):
+                await until(lambda name=name: _serves_the_second(release, name), WITHIN_S)  # type: ignore[misc]
+            await _upgraded_and_rolled_back(release)
+            assert await leader(release) != led, "another one took over"
+            await _apply(release, "busy", _busy(image, 2, NEXT="1"), 7)
+            await until(lambda: _has(release, "busy", 3, 7), WITHIN_S)
+        await until(lambda: _has(release, "busy", 2, 3), WITHIN_S)  # one may be spare, for the next surge
+    for calls in (through, few, many):
+        assert calls.statuses.keys() == {"200"}, calls.statuses
+    assert call(url) == {"predictions": [0]}
 
-    await release.api.delete(path)
+    for name in ("iris", "busy"):
+        await release.api.delete(ENDPOINTS.path(release.namespace, name))
     await until(release.has_no_endpoint, WITHIN_S)
-    await until(lambda: has_ready(release, 0), 30.0)
-    await until(lambda: left(release, ()), 30.0)
+    await until(lambda: left(release, ()), WITHIN_S)
+
+
+async def _upgraded_and_rolled_back(release: Installed) -> None:
+    """Each replaces the Envoys."""
+    values = release.values(envoy__drainSeconds="21", **SOON)
+    for arguments in (["upgrade", str(CHART), *values], ["rollback", "1"]):
+        before = await envoys(release)
+        release.helm(*arguments)
+        await until(lambda before=before: replaced(release, before), WITHIN_S)  # type: ignore[misc]
+
+
+def _iris(tracking_server: str, uri: str) -> Json:
+    return {
+        "uri": uri,
+        "trackingURI": tracking_server,
+        "envManager": "local",  # no package index is reached from a pod here
+        "resources": {"cpu": "700m", "memory": "1Gi"},
+        "concurrency": {"min": 1, "max": 1},
+    }
+
+
+def _busy(image: str, pods: int, **env: str) -> Json:
+    return {
+        "uri": "own",
+        "custom": {"image": image},
+        "resources": {"cpu": "10m", "memory": "32Mi"},
+        "concurrency": {"min": pods, "max": 64},
+        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"} | env,
+    }
+
+
+async def _apply(release: Installed, name: str, model: Json, max_pods: int) -> None:
+    body = endpoint(release.namespace, name, {"models": [model], "maxPods": max_pods})
+    await release.api.apply(ENDPOINTS.path(release.namespace, name), body, "kubectl")
+
+
+async def _is_ready(release: Installed, name: str) -> bool:
+    return await release.condition(name) == "True"
+
+
+async def _serves_the_second(release: Installed, name: str) -> bool:
+    status = (await read(release.api, ENDPOINTS.path(release.namespace, name)))["status"]
+    return bool(status["servingRevision"] == 2 and status["state"] == "READY")
+
+
+async def _has(release: Installed, name: str, least: int, most: int) -> bool:
+    """So many pods are there, those that leave too."""
+    return least <= len(await pods_of(release, name)) <= most
 
 
 async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
@@ -123,7 +176,3 @@ async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
         if not orjson.loads(answer)["status"]["allowed"]:
             refused.append(asked)
     return refused
-
-
-async def _is(release: Installed, status: str) -> bool:
-    return await release.condition("iris") == status

@@ -339,9 +339,11 @@ def test_the_control_api_listens_for_people_only_where_that_is_asked_for() -> No
     objects = rendered(**asked)
     shown = of_kind(objects, "ConfigMap", "t-control-ca")["data"]["ca.crt"]
     assert shown.encode() == b64decode(of_kind(objects, "Secret", "t-control-xds")["data"]["ca.crt"])
-    assert reached(objects) == []
+    ((own,),) = reached(objects)  # one that follows hands on what comes to it
+    assert own["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "control-plane"
     named = {"controlPlane__api__from[0]__namespaceSelector__matchLabels__name": "ci"}
-    assert reached(rendered(**asked, **named)) == [[{"namespaceSelector": {"matchLabels": {"name": "ci"}}}]]
+    theirs = [{"namespaceSelector": {"matchLabels": {"name": "ci"}}}]
+    assert reached(rendered(**asked, **named)) == [[own], theirs]
     rules = of_kind(objects, "ClusterRole", "ns-t-control-reviews")["rules"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"create"}
 

@@ -99,7 +99,7 @@ async def test_keys_and_certificates_are_written_anew_under_calls(
     with tempfile.TemporaryDirectory() as folder:
         edge = Edge(release, Path(folder))
         (edge.folder / "ca.crt").write_bytes(AUTHORITY.certificate)
-        body = endpoint(installed, "iris", spec(image, 1, 64, 3))
+        body = endpoint(installed, "iris", spec(image, 1, 64, 1))
         await api.create(ENDPOINTS.path(installed), body)
         await until(lambda: is_ready(release), WITHIN_S)
         seen = await api.get(ENDPOINTS.path(installed, "iris"))

@@ -375,7 +375,7 @@ async def test_what_stands_around_pods_comes_with_them_and_goes_with_the_last(
     assert policy["podSelector"]["matchLabels"] == {ENDPOINT: "iris"}
     ((who,), ports) = (policy["ingress"][0][part] for part in ("from", "ports"))
     assert who["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "trimtab"}
-    assert [each["port"] for each in ports] == [8080, 8081, 8082, 8083]
+    assert [each["port"] for each in ports] == [8080, 8081, 8082, 8083, "http"]
     await until(lambda: _allows(api, namespace, "iris-r1", 1))
     await evict(api, first.id)
     await until(lambda: _allows(api, namespace, "iris-r1", 0))

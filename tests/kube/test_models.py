@@ -24,7 +24,7 @@ def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1) -> Re
     model = ModelSpec(
         name="iris",
         source=Source(uri=uri, resolved_uri=uri, digest=f"uri:{uri}"),
-        resources=Resources(cpu=0.5, memory_bytes=1 << 30),
+        resources=Resources(cpu=0.9, memory_bytes=1 << 30),
         env_manager="local",  # from a pod of the tests' cluster no package index is reached
         tracking_uri=tracking_uri,
     )

@@ -73,7 +73,7 @@ async def test_a_cordon_that_is_taken_back_changes_nothing_more(
 ) -> None:
     name = EndpointName(namespace, "iris")
     async with control_plane(inside, namespace, tmp_path, watch_nodes=True) as plane:
-        plane.apply(name, served(image, 2, READY_AFTER="30s"))
+        plane.apply(name, served(image, 2, READY_AFTER="12s"))
         await serving(plane, name)
         before = {pod.id for pod in ready(plane)}
         callers = Callers(plane, name)

@@ -66,8 +66,10 @@ def filler(namespace: str, image: str, millicores: int) -> Json:
 
 @pytest.mark.timeout(1200)
 async def test_a_models_pod_takes_a_placeholders_place_at_once(installed: Installed, image: str) -> None:
+    """The control plane sets how many there are, and nothing else of them."""
     release, path = installed, ENDPOINTS.path(installed.namespace, "iris")
     await leader(release)
+    assert [await may_scale(release, name) for name in ("t-room-small", "t-envoy")] == [True, False]
     await until(lambda: placeholders(release, 0), WITHIN_S)
     made = endpoint(release.namespace, "iris", spec(image, 2))
     await release.api.create(ENDPOINTS.path(release.namespace), made)
@@ -97,23 +99,19 @@ async def test_a_models_pod_takes_a_placeholders_place_at_once(installed: Instal
     assert await models(release, 4)
 
 
-async def test_the_control_plane_sets_their_count_and_nothing_else_of_them(installed: Installed) -> None:
-    asked = [("patch", "deployments", "scale", "t-room-small"), ("patch", "deployments", "scale", "t-envoy")]
-    allowed = []
-    for verb, kind, subresource, name in asked:
-        attributes = {
-            "verb": verb,
-            "group": "apps",
-            "resource": kind,
-            "subresource": subresource,
-            "name": name,
-        }
-        attributes |= {"namespace": installed.namespace}
-        who = f"system:serviceaccount:{installed.namespace}:t-control"
-        review = {"kind": "SubjectAccessReview", "spec": {"user": who, "resourceAttributes": attributes}}
-        answer = orjson.loads(await installed.api.create(REVIEWS.path(), review))
-        allowed.append(answer["status"]["allowed"])
-    assert allowed == [True, False]
+async def may_scale(release: Installed, deployment: str) -> bool:
+    attributes = {
+        "verb": "patch",
+        "group": "apps",
+        "resource": "deployments",
+        "subresource": "scale",
+        "name": deployment,
+        "namespace": release.namespace,
+    }
+    who = f"system:serviceaccount:{release.namespace}:t-control"
+    review = {"kind": "SubjectAccessReview", "spec": {"user": who, "resourceAttributes": attributes}}
+    answer = orjson.loads(await release.api.create(REVIEWS.path(), review))
+    return bool(answer["status"]["allowed"])
 
 
 async def models(release: Installed, wanted: int) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -116,7 +116,16 @@ async def test_a_tenant_sees_and_reaches_nothing_of_another(
         authority.write_text(shown["data"]["ca.crt"])
         reached = Reached(f"{service['spec']['clusterIP']}:8443", authority, f"t-control.{namespace}.svc")
         neither_sees_the_other_by_the_control_api(reached, ann, bob)
+        await whichever_control_plane_it_is_the_leader_answers(release, reached, ann)
         whoever_may_not_reach_the_pod_is_told(ann, namespace)
+        for each in tenants:
+            await each.api.delete(ENDPOINTS.path(each.namespace, "iris"))
+        for each in tenants:
+            await until(lambda each=each: has_none(each), WITHIN_S)  # type: ignore[misc]
+
+
+async def has_none(who: Tenant) -> bool:
+    return not (await read(who.api, ENDPOINTS.path(who.namespace)))["items"]
 
 
 async def may_apply(who: Tenant, image: str) -> bool:
@@ -174,6 +183,17 @@ def neither_sees_the_other_by_the_control_api(reached: Reached, ann: Tenant, bob
     )
     assert told.returncode == 6
     assert "the API server does not know this token" in told.stderr
+
+
+async def whichever_control_plane_it_is_the_leader_answers(
+    release: Installed, reached: Reached, ann: Tenant
+) -> None:
+    pods = await release.pods("app.kubernetes.io/component=control-plane")
+    assert len(pods) == 2
+    for pod in pods:
+        this = replace(reached, address=f"{pod['status']['podIP']}:8443")
+        told = this.run(ann, "status", "iris", "-n", ann.namespace)
+        assert told.returncode == 0, (pod["metadata"]["name"], told.stderr)
 
 
 def whoever_may_not_reach_the_pod_is_told(ann: Tenant, namespace: str) -> None:

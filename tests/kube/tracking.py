@@ -56,6 +56,14 @@ def pod(name: str, image: str, command: list[str], **more: object) -> Json:
     }
 
 
+async def serve(api: Api, namespace: str, name: str) -> str:
+    """Give the one of the namespace one more address, by a Service."""
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
+    selected = {"selector": {"app": "mlflow"}, "ports": [{"port": PORT}]}
+    await api.create(SERVICES.path(namespace), service | {"spec": selected})
+    return f"http://{name}.{namespace}:{PORT}"
+
+
 async def start(api: Api, namespace: str, image: str) -> str:
     """Start one with two versions of the model `iris`; returns its address, as pods know it."""
     command = [
@@ -69,12 +77,9 @@ async def start(api: Api, namespace: str, image: str) -> str:
         {"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"},
     ]
     await api.create(PODS.path(namespace), pod("mlflow", image, command, readinessProbe=probe, env=quick))
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mlflow"}}
-    selected = {"selector": {"app": "mlflow"}, "ports": [{"port": PORT}]}
-    await api.create(SERVICES.path(namespace), service | {"spec": selected})
+    address = await serve(api, namespace, "mlflow")
     await until(lambda: _is(api, namespace, "mlflow", "Running"), READY_WITHIN_S)
     await until(lambda: _is_ready(api, namespace, "mlflow"), READY_WITHIN_S)
-    address = f"http://mlflow.{namespace}:{PORT}"
     told = [{"name": "HOME", "value": "/tmp"}, {"name": "MLFLOW_TRACKING_URI", "value": address}]
     await api.create(PODS.path(namespace), pod("train", image, ["python", "-c", TRAIN], env=told))
     await until(lambda: _is(api, namespace, "train", "Succeeded"), READY_WITHIN_S)

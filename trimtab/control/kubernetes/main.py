@@ -27,6 +27,7 @@ from trimtab.control.kubernetes.changes import KubernetesChanges
 from trimtab.control.kubernetes.door import Door, bind
 from trimtab.control.kubernetes.doorman import Doorman
 from trimtab.control.kubernetes.events import Events
+from trimtab.control.kubernetes.forwarding import Forwarder
 from trimtab.control.kubernetes.options import (
     KubernetesOptions,
     checked_api,
@@ -53,6 +54,7 @@ from trimtab.fleet.kubernetes import Exporters, KubernetesFleet, Placeholders
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
 from trimtab.kube import Api, Lease
+from trimtab.kube.lease import Holder
 from trimtab.xds.world import Gateway
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,8 @@ async def _leading(options: KubernetesOptions, door: Door) -> AsyncIterator[_Lea
         ending.push_async_callback(own.close)
         holder = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"  # as client-go has it
         lease = Lease.parse(own, SystemClock(), options.lease, holder, door.address)
-        await _followed(lease, Follower(holder, door.ads, SystemClock(), door.connect, door.open), door)
+        follower = Follower(holder, door.ads, SystemClock(), door.connect, door.open)
+        await _followed(lease, follower, door, Forwarder(*_api_address(options)))
         ending.push_async_callback(lease.give_back)
         api.guard = lease.check
         keeping = asyncio.create_task(lease.keep())  # from now on: to list what is there may take long
@@ -156,19 +159,31 @@ async def _leading(options: KubernetesOptions, door: Door) -> AsyncIterator[_Lea
         yield _Leading(api, lease.term, lambda: _broken(keeping))
 
 
-async def _followed(lease: Lease, follower: Follower, door: Door) -> None:
+def _api_address(options: KubernetesOptions) -> tuple[Address | None, int]:
+    """Where people with tokens come, if they do, and at which port of the one that leads."""
+    address = parse_address(options.api, "--api", port_min=0) if options.api else None
+    return address, address.port if address else 0
+
+
+async def _followed(lease: Lease, follower: Follower, door: Door, forwarder: Forwarder) -> None:
     """Until the Lease is ours. What Envoys were told stays, and their streams do."""
-    lease.seen, door.take = follower.saw, follower.take
-    tasks = {asyncio.create_task(lease.acquire()), asyncio.create_task(follower.run())}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        lease.seen = lambda _: None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def saw(holder: Holder | None) -> None:
+        follower.saw(holder)
+        forwarder.saw(holder)
+
+    lease.seen, door.take = saw, follower.take
+    async with forwarder.listening():
+        tasks = {asyncio.create_task(lease.acquire()), asyncio.create_task(follower.run())}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            lease.seen = lambda _: None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _nothing() -> None:
