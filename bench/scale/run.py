@@ -207,7 +207,7 @@ class Bench:
         span_s = time.monotonic() - began_s
         used_s = plane.cpu_s() - used_s
         with contextlib.suppress(TimeoutError):
-            await until("the last of them", self._all_told, SETTLE_S)
+            await until("the last of them", lambda: self._all_told(left), SETTLE_S)
         lagging.cancel()
         self.pods.shown = self.pods.gone = lambda _pod: None
         wire, failed = self.wire, sum(isinstance(each, BaseException) for each in results)
@@ -300,8 +300,10 @@ class Bench:
             return False
         return set((await self.cluster.replicas()).values()) == {self.size.each}
 
-    def _all_told(self) -> bool:
-        return len(self.pods.ready) >= self.size.whole and not self.wire.waiting
+    def _all_told(self, left: set[Key]) -> bool:
+        """Whether those that `left` are seen to have gone, and others are there, of which all is told."""
+        there = len(self.pods.ready) >= self.size.whole and left.isdisjoint(self.pods.ready)
+        return there and not self.wire.waiting
 
     def _clients_know(self) -> bool:
         return all(client.knows(self.size.endpoints, self.size.whole) for client in self.clients)
