@@ -240,6 +240,19 @@ async def left(release: Installed, endpoints: Collection[str]) -> bool:
     return found == set(endpoints)
 
 
+def one_by_one(image: str, least: int, most: int, max_pods: int) -> Json:
+    """The spec of a model that takes 100 ms and never answers two at a time: one pod never bears all."""
+    model = {
+        "uri": "own",
+        "custom": {"image": image},
+        "resources": {"cpu": "10m", "memory": "32Mi"},
+        "concurrency": {"min": least, "max": most},
+        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"},
+        "startTimeoutSeconds": 60,
+    }
+    return {"models": [model], "maxPods": max_pods}
+
+
 def names(listed: bytes) -> list[str]:
     return sorted(each["metadata"]["name"] for each in orjson.loads(listed)["items"])
 

@@ -21,10 +21,10 @@ from tests.kube.release import (
     envoys,
     installation,
     leader,
+    one_by_one,
     pods_of,
     write_secret,
 )
-from tests.kube.test_faults import spec
 from tests.kube.words import ENDPOINTS, PODS, endpoint, until
 from trimtab.kube import Api
 
@@ -99,7 +99,7 @@ async def test_keys_and_certificates_are_written_anew_under_calls(
     with tempfile.TemporaryDirectory() as folder:
         edge = Edge(release, Path(folder))
         (edge.folder / "ca.crt").write_bytes(AUTHORITY.certificate)
-        body = endpoint(installed, "iris", spec(image, 1, 64, 1))
+        body = endpoint(installed, "iris", one_by_one(image, 1, 64, 1))
         await api.create(ENDPOINTS.path(installed), body)
         await until(lambda: is_ready(release), WITHIN_S)
         seen = await api.get(ENDPOINTS.path(installed, "iris"))
@@ -132,7 +132,7 @@ async def new_authority_between_envoys_and_us(edge: Edge, url: str, image: str) 
     await edge.write("t-control-xds", between.secret(f"t-control.{release.namespace}.svc"))
     before, led = await pods_of(release, "iris"), await leader(release)
     await release.api.delete(PODS.path(release.namespace, led))
-    body = endpoint(release.namespace, "iris", spec(image, 2, 64, 2))
+    body = endpoint(release.namespace, "iris", one_by_one(image, 2, 64, 2))
     await release.api.apply(ENDPOINTS.path(release.namespace, "iris"), body, "kubectl")
     await until(lambda: edge.call(url, BOB)[1] not in before, WITHIN_S)
     assert await leader(release) != led

@@ -21,6 +21,7 @@ from tests.kube.release import (
     installation,
     leader,
     left,
+    one_by_one,
     pods_of,
     serves,
 )
@@ -37,22 +38,6 @@ AWAY_S = 120.0
 MOST = 64
 
 
-def spec(image: str, pods: int, least: int) -> Json:
-    """With `least` of MOST all `pods` are needed at all times, whatever limit is learned of one."""
-    model = {
-        "uri": "own",
-        "custom": {"image": image},
-        "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": least, "max": MOST},
-        "env": {
-            "ANSWER_AFTER": "100ms",
-            "ANSWER_ONE_BY_ONE": "1",
-        },  # one pod never bears all
-        "startTimeoutSeconds": 60,
-    }
-    return {"models": [model], "maxPods": pods}
-
-
 @dataclass(frozen=True)
 class Served:
     """`iris`, of three pods, behind the Envoys of a release."""
@@ -62,7 +47,8 @@ class Served:
     image: str
 
     async def apply(self, pods: int, least: int = MOST) -> None:
-        body = endpoint(self.release.namespace, "iris", spec(self.image, pods, least))
+        """With `least` of MOST all `pods` are needed at all times, whatever limit is learned of one."""
+        body = endpoint(self.release.namespace, "iris", one_by_one(self.image, least, MOST, pods))
         await self.release.api.apply(ENDPOINTS.path(self.release.namespace, "iris"), body, "kubectl")
 
     async def has(self, pods: int) -> None:

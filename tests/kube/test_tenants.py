@@ -16,8 +16,7 @@ import pytest
 import yaml
 
 from tests.kube.plane import on_node
-from tests.kube.release import WITHIN_S, Installed, installation, leader
-from tests.kube.test_faults import spec
+from tests.kube.release import WITHIN_S, Installed, installation, leader, one_by_one
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, endpoint, namespace_of, read, until
 from trimtab.core.errors import Unauthorised
 from trimtab.kube import Api, Resource
@@ -130,7 +129,7 @@ async def has_none(who: Tenant) -> bool:
 
 async def may_apply(who: Tenant, image: str) -> bool:
     """The role has it a moment after the chart was installed."""
-    body = endpoint(who.namespace, "iris", spec(image, 1, 8, 3))
+    body = endpoint(who.namespace, "iris", one_by_one(image, 1, 8, 3))
     try:
         await who.api.apply(ENDPOINTS.path(who.namespace, "iris"), body, "kubectl")
     except Unauthorised:
