@@ -27,7 +27,7 @@ from tests.kube.release import (
 )
 from tests.kube.words import ENDPOINTS, endpoint, evict, until
 from trimtab.core.errors import Unreachable
-from trimtab.kube import Api, Json
+from trimtab.kube import Api
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
 
