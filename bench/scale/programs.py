@@ -15,6 +15,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from trimtab.control.kubernetes.forwarding import pour
 from trimtab.envoy.bootstrap import Bootstrap, render
 from trimtab.envoy.process import find_binary
 from trimtab.host.files import private_folder
@@ -22,7 +23,6 @@ from trimtab.host.ports import free_port
 
 LOOPBACK = "127.0.0.1"
 END_WITHIN_S = 30.0
-CHUNK_BYTES = 256 << 10
 FIRST = -10  # niceness: nine times the share of a core that others get, where there is too little for all
 
 
@@ -109,18 +109,10 @@ class Relay:
             for plane in filter(lambda each: each.serves, self._planes):
                 with contextlib.suppress(OSError):
                     inner = await asyncio.open_unix_connection(plane.xds)
-                    await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+                    await asyncio.gather(pour(reader, inner[1]), pour(inner[0], writer))
                     return
         finally:
             writer.close()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(CHUNK_BYTES):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 class Envoy:

@@ -69,15 +69,22 @@ async def ended(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-async def test_what_comes_is_carried_to_the_leader_and_back() -> None:
+@contextlib.asynccontextmanager
+async def led() -> AsyncIterator[tuple[Forwarder, Address]]:
+    """One that carries on to a leader whose first byte is `l`, and where it listens."""
     async with leader(b"l") as port:
         forwarder = Forwarder(here := at(), port)
         async with forwarder.listening():
             forwarder.saw(holder())
-            async with connected(here) as (reader, writer):
-                writer.write(LARGE)
-                assert await asyncio.wait_for(reader.readexactly(1 + len(LARGE)), 10.0) == b"l" + LARGE
-            await has_none(forwarder)
+            yield forwarder, here
+
+
+async def test_what_comes_is_carried_to_the_leader_and_back() -> None:
+    async with led() as (forwarder, here):
+        async with connected(here) as (reader, writer):
+            writer.write(LARGE)
+            assert await asyncio.wait_for(reader.readexactly(1 + len(LARGE)), 10.0) == b"l" + LARGE
+        await has_none(forwarder)
 
 
 async def test_while_nobody_leads_or_it_cannot_be_reached_it_ends() -> None:
@@ -95,35 +102,27 @@ async def test_while_nobody_leads_or_it_cannot_be_reached_it_ends() -> None:
 
 
 async def test_a_connection_ends_with_whom_it_led_to() -> None:
-    async with leader(b"l") as port:
-        forwarder = Forwarder(here := at(), port)
-        async with forwarder.listening():
-            forwarder.saw(holder())
-            async with connected(here) as (reader, _):
-                assert await reader.readexactly(1) == b"l"
-                forwarder.saw(Holder("pod", 2, "127.0.0.1:1"))  # the same place, another term: it stays
-                assert forwarder._near
-                forwarder.saw(None)
-                assert await ended(reader)
-            forwarder.saw(holder())
-            async with connected(here) as (last, _):
-                assert await last.readexactly(1) == b"l"
-                leaving = last
-        assert await ended(leaving)
-        with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection(here.host, here.port)
+    async with led() as (forwarder, here):
+        async with connected(here) as (reader, _):
+            assert await reader.readexactly(1) == b"l"
+            forwarder.saw(Holder("pod", 2, "127.0.0.1:1"))  # the same place, another term: it stays
+            assert forwarder._near
+            forwarder.saw(None)
+            assert await ended(reader)
+        forwarder.saw(holder())
+        async with connected(here) as (last, _):
+            assert await last.readexactly(1) == b"l"
+    assert await ended(last)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(here.host, here.port)
 
 
 async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarding, "CONNECTIONS_MAX", 2)
-    async with leader(b"l") as port:
-        forwarder = Forwarder(here := at(), port)
-        async with forwarder.listening():
-            forwarder.saw(holder())
-            async with connected(here) as (first, _), connected(here) as (second, _):
-                assert await first.readexactly(1) + await second.readexactly(1) == b"ll"
-                async with connected(here) as (third, _):
-                    assert await ended(third)
+    async with led() as (_, here), connected(here) as (first, _), connected(here) as (second, _):
+        assert await first.readexactly(1) + await second.readexactly(1) == b"ll"
+        async with connected(here) as (third, _):
+            assert await ended(third)
 
 
 async def test_a_port_that_is_taken_is_told_and_without_one_it_listens_nowhere() -> None:

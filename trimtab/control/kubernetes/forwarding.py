@@ -69,8 +69,8 @@ class Forwarder:
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 far_reader, far_writer = await asyncio.open_connection(self._host, self._port)
-            back = asyncio.create_task(_copy(far_reader, writer))
-            await _copy(reader, far_writer)
+            back = asyncio.create_task(pour(far_reader, writer))
+            await pour(reader, far_writer)
             far_writer.transport.abort()  # whoever asked has gone
             await back
         except OSError:  # a TimeoutError too: the leader is not there, and whoever asks sees the end
@@ -80,8 +80,8 @@ class Forwarder:
             writer.close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until it ends, at the pace of who reads."""
+async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What comes from the one to the other until it ends, at the pace of who reads."""
     with contextlib.suppress(OSError):
         while chunk := await reader.read(CHUNK_BYTES):
             writer.write(chunk)
