@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,6 +14,8 @@ from typing import Any
 
 import pytest
 from uv import find_uv_bin
+
+from trimtab.environment.interpreters import OLDEST, choose, installed
 
 ROOT = Path(__file__).parents[2]
 # What imports on any Python without a single dependency; the rest needs gunicorn and its kin.
@@ -76,15 +77,13 @@ def test_it_installs_in_an_empty_environment_and_serves(
     assert pod.ask("POST", "/invocations", rows).value == {"predictions": [0]}
 
 
-def _oldest_python() -> str | None:
-    kept = sorted(Path.home().glob(".pyenv/versions/3.10.*/bin/python"))
-    return str(kept[-1]) if kept else shutil.which("python3.10")
+OLDEST_HERE = choose(".".join(map(str, OLDEST)), installed(Path(find_uv_bin()), dict(os.environ)))
 
 
-@pytest.mark.skipif(_oldest_python() is None, reason="no Python 3.10 here")
+@pytest.mark.skipif(OLDEST_HERE is None, reason="no such Python here")
 def test_the_oldest_python_understands_it(wheel: Path, tmp_path: Path) -> None:
-    python = _oldest_python()
-    assert python is not None
+    assert OLDEST_HERE is not None
+    python = str(OLDEST_HERE.path)
     zipfile.ZipFile(wheel).extractall(tmp_path)
     modules = ", ".join(f"trimtab.{name}" for name in ALONE)
     for command in (["-m", "compileall", "-q", "."], ["-c", f"import {modules}"]):
