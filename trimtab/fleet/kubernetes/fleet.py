@@ -58,9 +58,7 @@ OPEN_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
-AGED_EACH_S = (
-    1.0  # for how long a pod has been starting is told no finer: whatever is told of it is made anew
-)
+AGED_EACH_S = 1.0  # how long a pod has been starting is told no finer: all that is told of it is made anew
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
@@ -199,14 +197,14 @@ class KubernetesFleet:
     def _look_again(self) -> None:
         """At what may have changed. A pod that starts has started for longer each second."""
         now_s = self._clock.wall_s()
-        looked_at, self._stale = self._stale, set()
         if not 0.0 <= now_s - self._aged_at_s < AGED_EACH_S:
-            looked_at |= self._ageing
+            self._stale |= self._ageing
             self._aged_at_s = now_s
-        for name in looked_at:
+        for name in tuple(self._stale):
             pods = self._pods_of(name, now_s)
             starts = any(pod.ready_at_s is None for pod in pods)
             (self._ageing.add if starts else self._ageing.discard)(name)
+            self._stale.discard(name)
             if pods == self._shown.get(name, ()):
                 continue
             self._all = None
