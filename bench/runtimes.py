@@ -37,7 +37,7 @@ from typing import Any
 import psutil
 
 from bench.footprint import cpu_seconds
-from bench.peers.catalog import PEERS, Case, Peer, Start
+from bench.peers.catalog import PEERS, Ask, Case, Peer, Start, in_json, open_inference
 from bench.rig import machine
 from trimtab.host.ports import free_port
 
@@ -48,7 +48,7 @@ SINGLE_THREADED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ROW = [5.1, 3.5, 1.4, 0.2]
 FLAVOURS, OVERRIDES = (ROOT / "tests" / "flavours" / name for name in ("flavours.txt", "overrides.txt"))
 TENSOR_WIDTH = 1000
-TENSOR_ROWS = 50
+TENSOR_ROWS = {"tensor-1mb": 131, "tensor-json": 50}  # each a body of 1 MB
 
 
 class CannotMeasure(Exception):
@@ -68,11 +68,11 @@ def trees_case() -> Case:
     return Case("lightgbm", {"dataframe_split": {"columns": columns, "data": [ROW]}}, [ROW], ("lightgbm",))
 
 
-def tensor_case() -> Case:
+def tensor_case(name: str) -> Case:
     import numpy as np  # noqa: PLC0415
 
-    rows = np.random.default_rng(1).random((TENSOR_ROWS, TENSOR_WIDTH)).tolist()
-    return Case("tensor-1mb", {"inputs": rows}, rows)
+    rows = np.random.default_rng(1).random((TENSOR_ROWS[name], TENSOR_WIDTH)).tolist()
+    return Case(name, {"inputs": rows}, rows, in_bytes=name == "tensor-1mb")
 
 
 def network_case() -> Case:
@@ -169,7 +169,7 @@ def save_estimator(case: Case, folder: Path) -> None:
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
     from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: PLC0415
 
-    if case.name == "tensor-1mb":
+    if case.name in TENSOR_ROWS:
         rows = np.random.default_rng(2).random((2 * TENSOR_WIDTH, TENSOR_WIDTH))
         answers = rows.sum(axis=1)
         estimator: Any = LinearRegression()
@@ -233,7 +233,8 @@ CASES: dict[str, tuple[Callable[[], Case], Callable[[Case, Path], None]]] = {
     "lightgbm": (trees_case, save_trees),
     "torch": (network_case, save_network),
     "sleep": (lambda: iris_case("sleep"), save_sleeper),
-    "tensor-1mb": (tensor_case, save_estimator),
+    "tensor-1mb": (lambda: tensor_case("tensor-1mb"), save_estimator),
+    "tensor-json": (lambda: tensor_case("tensor-json"), save_estimator),
 }
 
 
@@ -249,7 +250,8 @@ def ours(case: Case) -> Peer:
         return [str(start.python), "-m", "trimtab.runtime.mlflow", *arguments]
 
     safe = {"PYTHONSAFEPATH": "1"}
-    return Peer("ours", (), command, asks=lambda _: case.body, environment=lambda _: safe)
+    ask = open_inference(case, "model", in_bytes=True) if case.in_bytes else in_json(case.body)
+    return Peer("ours", (), command, asks=lambda _: ask, environment=lambda _: safe)
 
 
 def python_for(peer: Peer) -> Path:
@@ -286,7 +288,7 @@ class Side:
     """A server that runs."""
 
     peer: Peer
-    url: str
+    address: str
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
@@ -319,19 +321,20 @@ def serving(peer: Peer, start: Start) -> Iterator[Side]:
             start_new_session=True,
         )
     try:
-        url = peer.url.format(port=start.port)
-        wait_for_answer(peer, start, url, process, log)
-        yield Side(peer, url, psutil.Process(process.pid))
+        address = f"http://127.0.0.1:{start.port}"
+        wait_for_answer(peer.name, address, peer.asks(start.case), process, log)
+        yield Side(peer, address, psutil.Process(process.pid))
     finally:
         end(process)
 
 
-def wait_for_answer(peer: Peer, start: Start, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_answer(name: str, address: str, ask: Ask, process: subprocess.Popen[bytes], log: Path) -> None:
+    url = address + ask.path
     deadline_s = time.monotonic() + READY_S
     said = "nothing"
     while time.monotonic() < deadline_s:
         try:
-            request = urllib.request.Request(url, json.dumps(peer.asks(start.case)).encode(), peer.headers)
+            request = urllib.request.Request(url, ask.body, ask.headers)
             with urllib.request.urlopen(request, timeout=10) as reply:
                 if reply.status == 200:
                     return
@@ -343,7 +346,7 @@ def wait_for_answer(peer: Peer, start: Start, url: str, process: subprocess.Pope
             break
         time.sleep(0.3)
     tail = "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
-    raise CannotMeasure(f"{peer.name} does not answer at {url} (it said {said}); its log ends:\n  {tail}")
+    raise CannotMeasure(f"{name} does not answer at {url} (it said {said}); its log ends:\n  {tail}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -377,10 +380,10 @@ end
 
 def wrk(side: Side, case: Case, folder: Path, connections: int, seconds: float) -> dict[str, float]:
     """One run. Raises CannotMeasure if an answer was no answer."""
-    peer = side.peer
-    body, script = folder / f"{peer.name}.body", folder / f"{peer.name}.lua"
-    body.write_text(json.dumps(peer.asks(case)))
-    headers = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in peer.headers.items())
+    name, ask = side.peer.name, side.peer.asks(case)
+    body, script = folder / f"{name}.body", folder / f"{name}.lua"
+    body.write_bytes(ask.body)
+    headers = "\n".join(f'wrk.headers["{key}"] = "{value}"' for key, value in ask.headers.items())
     script.write_text(WRK.format(body=body, headers=headers))
     command = [
         "wrk",
@@ -391,7 +394,7 @@ def wrk(side: Side, case: Case, folder: Path, connections: int, seconds: float) 
         "30s",
         "-s",
         str(script),
-        side.url,
+        side.address + ask.path,
     ]
     used_s = side.cpu_seconds()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -401,7 +404,7 @@ def wrk(side: Side, case: Case, folder: Path, connections: int, seconds: float) 
         raise CannotMeasure(f"wrk failed: {done.stdout} {done.stderr}")
     requests, duration_us, p50_us, p99_us, errors = map(int, found.groups())
     if errors or not requests:
-        raise CannotMeasure(f"{peer.name}: {errors} of {requests} requests failed")
+        raise CannotMeasure(f"{name}: {errors} of {requests} requests failed")
     found_s = {"p50_s": p50_us / 1e6, "p99_s": p99_us / 1e6, "cpu_s": used_s / requests}
     return {"throughput": requests / duration_us * 1e6, **found_s}
 

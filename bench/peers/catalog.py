@@ -1,13 +1,15 @@
 """The servers that the MLflow runtime is compared with: what each needs, how it starts, what it is asked.
 
 Each is asked in its own fastest form of the same request, with one worker and its own batching where it
-has any.
+has any. A large tensor goes in bytes to those who take bytes: the binary extension of the Open Inference
+Protocol.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import struct
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +28,16 @@ class Case:
     rows: list[list[float]]  # the same for those that do not
     packages: tuple[str, ...] = ()  # beyond scikit-learn
     alone: bool = True  # whether they need nothing beyond what is there
+    in_bytes: bool = False  # whether the rows go as bytes to those who take them
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: what is sent, and where."""
+
+    body: bytes
+    path: str = "/invocations"
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
 
 @dataclass(frozen=True)
@@ -40,17 +52,20 @@ class Start:
 
 @dataclass(frozen=True)
 class Peer:
-    """One server. `asks` gives the body; `{port}` in `url` is where it listens."""
+    """One server."""
 
     name: str
     packages: tuple[str, ...]
     command: Callable[[Start], list[str]]
-    url: str = "http://127.0.0.1:{port}/invocations"
-    asks: Callable[[Case], Any] = lambda case: {"inputs": case.rows}
+    asks: Callable[[Case], Ask] = lambda case: in_json({"inputs": case.rows})
     environment: Callable[[Start], dict[str, str]] = lambda _: {}
     cases: frozenset[str] | None = None  # None: all
     prepare: Callable[[Start], None] = lambda _: None
-    headers: dict[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
+
+
+def in_json(value: Any) -> Ask:
+    """To `/invocations`."""
+    return Ask(json.dumps(value).encode())
 
 
 def _script(name: str) -> Callable[[Start], list[str]]:
@@ -86,10 +101,29 @@ def _mlserver_files(start: Start) -> None:
     (folder / "model-settings.json").write_text(json.dumps(model))
 
 
-def _v2(case: Case) -> dict[str, Any]:
-    shape = [len(case.rows), len(case.rows[0])]
-    data = [value for row in case.rows for value in row]
-    return {"inputs": [{"name": "rows", "shape": shape, "datatype": "FP64", "data": data}]}
+def open_inference(case: Case, model: str, *, in_bytes: bool) -> Ask:
+    """The rows as one tensor of the Open Inference Protocol."""
+    path = f"/v2/models/{model}/infer"
+    told: dict[str, Any] = {
+        "name": "rows",
+        "shape": [len(case.rows), len(case.rows[0])],
+        "datatype": "FP64",
+    }
+    flat = [value for row in case.rows for value in row]
+    if not in_bytes:
+        return Ask(json.dumps({"inputs": [{**told, "data": flat}]}).encode(), path)
+    raw = struct.pack(f"<{len(flat)}d", *flat)
+    told["parameters"] = {"binary_data_size": len(raw)}
+    head = json.dumps({"inputs": [told]}).encode()  # and the answer in JSON: it is short
+    headers = {
+        "content-type": "application/octet-stream",
+        "inference-header-content-length": str(len(head)),
+    }
+    return Ask(head + raw, path, headers)
+
+
+def _v2(case: Case) -> Ask:
+    return open_inference(case, "iris", in_bytes=False)
 
 
 def _code(start: Start) -> dict[str, str]:
@@ -101,7 +135,7 @@ def _libpython(_: Start) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR"))}
 
 
-COMPUTING = frozenset({"iris-dataframe-split", "forest", "xgboost", "lightgbm", "tensor-1mb"})
+COMPUTING = frozenset({"iris-dataframe-split", "forest", "xgboost", "lightgbm", "tensor-1mb", "tensor-json"})
 UVICORN = ("uvicorn", "uvloop", "httptools")
 
 PEERS = {
@@ -111,15 +145,14 @@ PEERS = {
             "mlflow",
             ("mlflow=={mlflow}", *UVICORN),
             _mlflow,
-            asks=lambda case: case.body,
+            asks=lambda case: in_json(case.body),
             environment=lambda start: {"__pyfunc_model_path__": str(start.folder / "model")},
         ),
-        Peer("fastapi", ("fastapi", *UVICORN), _script("fastapi"), asks=lambda case: case.body),
+        Peer("fastapi", ("fastapi", *UVICORN), _script("fastapi"), asks=lambda case: in_json(case.body)),
         Peer(
             "mlserver",
             ("mlserver", "mlserver-sklearn"),
             _mlserver,
-            url="http://127.0.0.1:{port}/v2/models/iris/infer",
             asks=_v2,
             prepare=_mlserver_files,
             cases=COMPUTING,
@@ -140,8 +173,7 @@ PEERS = {
             ("nvidia-pytriton>=0.7",),
             _script("pytriton"),
             environment=_libpython,
-            url="http://127.0.0.1:{port}/v2/models/iris/infer",
-            asks=_v2,
+            asks=lambda case: open_inference(case, "iris", in_bytes=case.in_bytes),
         ),
     )
 }

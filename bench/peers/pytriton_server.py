@@ -27,6 +27,6 @@ if __name__ == "__main__":
             infer,
             inputs=[Tensor(name="rows", dtype=np.float64, shape=(-1,))],
             outputs=[Tensor(name="predictions", dtype=np.float64, shape=(-1,))],
-            config=ModelConfig(max_batch_size=64, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
+            config=ModelConfig(max_batch_size=256, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
         )
         triton.serve()
