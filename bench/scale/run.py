@@ -29,7 +29,7 @@ from bench.scale.cluster import (
     until,
 )
 from bench.scale.figures import Figure, quantile
-from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, come_first
+from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, before_others
 from trimtab.core.errors import TrimtabError
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Key, Resource
@@ -341,29 +341,34 @@ class Bench:
 
 async def measure(size: Size, folder: Path, kubeconfig: Path) -> list[Figure]:
     """All figures, in the order in which they are measured."""
-    async with _bench(size, folder, kubeconfig) as bench:
-        steps: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
-            "filling the cluster": bench.fill,
-            "start": bench.start,
-            "rest": bench.rest,
-            "pods that come and go": bench.churn,
-            "many endpoints at once": bench.burst,
-            "failover": bench.failover,
-        }
-        first = float(come_first(os.getpid()))
-        found = [Figure("first", "control planes and the measurer come first here (1: yes)", first, "")]
-        for name, step in steps.items():
-            tell(name)
-            try:
-                figures = await step()
-            except (TimeoutError, TrimtabError, OSError) as error:  # the others are measured all the same
-                figures = [Figure(f"{name.split()[0]}_failed", f"{name}: {error}", None, "", 0.0)]
-            for figure in figures:
-                tell(figure.line())
-            found += figures
-            load = Figure(f"load_{name.split()[0]}", f"load average after: {name}", os.getloadavg()[0], "")
-            found.append(load)
-        return found
+    with before_others() as first:
+        async with _bench(size, folder, kubeconfig) as bench:
+            return await _measured(bench, first=first)
+
+
+async def _measured(bench: Bench, *, first: bool) -> list[Figure]:
+    steps: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+        "filling the cluster": bench.fill,
+        "start": bench.start,
+        "rest": bench.rest,
+        "pods that come and go": bench.churn,
+        "many endpoints at once": bench.burst,
+        "failover": bench.failover,
+    }
+    words = "control planes and the measurer come first here (1: yes)"
+    found = [Figure("first", words, float(first), "")]
+    for name, step in steps.items():
+        tell(name)
+        try:
+            figures = await step()
+        except (TimeoutError, TrimtabError, OSError) as error:  # the others are measured all the same
+            figures = [Figure(f"{name.split()[0]}_failed", f"{name}: {error}", None, "", 0.0)]
+        for figure in figures:
+            tell(figure.line())
+        found += figures
+        load = Figure(f"load_{name.split()[0]}", f"load average after: {name}", os.getloadavg()[0], "")
+        found.append(load)
+    return found
 
 
 @contextlib.asynccontextmanager
