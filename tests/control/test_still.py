@@ -181,3 +181,73 @@ async def test_one_that_is_looked_at_in_vain_does_not_ask_for_another_look(plane
         assert not plane.reconciler._looking
     assert plane.reconciler.live(IRIS).still is None
     assert not plane.reconciler.wake.is_set()
+
+
+async def test_one_that_waits_is_not_looked_at_again_whenever_something_else_happens(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "wine")
+    plane.apply(spec("slow"))
+    for _ in range(3):
+        await plane.look()
+    counted = Counted(plane, monkeypatch)
+    for _ in range(5):
+        await plane.look()
+    assert counted.taken() == []
+    plane.clock.advance(reconcile.LOOK_EACH_S)
+    await plane.look()
+    assert counted.taken() == ["iris"], "there is more than what somebody tells of"
+    [pod] = plane.fleet.alive(1)
+    plane.fleet.there[pod.id] = reconcile.replace(pod, phase=PodPhase.READY, ready_at_s=plane.clock.wall_s())
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    assert plane.record(IRIS).serving_revision == 1
+
+
+async def test_one_that_is_not_on_record_yet_is_looked_at_once_it_is(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = False
+    monkeypatch.setattr(plane.reconciler._endpoints, "recorded", lambda _: recorded)
+    plane.apply(spec("slow"))
+    for _ in range(3):
+        await plane.look()
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    assert (counted.taken(), plane.fleet.started) == ([], [])
+    recorded = True
+    await plane.look()
+    assert (counted.taken(), len(plane.fleet.started)) == (["iris"], 1)
+
+
+async def test_what_cannot_be_started_is_tried_at_each_look(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room that others leave is told by nobody but by what is there."""
+    plane.fleet.refuse = reconcile.Exhausted("no room")
+    plane.apply(spec("slow"))
+    await plane.look()
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    plane.fleet.refuse = None
+    await plane.look()
+    assert counted.taken() == ["iris", "iris"]
+    assert len(plane.fleet.alive(1)) == 1
+
+
+async def test_what_envoy_has_to_know_of_is_done_once_it_does(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.apply(spec(1))
+    await plane.look()
+    plane.fleet.tick()
+    await plane.look(3)
+    assert plane.record(IRIS).serving_revision == 1
+    assert plane.record(IRIS).outcome is Outcome.ROLLING, "Envoy has not taken its routes yet"
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    taken_before = counted.taken()
+    plane.envoy.take()
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    assert (taken_before, plane.record(IRIS).outcome) == ([], Outcome.SERVING)

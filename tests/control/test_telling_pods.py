@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trimtab.core.names import EndpointName
+from trimtab.xds import snapshot
 
 IRIS, WINE = EndpointName("default", "iris"), EndpointName("default", "wine")
 
@@ -57,3 +58,28 @@ async def test_a_pod_that_got_ready_waits_for_no_look(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_of_pods_that_start_nothing_is_built(
+    plane: Any, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has started for longer each second: that is nothing that Envoy knows."""
+    plane.apply(spec(1), IRIS)
+    plane.apply(spec(1, name="wine"), WINE)
+    await plane.until(lambda: len(plane.envoy.backends(IRIS)) == len(plane.envoy.backends(WINE)) == 1)
+    plane.apply(spec(1, low=3), IRIS)
+    plane.apply(spec(1, low=3, name="wine"), WINE)
+    await plane.look(2)
+    assert len(plane.fleet.alive(1, IRIS)) == len(plane.fleet.alive(1, WINE)) == 3
+    built, real = list[str](), snapshot._part
+    monkeypatch.setattr(snapshot, "_part", lambda view: built.append(view.name.name) or real(view))
+    before = plane.reconciler._views()
+    for _ in range(3):
+        plane.clock.advance(1.0)
+        await plane.look()
+        assert all(now is then for now, then in zip(plane.reconciler._views(), before, strict=True))
+    assert built == []
+    plane.fleet.uris = {pod: "slow" if "iris" in pod else uri for pod, uri in plane.fleet.uris.items()}
+    plane.fleet.tick()
+    await plane.look()
+    assert built == ["wine"]

@@ -70,10 +70,28 @@ class Still:
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """An endpoint as Envoy should see it, and all that this was made of."""
+class Looked:
+    """All that a look depended on that left nothing to be done at once.
 
-    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]]
+    While that is the same the next one finds the same, but for time, and for what nobody tells of: so it
+    waits for LOOK_EACH_S. Of many endpoints that start, one whose pods come is not to wait for the others.
+    """
+
+    pods: tuple[Pod, ...]
+    record: EndpointRecord
+    revisions: dict[int, RevisionRecord]
+    told: tuple[bool, ...]  # whether it is on record, and how far Envoys are: see `_told`
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """An endpoint as Envoy should see it, and all that this was made of; None if nobody knows all of it.
+
+    Of pods it is those that are ready: the others, which have started for longer each second, are not in it.
+    """
+
+    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]] | None
     view: EndpointView
 
 
@@ -90,6 +108,7 @@ class Live:
     error: str = ""  # of our own
     progress: Progress | None = None
     still: Still | None = None
+    looked: Looked | None = None
     viewed: Viewed | None = None
 
 
@@ -181,7 +200,8 @@ class Reconciler:
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)
-        self._live[name].still = None
+        live = self._live[name]
+        live.still = live.looked = None
         self.wake.set()
 
     def keys_changed(self, keys: tuple[ApiKey, ...]) -> None:
@@ -263,9 +283,11 @@ class Reconciler:
         self._signals_came, self._looked_at_s = False, now_s
         found, deciding = [], []
         for record in records:
-            still = self._live[record.name].still
-            if still is None or not self._is_still(still, record, seen.get(record.name, ())):
-                found.append(record.name)
+            live, pods = self._live[record.name], seen.get(record.name, ())
+            still = live.still
+            if still is None or not self._is_still(still, record, pods):
+                if not self._finds_the_same(live.looked, record, pods, signals_came=signals_came):
+                    found.append(record.name)
             elif now_s >= still.decides_at_s or (
                 (signals_came or before_s < still.urgent_from_s <= now_s)
                 and self._scaling.is_urgent(record, still.serving, still.pods)
@@ -293,6 +315,30 @@ class Reconciler:
     def _is_still(self, still: Still, record: EndpointRecord, pods: tuple[Pod, ...]) -> bool:
         same = still.record is record and still.pods is pods
         return same and still.revisions == self._endpoints.revisions(record.name)
+
+    def _finds_the_same(
+        self, looked: Looked | None, record: EndpointRecord, pods: tuple[Pod, ...], *, signals_came: bool
+    ) -> bool:
+        """Whether a look now would do no more than the last one did."""
+        now_s, revisions = self._clock.now_s(), self._endpoints.revisions(record.name)
+        if looked is None or looked.record is not record or looked.pods is not pods:
+            return False
+        if now_s - looked.at_s >= LOOK_EACH_S or looked.revisions != revisions:
+            return False
+        serving = revisions.get(record.serving_revision)
+        if serving is not None and (
+            now_s >= self._scaling.next_at_s(record.name)
+            or (signals_came and self._scaling.is_urgent(record, serving, pods))
+        ):
+            return False
+        return looked.told == self._told(record)
+
+    def _told(self, record: EndpointRecord) -> tuple[bool, ...]:
+        """Whether the endpoint is on record; once it serves, also what Envoys know of it."""
+        recorded = self._endpoints.recorded(record.name)
+        if not record.serving_revision and not record.deleting:
+            return (recorded,)
+        return recorded, self._publisher.routes_settled(record), self._publisher.connected()
 
     def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
         """What was seen, if nothing has to be done about it; None if the next look may find something."""
@@ -332,7 +378,9 @@ class Reconciler:
         self._metrics.errors.labels("reconcile").inc()
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
-        live.still, seen = None, pods
+        live.still = live.looked = None
+        looked = self._begun(name, pods)
+        seen = pods
         pods = await self._without_strangers(name, pods)
         pods = await self._take_failures(name, pods, live)
         # From here to the acts there is no await: people may change a record while we wait.
@@ -352,6 +400,7 @@ class Reconciler:
         live.capped_by = self._capped_by(record, facts)
         record = self._record_progress(record, facts, steps, live)
         if not self._endpoints.recorded(name):
+            live.looked = looked
             return  # another control plane could not go on from here; whoever records it wakes us
         await self._start(name, facts, steps, live)
         await self._leaving.advance(live.drains, pods, steps.leaves, record.spec.request_timeout_s)
@@ -360,6 +409,14 @@ class Reconciler:
             self._forget(name)
         elif len(pods) == len(seen):  # no stranger, and none that failed
             live.still = self._stills(record, seen, steps, live)
+            waits = steps.retry_at_s is not None or live.capped_by or live.drains
+            if not waits and all(each.has_environment for each in facts.values()):
+                live.looked = looked
+
+    def _begun(self, name: EndpointName, pods: tuple[Pod, ...]) -> Looked:
+        """What a look that begins now depends on: what it changes itself asks for another one."""
+        record, revisions = self._endpoints.get(name), dict(self._endpoints.revisions(name))
+        return Looked(pods, record, revisions, self._told(record), self._clock.now_s())
 
     # observe
 
@@ -554,10 +611,11 @@ class Reconciler:
         return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
 
     def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
-        """The same one as before, if nothing that it depends on has changed."""
+        """The very one that it was before, if it is equal: of that nothing is built again."""
         live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
-        if live.viewed is not None and live.viewed.of == (pods, record, revisions, live.drains):
-            return live.viewed.view
+        before, ready = live.viewed, tuple([pod for pod in pods if pod.phase is PodPhase.READY])
+        if before is not None and before.of == (ready, record, revisions, live.drains):
+            return before.view
         by_revision, divided = _by_revision(pods), False
 
         def grpc_part(key: RevisionKey, target: int) -> int:
@@ -567,8 +625,10 @@ class Reconciler:
             return self._splits.part(key, target, alive, self._clock.now_s())
 
         found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
-        of = (pods, record, dict(revisions), dict(live.drains))
-        live.viewed = None if divided else Viewed(of, found)  # that division depends on what is observed
+        if before is not None and before.view == found:
+            found = before.view
+        of = (ready, record, dict(revisions), dict(live.drains))
+        live.viewed = Viewed(None if divided else of, found)  # that division depends on what is observed
         return found
 
     def _forget_gone(self) -> None:
