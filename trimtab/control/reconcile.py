@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from trimtab.control import rollout, view
+from trimtab.control import rollout
 from trimtab.control.draining import Drain
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import Environments
@@ -26,6 +26,7 @@ from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRe
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
 from trimtab.control.split import Splits
+from trimtab.control.views import Views, by_number
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
@@ -84,17 +85,6 @@ class Looked:
     at_s: float
 
 
-@dataclass(frozen=True)
-class Viewed:
-    """An endpoint as Envoy should see it, and all that this was made of; None if nobody knows all of it.
-
-    Of pods it is those that are ready: the others, which have started for longer each second, are not in it.
-    """
-
-    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]] | None
-    view: EndpointView
-
-
 @dataclass
 class Live:
     """What is known of one endpoint only while we run; all of it can be lost."""
@@ -109,7 +99,6 @@ class Live:
     progress: Progress | None = None
     still: Still | None = None
     looked: Looked | None = None
-    viewed: Viewed | None = None
 
 
 class Reconciler:
@@ -136,9 +125,11 @@ class Reconciler:
         self._metrics = metrics
         self._publisher = Publisher(ads, gateway, clock, metrics)
         self._splits = Splits(observations)
+        self._seen_by_envoy = Views(endpoints, self._splits, clock)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: Mapping[EndpointName, tuple[Pod, ...]] | None = None
+        self._scanned: Mapping[EndpointName, tuple[Pod, ...]] | None = None  # what that was made of
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._forgot_at_s = float("-inf")
@@ -220,7 +211,7 @@ class Reconciler:
     def pods(self, name: EndpointName) -> dict[int, tuple[Pod, ...]]:
         """The endpoint's pods by revision, oldest first, as of the last look."""
         found = self._scan() if self._pods is None else self._pods
-        return _by_revision(found.get(name, ()))
+        return by_number(found.get(name, ()))
 
     async def look(self) -> None:
         """One look at everything. An error of one endpoint stays its own."""
@@ -270,7 +261,9 @@ class Reconciler:
 
     async def _look_at(self, name: EndpointName) -> None:
         pods = (self._pods or {}).get(name, ())
+        self._seen_by_envoy.touch(name)  # what it does is told also while it waits for somebody else,
         await self._contained(name, self._endpoint(name, pods, self._live[name]))
+        self._seen_by_envoy.touch(name)  # and what it has done since
 
     def _due(
         self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
@@ -357,7 +350,9 @@ class Reconciler:
     def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""
         before, now = self._pods or {}, self._fleet.by_endpoint()
-        self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+        if now is not self._scanned or self._pods is None:
+            self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+            self._scanned = now
         return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
@@ -385,7 +380,7 @@ class Reconciler:
         pods = await self._take_failures(name, pods, live)
         # From here to the acts there is no await: people may change a record while we wait.
         record = self._endpoints.get(name)
-        by_revision = _by_revision(pods)
+        by_revision = by_number(pods)
         to_take_over = self._decide(record, by_revision, live)
         facts = self._facts(record, by_revision, live, to_take_over)
         steps = rollout.plan(
@@ -441,7 +436,7 @@ class Reconciler:
                 log.warning("%s: pod %s failed: %s", name, pod.id, pod.cause)
                 await self._fleet.forget_pod(pod.id)
         left = tuple(pod for pod in pods if pod.phase is not PodPhase.FAILED)
-        for number, alive in _by_revision(left).items():
+        for number, alive in by_number(left).items():
             after = rollout.after_service(revisions[number], alive, now_s)
             if after is not revisions[number]:
                 self._endpoints.put_revision(after)
@@ -607,29 +602,7 @@ class Reconciler:
 
     def _views(self) -> tuple[EndpointView, ...]:
         """The endpoints as Envoy should see them now: after what this look has started and stopped."""
-        pods = self._scan()
-        return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
-
-    def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
-        """The very one that it was before, if it is equal: of that nothing is built again."""
-        live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
-        before, ready = live.viewed, tuple([pod for pod in pods if pod.phase is PodPhase.READY])
-        if before is not None and before.of == (ready, record, revisions, live.drains):
-            return before.view
-        by_revision, divided = _by_revision(pods), False
-
-        def grpc_part(key: RevisionKey, target: int) -> int:
-            nonlocal divided
-            divided = True
-            alive = by_revision.get(key.number, ())
-            return self._splits.part(key, target, alive, self._clock.now_s())
-
-        found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
-        if before is not None and before.view == found:
-            found = before.view
-        of = (ready, record, dict(revisions), dict(live.drains))
-        live.viewed = Viewed(None if divided else of, found)  # that division depends on what is observed
-        return found
+        return self._seen_by_envoy.all(self._scan(), lambda name: self._live[name].drains)
 
     def _forget_gone(self) -> None:
         for name in self._live.keys() - {record.name for record in self._endpoints.all()}:
@@ -659,13 +632,6 @@ class Reconciler:
         """At once when an endpoint has gone: the next one of its name begins anew."""
         self._live.pop(name, None)
         self._scaling.forget(name)
-
-
-def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:
-    found: dict[int, list[Pod]] = defaultdict(list)
-    for pod in pods:
-        found[pod.revision.number].append(pod)
-    return {number: tuple(some) for number, some in found.items()}
 
 
 def _same(before: tuple[Pod, ...] | None, now: tuple[Pod, ...]) -> tuple[Pod, ...]:
