@@ -10,6 +10,7 @@ import pytest
 
 from tests.kube.words import until
 from trimtab.control import reconcile
+from trimtab.control.draining import Step
 from trimtab.control.records import Outcome
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
@@ -251,3 +252,31 @@ async def test_what_envoy_has_to_know_of_is_done_once_it_does(
     await plane.look()
     assert counted.taken() == ["iris"]
     assert (taken_before, plane.record(IRIS).outcome) == ([], Outcome.SERVING)
+
+
+async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "LOOK_EACH_S", 60.0)
+    plane.apply(spec(1, low=2))
+    await plane.until(lambda: len(plane.envoy.backends(IRIS)) == 2)
+    await plane.seconds(6)
+    pod = plane.fleet.alive(1)[0]
+    plane.fleet.there[pod.id] = reconcile.replace(pod, evicted=True)
+    await plane.look(3)
+    counted = Counted(plane, monkeypatch)
+    await plane.look(2)
+    assert counted.taken() == [], "Envoy has not taken it yet"
+    plane.envoy.take()
+    await plane.look(3)
+    assert "iris" in counted.taken()
+    [drain] = plane.reconciler.live(IRIS).drains.values()
+    assert drain.step is Step.EMPTYING
+    await plane.look(2)
+    assert counted.taken() == [], "it is not known to be empty"
+    for _ in range(2):
+        plane.clock.advance(1.0)
+        plane.flush()
+        await plane.look()
+        assert counted.taken() == ["iris"]
+    assert plane.reconciler.live(IRIS).drains[pod.id].step is Step.REMOVED

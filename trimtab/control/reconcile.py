@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from trimtab.control import rollout
-from trimtab.control.draining import Drain
+from trimtab.control.draining import Drain, Step
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import Environments
 from trimtab.control.leaving import Leaving
@@ -34,7 +34,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ROUTES
+from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import ApiKey, EndpointView, Gateway
 
@@ -81,6 +81,7 @@ class Looked:
     pods: tuple[Pod, ...]
     record: EndpointRecord
     revisions: dict[int, RevisionRecord]
+    drains: dict[str, Drain]  # as the look left them: a report of an empty pod makes others
     told: tuple[bool, ...]  # whether it is on record, and how far Envoys are: see `_told`
     at_s: float
 
@@ -324,14 +325,17 @@ class Reconciler:
             or (signals_came and self._scaling.is_urgent(record, serving, pods))
         ):
             return False
-        return looked.told == self._told(record)
+        drains = self._live[record.name].drains
+        return looked.drains == drains and looked.told == self._told(record, drains)
 
-    def _told(self, record: EndpointRecord) -> tuple[bool, ...]:
-        """Whether the endpoint is on record; once it serves, also what Envoys know of it."""
-        recorded = self._endpoints.recorded(record.name)
-        if not record.serving_revision and not record.deleting:
-            return (recorded,)
-        return recorded, self._publisher.routes_settled(record), self._publisher.connected()
+    def _told(self, record: EndpointRecord, drains: Mapping[str, Drain]) -> tuple[bool, ...]:
+        """Whether the endpoint is on record; what Envoys know, where something follows from it."""
+        told = [self._endpoints.recorded(record.name)]
+        if record.serving_revision or record.deleting:
+            told += self._publisher.routes_settled(record), self._publisher.connected()
+        if any(drain.step is not Step.EMPTYING for drain in drains.values()):
+            told.append(self._publisher.settled(ASSIGNMENTS))
+        return tuple(told)
 
     def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
         """What was seen, if nothing has to be done about it; None if the next look may find something."""
@@ -404,14 +408,15 @@ class Reconciler:
             self._forget(name)
         elif len(pods) == len(seen):  # no stranger, and none that failed
             live.still = self._stills(record, seen, steps, live)
-            waits = steps.retry_at_s is not None or live.capped_by or live.drains
+            waits = steps.retry_at_s is not None or live.capped_by
             if not waits and all(each.has_environment for each in facts.values()):
-                live.looked = looked
+                live.looked = replace(looked, drains=dict(live.drains))
 
     def _begun(self, name: EndpointName, pods: tuple[Pod, ...]) -> Looked:
         """What a look that begins now depends on: what it changes itself asks for another one."""
         record, revisions = self._endpoints.get(name), dict(self._endpoints.revisions(name))
-        return Looked(pods, record, revisions, self._told(record), self._clock.now_s())
+        drains = dict(self._live[name].drains)
+        return Looked(pods, record, revisions, drains, self._told(record, drains), self._clock.now_s())
 
     # observe
 
