@@ -263,6 +263,8 @@ async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
     await plane.seconds(6)
     pod = plane.fleet.alive(1)[0]
     plane.fleet.there[pod.id] = reconcile.replace(pod, evicted=True)
+    await plane.look()
+    plane.fleet.tick()  # another one is ready in its place: none starts
     await plane.look(3)
     counted = Counted(plane, monkeypatch)
     await plane.look(2)
@@ -274,8 +276,11 @@ async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
     assert drain.step is Step.EMPTYING
     await plane.look(2)
     assert counted.taken() == [], "it is not known to be empty"
+    plane.scaling._axes[IRIS].next_at_s = float("inf")
     for _ in range(2):
         plane.clock.advance(1.0)
+        await plane.look()
+        assert counted.taken() == []
         plane.flush()
         await plane.look()
         assert counted.taken() == ["iris"]
