@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.control import reconcile
 from trimtab.core.names import EndpointName
 from trimtab.xds import snapshot
 
@@ -83,3 +84,38 @@ async def test_of_pods_that_start_nothing_is_built(
     plane.fleet.tick()
     await plane.look()
     assert built == ["wine"]
+
+
+@pytest.mark.parametrize("what", ["looks", "pods"])
+async def test_what_took_long_is_followed_by_a_rest_as_long(
+    plane: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """So a control plane with much to do leaves half of a core, and does more at once."""
+    rests, real = list[float](), asyncio.sleep
+
+    async def slept(seconds: float) -> None:
+        if seconds:
+            rests.append(round(seconds, 6))
+        await real(0)
+
+    takes_s = [0.001, 0.1, 7.0, 0.001]
+
+    async def work(*_: object) -> None:
+        if not takes_s:
+            raise asyncio.CancelledError
+        plane.clock.advance(takes_s.pop(0))
+        (plane.reconciler.wake if what == "looks" else plane.reconciler.pods_changed).set()
+
+    monkeypatch.setattr(reconcile.asyncio, "sleep", slept)
+    if what == "looks":
+        monkeypatch.setattr(plane.reconciler, "look", work)
+        for _ in range(4):
+            await plane.reconciler._look_again()
+        expected = [0.02, 0.1, reconcile.REST_MAX_S, 0.02]
+    else:
+        monkeypatch.setattr(plane.reconciler._publisher, "publish", work)
+        plane.reconciler.pods_changed.set()
+        with pytest.raises(asyncio.CancelledError):
+            await plane.reconciler.tell_pods()
+        expected = [0.02, 0.02, 0.1, reconcile.REST_MAX_S, 0.02]
+    assert rests == expected

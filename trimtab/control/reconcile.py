@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
+REST_MAX_S = 0.25  # after a look for as long as it took: what comes meanwhile is one look
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
 FORGET_EACH_S = 1.0
@@ -158,16 +159,23 @@ class Reconciler:
 
     async def _look_again(self) -> None:
         """One look, then the wait for the next one."""
+        began_s = self._clock.now_s()
         try:
             await self.look()
         except Exception:  # the next look begins anew, from what is there then
             self._metrics.errors.labels("look").inc()
             log.exception("look failed")
+        until_s = self._rested_s(began_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
                 await self.wake.wait()
-        await asyncio.sleep(LOOKS_APART_S)
+        await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
         self.wake.clear()
+
+    def _rested_s(self, began_s: float) -> float:
+        """Until when nothing is begun after what has just ended: for as long as that took."""
+        now_s = self._clock.now_s()
+        return now_s + min(REST_MAX_S, now_s - began_s)
 
     async def tell_pods(self) -> None:
         """Until cancelled: Envoy is told of pods that came or went between two looks, however long one takes.
@@ -175,15 +183,18 @@ class Reconciler:
         A look goes through every endpoint of which something has to be done; a pod that is ready now has not
         to wait for what others need.
         """
+        until_s = 0.0
         while True:
             await self.pods_changed.wait()
-            await asyncio.sleep(LOOKS_APART_S)
+            await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
             self.pods_changed.clear()
+            began_s = self._clock.now_s()
             try:
                 await self._publisher.publish(self._views)
             except Exception:  # the next look begins anew, from what is there then
                 self._metrics.errors.labels("look").inc()
                 log.exception("Envoy was not told of pods")
+            until_s = self._rested_s(began_s)
 
     def gather_envoys(self, within_s: float) -> None:
         """See `Publisher.gather`."""
