@@ -186,6 +186,7 @@ class Reconciler:
         until_s = 0.0
         while True:
             await self.pods_changed.wait()
+            self._publisher.heard_of_pods()
             await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
             self.pods_changed.clear()
             began_s = self._clock.now_s()
