@@ -47,7 +47,12 @@ def endpoint(namespace: str, name: str, pods: int) -> Json:
         "custom": {"image": "pretended.example/model:1"},
         "resources": {"cpu": "10m", "memory": "64Mi"},
         "nodeSelector": {"type": "kwok"},
-        "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [
+            {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"},
+            # A pretended node that says nothing for a while, for want of a core, loses no pod.
+            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+        ],
         "concurrency": {"min": pods, "max": pods},
     }
     return {

@@ -53,8 +53,8 @@ class ControlPlane:
         alive = self.process is not None and self.process.poll() is None
         return alive and (self.home / "run" / "control.json").exists()
 
-    def begin(self) -> None:
-        """Returns at once."""
+    def begin(self, *, first: bool = True) -> None:
+        """Returns at once. `first`: before others, where we may say so."""
         words = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", self.home]
         words += ["--listen", self.listen, "--lease", self.lease, "--control", f"{LOOPBACK}:{self.port}"]
         words += ["--no-node-metrics"]
@@ -64,7 +64,8 @@ class ControlPlane:
             self.process = subprocess.Popen(
                 [*map(str, words)], stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        come_first(self.process.pid)
+        if first:
+            come_first(self.process.pid)
 
     def kill(self) -> None:
         """As a node that loses its power does."""
