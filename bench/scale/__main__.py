@@ -9,7 +9,7 @@ ready and run nothing. Two more Envoys are clients of ours that speak xDS as Env
 when what came. All of them reach the control plane through a port that leads to
 whichever one serves. On a machine of few cores the API server, etcd and the kubelets' pretence would leave
 the control plane a tenth of one; elsewhere it does not share a node with them. So the control planes and the
-measurer come first (niceness -10) where we may say so: the first figure tells.
+measurer come first (niceness -10, of their sessions too) where we may say so: the first figure tells.
 
 What is measured, in this order, on one cluster:
 - it is filled, and the control plane is started anew: until every client, and Envoy by its own statistics,

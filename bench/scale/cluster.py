@@ -47,7 +47,12 @@ def endpoint(namespace: str, name: str, pods: int) -> Json:
         "custom": {"image": "pretended.example/model:1"},
         "resources": {"cpu": "10m", "memory": "64Mi"},
         "nodeSelector": {"type": "kwok"},
-        "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"}],
+        "tolerations": [
+            {"key": "kwok.x-k8s.io/node", "operator": "Exists", "effect": "NoSchedule"},
+            # A pretended node that says nothing for a while, for want of a core, loses no pod.
+            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"},
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"},
+        ],
         "concurrency": {"min": pods, "max": pods},
     }
     return {
@@ -79,26 +84,41 @@ def read_pod(body: Json) -> SeenPod:
     return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, deleting)
 
 
+def _version(body: Json) -> str:
+    version: str = body["metadata"]["resourceVersion"]
+    return version
+
+
 class Pods:
-    """All pods of a namespace. `shown(pod)` is called at the first event that shows one ready."""
+    """All pods of a namespace. `shown(pod)` is called at the first event that shows one ready.
+
+    Their Deployments are watched with them: `changed_at_s` (monotonic) is when anything of either did last.
+    Controllers that have little of a core go on writing for a minute after all pods are there.
+    """
 
     def __init__(self, api: Api, namespace: str) -> None:
         labels = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._mirror = Mirror(api, Selection(PODS, **labels), read_pod, self._changed)
+        self._deployments = Mirror(api, Selection(DEPLOYMENTS, **labels), _version, self._note)
+        self.changed_at_s = time.monotonic()
         self._ready: set[str] = set()
         self.shown: Callable[[SeenPod], None] = lambda _pod: None
         self.gone: Callable[[SeenPod], None] = lambda _pod: None
         self._last: dict[Key, SeenPod] = {}
 
     async def follow(self) -> None:
-        await self._mirror.follow()
+        await asyncio.gather(self._mirror.follow(), self._deployments.follow())
 
     @property
     def ready(self) -> dict[Key, SeenPod]:
         """Those that serve, by their place."""
         return {key: pod for key, pod in self._mirror.objects.items() if pod.ready and not pod.deleting}
 
+    def _note(self, _key: Key) -> None:
+        self.changed_at_s = time.monotonic()
+
     def _changed(self, key: Key) -> None:
+        self._note(key)
         pod, before = self._mirror.objects.get(key), self._last.get(key)
         if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
             self._ready.discard(before.uid)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,16 +53,19 @@ class ControlPlane:
         alive = self.process is not None and self.process.poll() is None
         return alive and (self.home / "run" / "control.json").exists()
 
-    def begin(self) -> None:
-        """Returns at once."""
+    def begin(self, *, first: bool = True) -> None:
+        """Returns at once. `first`: before others, where we may say so."""
         words = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", self.home]
         words += ["--listen", self.listen, "--lease", self.lease, "--control", f"{LOOPBACK}:{self.port}"]
         words += ["--no-node-metrics"]
         (self.home / "run" / "control.json").unlink(missing_ok=True)
         environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*map(str, words)], stdout=log, stderr=log, env=environment)
-        come_first(self.process.pid)
+            self.process = subprocess.Popen(
+                [*map(str, words)], stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        if first:
+            come_first(self.process.pid)
 
     def kill(self) -> None:
         """As a node that loses its power does."""
@@ -130,7 +134,8 @@ class Envoy:
         words = [find_binary(), "-c", path, "--concurrency", "1", "--disable-hot-restart"]
         with (self._folder / "envoy.log").open("ab") as log:
             command = [*map(str, words), "--log-level", "warning"]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)  # it is on a node of its own: not before others
 
     def end(self) -> None:
         end(self._process)
@@ -169,9 +174,41 @@ def come_first(process: int) -> bool:
     """
     try:
         os.setpriority(os.PRIO_PROCESS, process, FIRST)
+        set_session_niceness(process, FIRST)
     except PermissionError:
         return False
     return True
+
+
+@contextlib.contextmanager
+def before_others() -> Iterator[bool]:
+    """We ourselves, if we may. Our session, which may be somebody's shell, gets its niceness back."""
+    before = session_niceness(os.getpid())
+    may = come_first(os.getpid())
+    try:
+        yield may
+    finally:
+        if may and before is not None:
+            set_session_niceness(os.getpid(), before)
+
+
+def session_niceness(process: int) -> int | None:
+    """That of the process's session among all others; None where Linux does not share by sessions.
+
+    Where it does (`sched_autogroup_enabled`) a process's own niceness counts only within its session, and
+    each part of a cluster that is started for a test has one of its own.
+    """
+    try:
+        said = Path(f"/proc/{process}/autogroup").read_text()  # "/autogroup-83 nice 0"
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(said.split()[-1]) if said.strip() else None
+
+
+def set_session_niceness(process: int, niceness: int) -> None:
+    """Nothing happens where Linux does not share by sessions. Raises PermissionError."""
+    if session_niceness(process) is not None:
+        Path(f"/proc/{process}/autogroup").write_text(str(niceness))
 
 
 def end(process: subprocess.Popen[bytes] | None) -> None:

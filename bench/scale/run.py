@@ -29,7 +29,7 @@ from bench.scale.cluster import (
     until,
 )
 from bench.scale.figures import Figure, quantile
-from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, come_first
+from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, before_others
 from trimtab.core.errors import TrimtabError
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Key, Resource
@@ -40,6 +40,8 @@ ASK_EACH_S = 0.05  # somebody else's requests, while many endpoints are applied
 REUSED_S = 1.0  # an address that was there for longer when its pod was shown is the one of a pod before
 SETTLE_S = 60.0  # for the last pods that come to be told of
 LAG_EACH_S = 0.01
+QUIET_S = 5.0  # without any event of a pod or a Deployment
+QUIET_WITHIN_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Bench:
     async def fill(self) -> list[Figure]:
         """As many endpoints as pods as were asked for; the control plane makes the latter."""
         plane, size = self.planes[0], self.size
-        plane.begin()
+        plane.begin(first=False)  # the others have most to do now
         await until("the control plane", lambda: plane.serves, START_WITHIN_S)
         began_s = time.monotonic()
         await self.cluster.apply(self.cluster.namespace, size.names(), size.each)
@@ -171,7 +173,7 @@ class Bench:
         """Nothing happens: without anybody's statistics, then with those of a real Envoy."""
         if self.envoy is not None:
             self.envoy.end()
-        await asyncio.sleep(self.size.calm_s)
+        await self._settled()
         cores, requests = await self._used()
         found = [
             Figure("rest_cpu", "at rest, without statistics", 100 * cores, "% of a core", 5.0),
@@ -226,6 +228,7 @@ class Bench:
 
     async def burst(self) -> list[Figure]:
         """Many endpoints at once, while somebody else asks the API server for small things."""
+        await self._settled()
         names = [f"b{number}" for number in range(self.size.burst)]
         before_s = await self._others(5.0)
         done = asyncio.Event()
@@ -259,7 +262,7 @@ class Bench:
         first, second = self.planes
         second.begin()
         await until("a cluster at rest", self._calm, START_WITHIN_S, 2.0)
-        await asyncio.sleep(self.size.calm_s)
+        await self._settled()
         name, wanted = self.size.names()[0], self.size.each + 3
         pods, deployments = await self._all(PODS), await self._all(DEPLOYMENTS)
         streams = [client.streams for client in self.clients]
@@ -299,6 +302,14 @@ class Bench:
         if len(self.pods.ready) != self.size.whole:
             return False
         return set((await self.cluster.replicas()).values()) == {self.size.each}
+
+    async def _settled(self) -> None:
+        """Until nobody changes anything, and what is to be written of that is."""
+        await until("a cluster in which nothing changes", self._quiet, QUIET_WITHIN_S, 0.5)
+        await asyncio.sleep(self.size.calm_s)
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self.pods.changed_at_s >= QUIET_S
 
     def _all_told(self, left: set[Key]) -> bool:
         """Whether those that `left` are seen to have gone, and others are there, of which all is told."""
@@ -341,29 +352,34 @@ class Bench:
 
 async def measure(size: Size, folder: Path, kubeconfig: Path) -> list[Figure]:
     """All figures, in the order in which they are measured."""
-    async with _bench(size, folder, kubeconfig) as bench:
-        steps: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
-            "filling the cluster": bench.fill,
-            "start": bench.start,
-            "rest": bench.rest,
-            "pods that come and go": bench.churn,
-            "many endpoints at once": bench.burst,
-            "failover": bench.failover,
-        }
-        first = float(come_first(os.getpid()))
-        found = [Figure("first", "control planes and the measurer come first here (1: yes)", first, "")]
-        for name, step in steps.items():
-            tell(name)
-            try:
-                figures = await step()
-            except (TimeoutError, TrimtabError, OSError) as error:  # the others are measured all the same
-                figures = [Figure(f"{name.split()[0]}_failed", f"{name}: {error}", None, "", 0.0)]
-            for figure in figures:
-                tell(figure.line())
-            found += figures
-            load = Figure(f"load_{name.split()[0]}", f"load average after: {name}", os.getloadavg()[0], "")
-            found.append(load)
-        return found
+    with before_others() as first:
+        async with _bench(size, folder, kubeconfig) as bench:
+            return await _measured(bench, first=first)
+
+
+async def _measured(bench: Bench, *, first: bool) -> list[Figure]:
+    steps: dict[str, Callable[[], Awaitable[list[Figure]]]] = {
+        "filling the cluster": bench.fill,
+        "start": bench.start,
+        "rest": bench.rest,
+        "pods that come and go": bench.churn,
+        "many endpoints at once": bench.burst,
+        "failover": bench.failover,
+    }
+    words = "control planes and the measurer come first here (1: yes)"
+    found = [Figure("first", words, float(first), "")]
+    for name, step in steps.items():
+        tell(name)
+        try:
+            figures = await step()
+        except (TimeoutError, TrimtabError, OSError) as error:  # the others are measured all the same
+            figures = [Figure(f"{name.split()[0]}_failed", f"{name}: {error}", None, "", 0.0)]
+        for figure in figures:
+            tell(figure.line())
+        found += figures
+        load = Figure(f"load_{name.split()[0]}", f"load average after: {name}", os.getloadavg()[0], "")
+        found.append(load)
+    return found
 
 
 @contextlib.asynccontextmanager

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import pytest
 from envoy_data_plane.envoy.service.discovery.v3 import (
     DeltaDiscoveryRequest,
@@ -14,6 +19,7 @@ from bench.scale import wire
 from bench.scale.client import Client
 from bench.scale.cluster import SeenPod, endpoint, read_pod
 from bench.scale.figures import Figure, dispatched, quantile
+from bench.scale.programs import FIRST, come_first, session_niceness
 from bench.scale.run import Size, Wire
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
@@ -126,3 +132,40 @@ def test_sizes() -> None:
     assert (size.each, size.whole, len(size.names())) == (3, 9, 3)
     [model] = endpoint("team", "iris", size.each)["spec"]["models"]
     assert model["concurrency"] == {"min": 3, "max": 3}
+
+
+@pytest.fixture
+def session() -> Iterator[int]:
+    """A process with a session of its own."""
+    waits = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True, text=True
+    )
+    try:
+        yield waits.pid
+    finally:
+        waits.communicate("\n")
+
+
+def test_what_comes_first_does_so_among_all_sessions(session: int) -> None:
+    if session_niceness(session) is None:
+        pytest.skip("this machine does not share its cores by sessions")
+    assert session_niceness(session) == 0
+    if not come_first(session):
+        pytest.skip("only root may")
+    assert (os.getpriority(os.PRIO_PROCESS, session), session_niceness(session)) == (FIRST, FIRST)
+
+
+def test_a_shell_gets_its_niceness_back() -> None:
+    """In a process of its own: which of ours comes first is not to change."""
+    script = (
+        "import os\nfrom bench.scale.programs import before_others, session_niceness\n"
+        "with before_others() as may:\n    print(may, session_niceness(os.getpid()))\n"
+        "print(session_niceness(os.getpid()))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, start_new_session=True
+    )
+    may, inside, after = ran.stdout.split()
+    if inside == "None" or may == "False":
+        pytest.skip("this machine does not share its cores by sessions, or we may not come first")
+    assert (int(inside), int(after)) == (FIRST, 0)

@@ -269,6 +269,7 @@ class FakeEnvoy:
         self.connected = True
         self.snapshot: Snapshot | None = None
         self.publications = 0
+        self.news_at_s: float | None = None  # as it was said with the last one
         self.nack = ""
         self.assignments: dict[RevisionKey, dict[str, bool]] = {}
         self.routes: dict[EndpointName, int] = {}
@@ -306,8 +307,9 @@ class FakeEnvoy:
 
     # the ADS server's side
 
-    def publish(self, snapshot: Snapshot) -> None:
+    def publish(self, snapshot: Snapshot, news_at_s: float | None = None) -> None:
         self.snapshot = snapshot
+        self.news_at_s = news_at_s
         self.publications += 1
         self.on_publish(Told.of(snapshot))
 

@@ -236,3 +236,20 @@ def test_a_turn_is_in_the_future_and_within_a_round(name: str, now_s: float, eac
     scraper = Scraper(fleet_of([]), ManualClock(), each_s=each_s)
     at_s = scraper._turn_s(name, now_s)
     assert now_s - 1e-6 <= at_s <= now_s + each_s + 1e-6
+
+
+def test_who_tells_anything_is_found_out_once_for_the_same_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet, clock = Mock(), ManualClock()
+    quiet = replace(pod("b"), runtime="unknown")
+    fleet.pods.return_value = pods = (pod("a"), quiet)
+    scraper = Scraper(fleet, clock, runtimes={"mlflow": MLFLOW})
+    looked, real = list[str](), scraper._tells
+    monkeypatch.setattr(scraper, "_tells", lambda each: looked.append(each.id) or real(each))
+    for _ in range(5):
+        assert set(scraper._due_at_s) <= {"a"}
+        scraper._due()
+        clock.advance(0.1)
+    assert (looked, set(scraper._due_at_s)) == (["a", "b"], {"a"})
+    fleet.pods.return_value = (*pods[:1], replace(quiet, cpu_seconds=1.0))
+    scraper._due()
+    assert set(scraper._due_at_s) == {"a", "b"}

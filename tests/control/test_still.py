@@ -10,6 +10,7 @@ import pytest
 
 from tests.kube.words import until
 from trimtab.control import reconcile
+from trimtab.control.draining import Step
 from trimtab.control.records import Outcome
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
@@ -181,3 +182,106 @@ async def test_one_that_is_looked_at_in_vain_does_not_ask_for_another_look(plane
         assert not plane.reconciler._looking
     assert plane.reconciler.live(IRIS).still is None
     assert not plane.reconciler.wake.is_set()
+
+
+async def test_one_that_waits_is_not_looked_at_again_whenever_something_else_happens(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, "wine")
+    plane.apply(spec("slow"))
+    for _ in range(3):
+        await plane.look()
+    counted = Counted(plane, monkeypatch)
+    for _ in range(5):
+        await plane.look()
+    assert counted.taken() == []
+    plane.clock.advance(reconcile.LOOK_EACH_S)
+    await plane.look()
+    assert counted.taken() == ["iris"], "there is more than what somebody tells of"
+    [pod] = plane.fleet.alive(1)
+    plane.fleet.there[pod.id] = reconcile.replace(pod, phase=PodPhase.READY, ready_at_s=plane.clock.wall_s())
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    assert plane.record(IRIS).serving_revision == 1
+
+
+async def test_one_that_is_not_on_record_yet_is_looked_at_once_it_is(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = False
+    monkeypatch.setattr(plane.reconciler._endpoints, "recorded", lambda _: recorded)
+    plane.apply(spec("slow"))
+    for _ in range(3):
+        await plane.look()
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    assert (counted.taken(), plane.fleet.started) == ([], [])
+    recorded = True
+    await plane.look()
+    assert (counted.taken(), len(plane.fleet.started)) == (["iris"], 1)
+
+
+async def test_what_cannot_be_started_is_tried_at_each_look(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room that others leave is told by nobody but by what is there."""
+    plane.fleet.refuse = reconcile.Exhausted("no room")
+    plane.apply(spec("slow"))
+    await plane.look()
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    plane.fleet.refuse = None
+    await plane.look()
+    assert counted.taken() == ["iris", "iris"]
+    assert len(plane.fleet.alive(1)) == 1
+
+
+async def test_what_envoy_has_to_know_of_is_done_once_it_does(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane.apply(spec(1))
+    await plane.look()
+    plane.fleet.tick()
+    await plane.look(3)
+    assert plane.record(IRIS).serving_revision == 1
+    assert plane.record(IRIS).outcome is Outcome.ROLLING, "Envoy has not taken its routes yet"
+    counted = Counted(plane, monkeypatch)
+    await plane.look()
+    taken_before = counted.taken()
+    plane.envoy.take()
+    await plane.look()
+    assert counted.taken() == ["iris"]
+    assert (taken_before, plane.record(IRIS).outcome) == ([], Outcome.SERVING)
+
+
+async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "LOOK_EACH_S", 60.0)
+    plane.apply(spec(1, low=2))
+    await plane.until(lambda: len(plane.envoy.backends(IRIS)) == 2)
+    await plane.seconds(6)
+    pod = plane.fleet.alive(1)[0]
+    plane.fleet.there[pod.id] = reconcile.replace(pod, evicted=True)
+    await plane.look()
+    plane.fleet.tick()  # another one is ready in its place: none starts
+    await plane.look(3)
+    counted = Counted(plane, monkeypatch)
+    await plane.look(2)
+    assert counted.taken() == [], "Envoy has not taken it yet"
+    plane.envoy.take()
+    await plane.look(3)
+    assert "iris" in counted.taken()
+    [drain] = plane.reconciler.live(IRIS).drains.values()
+    assert drain.step is Step.EMPTYING
+    await plane.look(2)
+    assert counted.taken() == [], "it is not known to be empty"
+    plane.scaling._axes[IRIS].next_at_s = float("inf")
+    for _ in range(2):
+        plane.clock.advance(1.0)
+        await plane.look()
+        assert counted.taken() == []
+        plane.flush()
+        await plane.look()
+        assert counted.taken() == ["iris"]
+    assert plane.reconciler.live(IRIS).drains[pod.id].step is Step.REMOVED

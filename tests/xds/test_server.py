@@ -33,9 +33,9 @@ class Served:
     def client(self, *, delta: bool = True, node: str = "n1") -> Client:
         return Client(self.channel, delta=delta, node=node)
 
-    def publish(self, *endpoints: EndpointView) -> Snapshot:
+    def publish(self, *endpoints: EndpointView, news_at_s: float | None = None) -> Snapshot:
         snapshot = build_snapshot(World(Gateway("127.0.0.1", 8080), endpoints))
-        self.ads.publish(snapshot)
+        self.ads.publish(snapshot, news_at_s)
         return snapshot
 
 
@@ -264,3 +264,46 @@ def limit_of(answer: Any) -> int:
     assert cluster.circuit_breakers is not None
     (bounds,) = cluster.circuit_breakers.per_host_thresholds
     return int(bounds.max_connections or 0)
+
+
+async def test_how_long_news_of_pods_took_to_each_envoy(served: Served, endpoint: Any) -> None:
+    took_s = list[float]()
+    served.ads.sent = took_s.append
+    served.publish(endpoint("iris", (1,)))
+    client, other = served.client(), served.client(node="n2")
+    for one in (client, other):
+        await one.ask(ASSIGNMENTS, resource_names_subscribe=["default/iris/r1"])
+    first, _ = await client.hear(), await other.hear()
+    assert took_s == [], "of what was there before nobody waited"
+    await client.ask(ASSIGNMENTS, response_nonce=first.nonce)
+    heard_s = served.clock.now_s()
+    served.clock.advance(0.25)
+    served.publish(endpoint("iris", (1, 2)), news_at_s=heard_s)
+    second = await client.hear()
+    assert took_s == [0.25], "the other one has not answered yet"
+    for pods in ((1,), (1, 2, 3)):
+        served.clock.advance(1.0)
+        served.publish(endpoint("iris", pods), news_at_s=served.clock.now_s())
+    served.clock.advance(1.0)
+    await client.ask(ASSIGNMENTS, response_nonce=second.nonce)
+    await client.hear()
+    assert took_s == [0.25, 2.0], "from the oldest news on"
+
+
+async def test_news_that_is_none_to_an_envoy_counts_for_nothing(
+    served: Served, endpoint: Any, eventually: Any
+) -> None:
+    took_s = list[float]()
+    served.ads.sent = took_s.append
+    iris = endpoint("iris", (1,))
+    served.publish(iris, endpoint("wine", (1,)))
+    client = served.client()
+    await client.ask(ASSIGNMENTS, resource_names_subscribe=["default/iris/r1"])
+    first = await client.hear()
+    await client.ask(ASSIGNMENTS, response_nonce=first.nonce)
+    last = served.publish(iris, endpoint("wine", (2,)), news_at_s=served.clock.now_s())
+    await eventually(lambda: served.ads.acknowledged(ASSIGNMENTS, last.version(ASSIGNMENTS)), "it has it")
+    served.clock.advance(7.0)
+    served.publish(endpoint("iris", (1, 2)), endpoint("wine", (2,)), news_at_s=served.clock.now_s())
+    await client.hear()
+    assert took_s == [0.0]

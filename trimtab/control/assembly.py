@@ -107,6 +107,7 @@ def assemble(
 ) -> ControlPlane:
     """`envoy` is the one that we start, if any; others come by themselves."""
     metrics, observations, ads = around.metrics, Observations(), around.ads or AdsServer(clock)
+    ads.sent = metrics.told_s.observe
     scraper = Scraper(fleet, clock, dcgm=around.dcgm)
     scaling = Scaling(
         observations,

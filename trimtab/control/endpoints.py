@@ -40,6 +40,7 @@ class Endpoints:
             name: {r.revision.key.number: r for r in store.revisions(name)} for name in self._records
         }
         self._in_order: tuple[EndpointRecord, ...] | None = None  # until one of them is another
+        self._changed = set(self._records)
 
     # looking
 
@@ -57,6 +58,15 @@ class Endpoints:
             hint = f"there are: {known}" if known else "there is none yet; see `trimtab deploy --help`"
             raise NotFound(f"no endpoint `{name.short}`", where="name", hint=hint)
         return record
+
+    def known(self, name: EndpointName) -> bool:
+        """Whether there is one of that name."""
+        return name in self._records
+
+    def take_changed(self) -> set[EndpointName]:
+        """Of which a record or a revision was put, or that went, since the last call: for one caller."""
+        taken, self._changed = self._changed, set()
+        return taken
 
     def request_timeout_s(self, name: EndpointName) -> float:
         """How long callers wait for an answer; of an endpoint that has gone, as long as any may."""
@@ -161,11 +171,13 @@ class Endpoints:
 
     def _keep(self, record: EndpointRecord) -> None:
         self._records[record.name] = record
+        self._changed.add(record.name)
         self._in_order = None
 
     def put_revision(self, record: RevisionRecord) -> None:
         self._store.put_revision(record)
         self._revisions.setdefault(record.revision.key.endpoint, {})[record.revision.key.number] = record
+        self._changed.add(record.revision.key.endpoint)
 
     def end_rollout(self, record: EndpointRecord, outcome: Outcome, failure: Failure) -> EndpointRecord:
         """Records how the newest change ended."""
@@ -180,6 +192,7 @@ class Endpoints:
     def remove(self, name: EndpointName) -> None:
         self._store.remove_endpoint(name)
         del self._records[name]
+        self._changed.add(name)
         self._in_order = None
         self._revisions.pop(name, None)
 
@@ -196,6 +209,7 @@ class Endpoints:
         for key in keys:
             self._store.remove_revision(key)
             del self._revisions[key.endpoint][key.number]
+            self._changed.add(key.endpoint)
 
     def digests(self, without: Collection[RevisionKey] = ()) -> frozenset[str]:
         """The models that some revision, other than those of `without`, refers to."""

@@ -12,6 +12,7 @@ from trimtab.control.options import Address
 from trimtab.core.errors import InvalidInput
 
 LOOK_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+TOLD_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 ENDPOINT = ("namespace", "endpoint")
 
 
@@ -26,6 +27,12 @@ class Metrics:
             "trimtab_reconcile_duration_seconds",
             "Time of one look at everything.",
             buckets=LOOK_BUCKETS_S,
+            registry=own,
+        )
+        self.told_s = Histogram(
+            "trimtab_pod_news_to_envoy_seconds",
+            "From news of pods until an Envoy was sent what follows from it, of each Envoy.",
+            buckets=TOLD_BUCKETS_S,
             registry=own,
         )
         self.errors = Counter(

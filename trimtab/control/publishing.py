@@ -42,7 +42,13 @@ class Publisher:
         before = ads.snapshot
         self._sharing = before.envoys if before is not None else ()
         self._inherited_until_s = clock.now_s() + AWAY_MAX_S if self._sharing else 0.0
+        self._news_at_s: float | None = None  # of pods, since the last publication
         self.error = ""
+
+    def heard_of_pods(self) -> None:
+        """There is news of them, which the next publication tells."""
+        if self._news_at_s is None:
+            self._news_at_s = self._clock.now_s()
 
     def gather(self, within_s: float) -> None:
         """Nothing counts as known to all for so long: Envoys may be on their way that we know nothing of."""
@@ -58,6 +64,7 @@ class Publisher:
 
     async def _publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         self._note_away()
+        news_at_s, self._news_at_s = self._news_at_s, None
         try:
             world = World(self.gateway, look(), self._shared_by())
             if world == self._world:
@@ -70,7 +77,7 @@ class Publisher:
             return
         self._snapshot, self._world, self.error = snapshot, world, ""
         self._endpoints = {endpoint.name: endpoint for endpoint in world.endpoints}
-        self._ads.publish(snapshot)
+        self._ads.publish(snapshot, news_at_s)
         self._metrics.snapshots.inc()
 
     async def _built(self, world: World) -> Snapshot:

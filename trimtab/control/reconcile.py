@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from trimtab.control import rollout, view
-from trimtab.control.draining import Drain
+from trimtab.control import rollout
+from trimtab.control.draining import Drain, Step
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.environments import Environments
 from trimtab.control.leaving import Leaving
@@ -26,6 +26,7 @@ from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRe
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
 from trimtab.control.split import Splits
+from trimtab.control.views import Views, by_number
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
@@ -33,7 +34,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ROUTES
+from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import ApiKey, EndpointView, Gateway
 
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
+REST_MAX_S = 0.25  # after a look for as long as it took: what comes meanwhile is one look
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
 FORGET_EACH_S = 1.0
@@ -70,11 +72,19 @@ class Still:
 
 
 @dataclass(frozen=True)
-class Viewed:
-    """An endpoint as Envoy should see it, and all that this was made of."""
+class Looked:
+    """All that a look depended on that left nothing to be done at once.
 
-    of: tuple[tuple[Pod, ...], EndpointRecord, dict[int, RevisionRecord], dict[str, Drain]]
-    view: EndpointView
+    While that is the same the next one finds the same, but for time, and for what nobody tells of: so it
+    waits for LOOK_EACH_S. Of many endpoints that start, one whose pods come is not to wait for the others.
+    """
+
+    pods: tuple[Pod, ...]
+    record: EndpointRecord
+    revisions: dict[int, RevisionRecord]
+    drains: dict[str, Drain]  # as the look left them: a report of an empty pod makes others
+    told: tuple[bool, ...]  # whether it is on record, and how far Envoys are: see `_told`
+    at_s: float
 
 
 @dataclass
@@ -90,7 +100,7 @@ class Live:
     error: str = ""  # of our own
     progress: Progress | None = None
     still: Still | None = None
-    viewed: Viewed | None = None
+    looked: Looked | None = None
 
 
 class Reconciler:
@@ -117,9 +127,11 @@ class Reconciler:
         self._metrics = metrics
         self._publisher = Publisher(ads, gateway, clock, metrics)
         self._splits = Splits(observations)
+        self._seen_by_envoy = Views(endpoints, self._splits, clock)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: Mapping[EndpointName, tuple[Pod, ...]] | None = None
+        self._scanned: Mapping[EndpointName, tuple[Pod, ...]] | None = None  # what that was made of
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._forgot_at_s = float("-inf")
@@ -147,16 +159,23 @@ class Reconciler:
 
     async def _look_again(self) -> None:
         """One look, then the wait for the next one."""
+        began_s = self._clock.now_s()
         try:
             await self.look()
         except Exception:  # the next look begins anew, from what is there then
             self._metrics.errors.labels("look").inc()
             log.exception("look failed")
+        until_s = self._rested_s(began_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
                 await self.wake.wait()
-        await asyncio.sleep(LOOKS_APART_S)
+        await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
         self.wake.clear()
+
+    def _rested_s(self, began_s: float) -> float:
+        """Until when nothing is begun after what has just ended: for as long as that took."""
+        now_s = self._clock.now_s()
+        return now_s + min(REST_MAX_S, now_s - began_s)
 
     async def tell_pods(self) -> None:
         """Until cancelled: Envoy is told of pods that came or went between two looks, however long one takes.
@@ -164,15 +183,19 @@ class Reconciler:
         A look goes through every endpoint of which something has to be done; a pod that is ready now has not
         to wait for what others need.
         """
+        until_s = 0.0
         while True:
             await self.pods_changed.wait()
-            await asyncio.sleep(LOOKS_APART_S)
+            self._publisher.heard_of_pods()
+            await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
             self.pods_changed.clear()
+            began_s = self._clock.now_s()
             try:
                 await self._publisher.publish(self._views)
             except Exception:  # the next look begins anew, from what is there then
                 self._metrics.errors.labels("look").inc()
                 log.exception("Envoy was not told of pods")
+            until_s = self._rested_s(began_s)
 
     def gather_envoys(self, within_s: float) -> None:
         """See `Publisher.gather`."""
@@ -181,7 +204,8 @@ class Reconciler:
     def spec_changed(self, name: EndpointName) -> None:
         """Look at once, and let the autoscaler decide with the new spec."""
         self._scaling.decide_now(name)
-        self._live[name].still = None
+        live = self._live[name]
+        live.still = live.looked = None
         self.wake.set()
 
     def keys_changed(self, keys: tuple[ApiKey, ...]) -> None:
@@ -200,7 +224,7 @@ class Reconciler:
     def pods(self, name: EndpointName) -> dict[int, tuple[Pod, ...]]:
         """The endpoint's pods by revision, oldest first, as of the last look."""
         found = self._scan() if self._pods is None else self._pods
-        return _by_revision(found.get(name, ()))
+        return by_number(found.get(name, ()))
 
     async def look(self) -> None:
         """One look at everything. An error of one endpoint stays its own."""
@@ -250,7 +274,9 @@ class Reconciler:
 
     async def _look_at(self, name: EndpointName) -> None:
         pods = (self._pods or {}).get(name, ())
+        self._seen_by_envoy.touch(name)  # what it does is told also while it waits for somebody else,
         await self._contained(name, self._endpoint(name, pods, self._live[name]))
+        self._seen_by_envoy.touch(name)  # and what it has done since
 
     def _due(
         self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
@@ -263,9 +289,11 @@ class Reconciler:
         self._signals_came, self._looked_at_s = False, now_s
         found, deciding = [], []
         for record in records:
-            still = self._live[record.name].still
-            if still is None or not self._is_still(still, record, seen.get(record.name, ())):
-                found.append(record.name)
+            live, pods = self._live[record.name], seen.get(record.name, ())
+            still = live.still
+            if still is None or not self._is_still(still, record, pods):
+                if not self._finds_the_same(live.looked, record, pods, signals_came=signals_came):
+                    found.append(record.name)
             elif now_s >= still.decides_at_s or (
                 (signals_came or before_s < still.urgent_from_s <= now_s)
                 and self._scaling.is_urgent(record, still.serving, still.pods)
@@ -294,6 +322,33 @@ class Reconciler:
         same = still.record is record and still.pods is pods
         return same and still.revisions == self._endpoints.revisions(record.name)
 
+    def _finds_the_same(
+        self, looked: Looked | None, record: EndpointRecord, pods: tuple[Pod, ...], *, signals_came: bool
+    ) -> bool:
+        """Whether a look now would do no more than the last one did."""
+        now_s, revisions = self._clock.now_s(), self._endpoints.revisions(record.name)
+        if looked is None or looked.record is not record or looked.pods is not pods:
+            return False
+        if now_s - looked.at_s >= LOOK_EACH_S or looked.revisions != revisions:
+            return False
+        serving = revisions.get(record.serving_revision)
+        if serving is not None and (
+            now_s >= self._scaling.next_at_s(record.name)
+            or (signals_came and self._scaling.is_urgent(record, serving, pods))
+        ):
+            return False
+        drains = self._live[record.name].drains
+        return looked.drains == drains and looked.told == self._told(record, drains)
+
+    def _told(self, record: EndpointRecord, drains: Mapping[str, Drain]) -> tuple[bool, ...]:
+        """Whether the endpoint is on record; what Envoys know, where something follows from it."""
+        told = [self._endpoints.recorded(record.name)]
+        if record.serving_revision or record.deleting:
+            told += self._publisher.routes_settled(record), self._publisher.connected()
+        if any(drain.step is not Step.EMPTYING for drain in drains.values()):
+            told.append(self._publisher.settled(ASSIGNMENTS))
+        return tuple(told)
+
     def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
         """What was seen, if nothing has to be done about it; None if the next look may find something."""
         revisions = self._endpoints.revisions(record.name)
@@ -311,7 +366,9 @@ class Reconciler:
     def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""
         before, now = self._pods or {}, self._fleet.by_endpoint()
-        self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+        if now is not self._scanned or self._pods is None:
+            self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+            self._scanned = now
         return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
@@ -332,12 +389,14 @@ class Reconciler:
         self._metrics.errors.labels("reconcile").inc()
 
     async def _endpoint(self, name: EndpointName, pods: tuple[Pod, ...], live: Live) -> None:
-        live.still, seen = None, pods
+        live.still = live.looked = None
+        looked = self._begun(name, pods)
+        seen = pods
         pods = await self._without_strangers(name, pods)
         pods = await self._take_failures(name, pods, live)
         # From here to the acts there is no await: people may change a record while we wait.
         record = self._endpoints.get(name)
-        by_revision = _by_revision(pods)
+        by_revision = by_number(pods)
         to_take_over = self._decide(record, by_revision, live)
         facts = self._facts(record, by_revision, live, to_take_over)
         steps = rollout.plan(
@@ -352,6 +411,7 @@ class Reconciler:
         live.capped_by = self._capped_by(record, facts)
         record = self._record_progress(record, facts, steps, live)
         if not self._endpoints.recorded(name):
+            live.looked = looked
             return  # another control plane could not go on from here; whoever records it wakes us
         await self._start(name, facts, steps, live)
         await self._leaving.advance(live.drains, pods, steps.leaves, record.spec.request_timeout_s)
@@ -360,6 +420,15 @@ class Reconciler:
             self._forget(name)
         elif len(pods) == len(seen):  # no stranger, and none that failed
             live.still = self._stills(record, seen, steps, live)
+            waits = steps.retry_at_s is not None or live.capped_by
+            if not waits and all(each.has_environment for each in facts.values()):
+                live.looked = replace(looked, drains=dict(live.drains))
+
+    def _begun(self, name: EndpointName, pods: tuple[Pod, ...]) -> Looked:
+        """What a look that begins now depends on: what it changes itself asks for another one."""
+        record, revisions = self._endpoints.get(name), dict(self._endpoints.revisions(name))
+        drains = dict(self._live[name].drains)
+        return Looked(pods, record, revisions, drains, self._told(record, drains), self._clock.now_s())
 
     # observe
 
@@ -384,7 +453,7 @@ class Reconciler:
                 log.warning("%s: pod %s failed: %s", name, pod.id, pod.cause)
                 await self._fleet.forget_pod(pod.id)
         left = tuple(pod for pod in pods if pod.phase is not PodPhase.FAILED)
-        for number, alive in _by_revision(left).items():
+        for number, alive in by_number(left).items():
             after = rollout.after_service(revisions[number], alive, now_s)
             if after is not revisions[number]:
                 self._endpoints.put_revision(after)
@@ -550,26 +619,7 @@ class Reconciler:
 
     def _views(self) -> tuple[EndpointView, ...]:
         """The endpoints as Envoy should see them now: after what this look has started and stopped."""
-        pods = self._scan()
-        return tuple(self._view(record, pods.get(record.name, ())) for record in self._endpoints.all())
-
-    def _view(self, record: EndpointRecord, pods: tuple[Pod, ...]) -> EndpointView:
-        """The same one as before, if nothing that it depends on has changed."""
-        live, revisions = self._live[record.name], self._endpoints.revisions(record.name)
-        if live.viewed is not None and live.viewed.of == (pods, record, revisions, live.drains):
-            return live.viewed.view
-        by_revision, divided = _by_revision(pods), False
-
-        def grpc_part(key: RevisionKey, target: int) -> int:
-            nonlocal divided
-            divided = True
-            alive = by_revision.get(key.number, ())
-            return self._splits.part(key, target, alive, self._clock.now_s())
-
-        found = view.endpoint_view(record, revisions, by_revision, live.drains, grpc_part)
-        of = (pods, record, dict(revisions), dict(live.drains))
-        live.viewed = None if divided else Viewed(of, found)  # that division depends on what is observed
-        return found
+        return self._seen_by_envoy.all(self._scan(), lambda name: self._live[name].drains)
 
     def _forget_gone(self) -> None:
         for name in self._live.keys() - {record.name for record in self._endpoints.all()}:
@@ -599,13 +649,6 @@ class Reconciler:
         """At once when an endpoint has gone: the next one of its name begins anew."""
         self._live.pop(name, None)
         self._scaling.forget(name)
-
-
-def _by_revision(pods: Iterable[Pod]) -> dict[int, tuple[Pod, ...]]:
-    found: dict[int, list[Pod]] = defaultdict(list)
-    for pod in pods:
-        found[pod.revision.number].append(pod)
-    return {number: tuple(some) for number, some in found.items()}
 
 
 def _same(before: tuple[Pod, ...] | None, now: tuple[Pod, ...]) -> tuple[Pod, ...]:

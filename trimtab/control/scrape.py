@@ -93,7 +93,8 @@ class Scraper:
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
         self._pods: Collection[Pod] = ()  # the last that the fleet told of,
-        self._ready: dict[str, Pod] = {}  # and those of them that are ready
+        self._ready: dict[str, Pod] = {}  # those of them that are ready,
+        self._telling: list[str] | None = None  # and those of which anything is told; None: to be found out
         self._all_kept, self._kept_at_s = False, float("-inf")  # whether what has gone is forgotten, and when
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
@@ -150,13 +151,14 @@ class Scraper:
         if pods is not self._pods:
             self._pods = pods
             self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
-            self._all_kept = False
+            self._all_kept, self._telling = False, None
         if not self._all_kept and now_s - self._kept_at_s >= self._each_s:  # thousands of pods: not each tick
             self._all_kept, self._kept_at_s = True, now_s
             self._keep_only(pods)
         self._match_gpus(pods)
-        told_of = (name for name, pod in self._ready.items() if self._tells(pod))
-        names, before = dict.fromkeys((*told_of, *self._dcgm)), self._due_at_s
+        if self._telling is None:
+            self._telling = [name for name, pod in self._ready.items() if self._tells(pod)]
+        names, before = dict.fromkeys((*self._telling, *self._dcgm)), self._due_at_s
         if names.keys() != before.keys():
             self._due_at_s = {
                 name: before[name] if name in before else self._turn_s(name, now_s) for name in names
@@ -224,6 +226,7 @@ class Scraper:
         fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= since_s)
         alive = [pod for pod in pods if pod.phase is not PodPhase.FAILED]
         self._gpu_signals = gpu_signals(fresh, alive) if fresh else {}
+        self._telling = None
 
     def _keep_only(self, pods: Collection[Pod]) -> None:
         self._signals.keep_only(pods)

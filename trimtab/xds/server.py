@@ -18,7 +18,7 @@ import grpc
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput
 from trimtab.xds import messages
-from trimtab.xds.kinds import ADDITION_ORDER, CLUSTERS, SHORT
+from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, SHORT
 from trimtab.xds.snapshot import Collection, Snapshot, shared_clusters
 from trimtab.xds.stream import Push, StreamState
 from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
@@ -88,6 +88,7 @@ class _Stream:
     connected_since_s: float
     node: str = ""  # known from the first request on
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    news_at_s: float | None = None  # the oldest of pods that it was not yet sent; monotonic
     status: NodeStatus | None = None
 
 
@@ -101,6 +102,7 @@ class AdsServer:
 
     def __init__(self, clock: Clock) -> None:
         self.changed = asyncio.Event()
+        self.sent: Callable[[float], object] = lambda _: None  # see `publish`
         self._clock = clock
         self._snapshot: Snapshot | None = None
         self._watchers: set[asyncio.Event] = set()
@@ -129,8 +131,12 @@ class AdsServer:
         finally:
             self._watchers.discard(published)
 
-    def publish(self, snapshot: Snapshot) -> None:
-        """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it."""
+    def publish(self, snapshot: Snapshot, news_at_s: float | None = None) -> None:
+        """Make `snapshot` what every Envoy should have. Returns at once; a later one replaces it.
+
+        `news_at_s` (monotonic): when the news of pods came that it follows from. `sent` is called with what
+        then passes (s) until an Envoy is sent them, of each stream.
+        """
         before, self._snapshot = self._snapshot, snapshot
         if before is not None and snapshot.versions == before.versions and snapshot.envoys == before.envoys:
             return
@@ -144,6 +150,10 @@ class AdsServer:
             order.move_to_end(version)
             while len(order) > VERSIONS_MAX:
                 order.popitem(last=False)
+        told = before is not None and snapshot.version(ASSIGNMENTS) != before.version(ASSIGNMENTS)
+        for stream in self._streams:
+            if told and stream.news_at_s is None and ASSIGNMENTS in stream.state.subscriptions:
+                stream.news_at_s = news_at_s
         for wake in (*(stream.wake for stream in self._streams), *self._watchers):
             wake.set()
 
@@ -293,6 +303,11 @@ class AdsServer:
                 if push is None:
                     break
                 await write(variant.encode(push))
+                if push.type_url == ASSIGNMENTS and stream.news_at_s is not None:
+                    self.sent(self._clock.now_s() - stream.news_at_s)
+                    stream.news_at_s = None
+            if not stream.state.awaits(ASSIGNMENTS):  # what follows from the news is nothing to this one
+                stream.news_at_s = None
 
     def _note_change(self, stream: _Stream) -> None:
         status = _status(stream, connected=True)

@@ -60,6 +60,11 @@ class StreamState:
         else:
             subscription.ask_state(request, at_s, first=first)
 
+    def awaits(self, type_url: str) -> bool:
+        """Whether an answer to the last push of this type is to come."""
+        subscription = self.subscriptions.get(type_url)
+        return subscription is not None and subscription.awaiting is not None
+
     def next_push(self, snapshot: Snapshot) -> Push | None:
         """The next response towards `snapshot`; None if all is said, or what is left awaits an answer."""
         push = self._next_addition(snapshot)

@@ -127,6 +127,7 @@ class KubernetesFleet:
         self._aged_at_s = float("-inf")  # wall clock
         self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
         self._all: tuple[Pod, ...] | None = None
+        self._told: Mapping[EndpointName, tuple[Pod, ...]] | None = None
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
@@ -190,9 +191,11 @@ class KubernetesFleet:
         return self._all
 
     def by_endpoint(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
-        """The same of each endpoint, whose tuple is the same one for as long as nothing of it has changed."""
+        """The same of each endpoint: the same mapping and tuples for as long as nothing has changed."""
         self._look_again()
-        return dict(self._shown)
+        if self._told is None:
+            self._told = dict(self._shown)
+        return self._told
 
     def _look_again(self) -> None:
         """At what may have changed. A pod that starts has started for longer each second."""
@@ -207,7 +210,7 @@ class KubernetesFleet:
             self._stale.discard(name)
             if pods == self._shown.get(name, ()):
                 continue
-            self._all = None
+            self._all = self._told = None
             if pods:
                 self._shown[name] = pods
             else:
