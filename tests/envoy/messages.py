@@ -23,6 +23,7 @@ def message(
     pods: dict[str, int] | None = None,
     uptime_s: int | None = None,
     times: dict[float, int] | None = None,
+    worked_us: list[float] | None = None,
 ) -> bytes:
     """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
     request = ExportMetricsServiceRequest()
@@ -61,6 +62,10 @@ def message(
             explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
         )
         labelled(point, cluster_name=HTTP)
+    for worker, worked in enumerate(worked_us or ()):
+        metric = scope.metrics.add(name="listener_manager.worker_dispatcher.loop_duration_us")
+        point = metric.histogram.data_points.add(sum=worked, **stamp)
+        labelled(point, worker_id=str(worker))
     return request.SerializeToString()
 
 

@@ -14,10 +14,17 @@ import yaml
 
 from deploy.cluster import binaries
 from deploy.crd.generate import definition
+from trimtab.autoscaler.envoys import Sizing
 from trimtab.autoscaler.warmroom import Shape
-from trimtab.control.kubernetes.options import KubernetesOptions, checked_callers, checked_placeholders
+from trimtab.control.kubernetes.options import (
+    KubernetesOptions,
+    checked_callers,
+    checked_envoys,
+    checked_placeholders,
+)
 from trimtab.core.spec import Resources
 from trimtab.envoy.secrets import file_of
+from trimtab.fleet.kubernetes import Sized
 from trimtab.xds.listeners import CALLERS_CERTIFICATE
 
 pytestmark = pytest.mark.kube
@@ -60,7 +67,9 @@ def test_helm_finds_nothing_wrong() -> None:
     [
         ({"images__envoy": None}, "/images/envoy"),
         ({"envoy__allowAnonymous": None}, "name a Secret, or set envoy.allowAnonymous=true"),
-        ({"envoy__replicas": "0"}, "/envoy/replicas"),
+        ({"envoy__min": "0"}, "/envoy/min"),
+        ({"envoy__replicas": "3"}, "'replicas' not allowed"),
+        ({"envoy__min": "3", "envoy__max": "2"}, "envoy.max: is less than envoy.min"),
         ({"envoy__service__type": "Ingress"}, "/envoy/service/type"),
         ({"tracking__uri": "http://me:secret@mlflow"}, "/tracking/uri"),
         ({"replicas": "2"}, "'replicas' not allowed"),
@@ -271,6 +280,23 @@ def test_placeholders_are_told_to_the_control_plane_as_they_are_made() -> None:
     assert "placeholders are pods of images.hold" in done.stderr
     done = helm("template", **ROOM, placeholders__priority="0")
     assert "/placeholders/priority" in done.stderr
+
+
+def test_the_number_of_envoys_is_the_control_planes_and_nothing_else_of_them() -> None:
+    objects = rendered(envoy__min="3", envoy__max="7")
+    assert "replicas" not in of_kind(objects, "Deployment", "t-envoy")["spec"], "an upgrade changes no count"
+    control = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    (said,) = (each.partition("=")[2] for each in control["args"] if each.startswith("--envoys="))
+    sized = checked_envoys(KubernetesOptions(Path("home"), envoys=said), {})
+    assert sized == Sized("ns", "t-envoy", Sizing(3, 7))
+    assert of_kind(objects, "Role", "t-control-envoys")["rules"] == [
+        {
+            "apiGroups": ["apps"],
+            "resources": ["deployments/scale"],
+            "resourceNames": ["t-envoy"],
+            "verbs": ["get", "patch"],
+        }
+    ]
 
 
 def test_images_are_pulled_once_each_and_nothing_of_them_runs() -> None:

@@ -203,6 +203,9 @@ class Platform:
         gauges.show(gauges.queued, queued)
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
+        gauges.show(
+            gauges.envoy_busy, {(envoy,): busy for envoy, busy in self._observations.busy(now_s).items()}
+        )
         gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
