@@ -34,9 +34,9 @@ BEGAN_S = time.monotonic()
 
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
-    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "fleet", "tenants", "chart_text",
-    "mirror", "watch", "work", "command", "migration", "edge", "models", "nodes_that_go", "model_cache",
-    "placeholders", "pre_pull", "gpus", "cluster", "scale",
+    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "fleet", "tenants",
+    "chart_text", "mirror", "watch", "work", "command", "migration", "edge", "models", "nodes_that_go",
+    "model_cache", "placeholders", "pre_pull", "gpus", "cluster", "scale",
 )  # fmt: skip
 
 

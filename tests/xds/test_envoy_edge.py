@@ -102,6 +102,24 @@ async def test_keys_change_under_requests_of_which_none_fails(
     assert caller.connections == 1
 
 
+async def test_a_connection_ends_between_two_requests_once_it_is_old(
+    gate: Gate, endpoint: Callable[..., EndpointView], pods: Pods
+) -> None:
+    """So that an Envoy that comes gets callers too. A request on its way is none that it ends."""
+    gate.gateway = replace(gate.gateway, connection_max_s=0.3)
+    (pod,) = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,)), keys=(ANN,))
+    caller, statuses = OneConnection(), []
+    async with caller.session:
+        pod.pace_s = 0.5  # longer than a connection may stay
+        assert await caller.ask(called(gate), ANN) == 200
+        pod.pace_s = 0.0
+        while caller.connections < 4:
+            statuses.append(await caller.ask(called(gate), ANN))
+    assert set(statuses) == {200}
+    assert len(statuses) > 10, "it is used again and again before"
+
+
 def trusting(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=authority.certificate.decode())
 

@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 
 OWNER = "trimtab"  # the field manager of all that the control plane writes by itself
 ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
+CONNECTION_MAX_S = 300.0  # of callers: Envoys that come are found by new connections alone
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
 GATHER_S = 10.0  # an Envoy, or who follows us and has some, comes back within a few seconds
@@ -108,7 +109,14 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         started = Started(os.getpid(), trimtab.__version__, public, str(metrics_at), str(home.control_socket))
         traces = traces_from(os.environ)
         gateway = Gateway(
-            address.host, address.port, options.domain, keys, traces, ACCESS_LOG, options.callers_tls
+            address.host,
+            address.port,
+            options.domain,
+            keys,
+            traces,
+            ACCESS_LOG,
+            options.callers_tls,
+            CONNECTION_MAX_S,
         )
         dcgm = _exporters(options)
         window_s = down_window_s(os.environ)
