@@ -18,6 +18,7 @@ from deploy.cluster.place import here
 from deploy.images import build
 from tests.kube import tracking
 from tests.kube.inside import cluster_network, inner_kubeconfig
+from tests.kube.plane import Plane
 from tests.kube.words import HELD_S, HOLD, NAMESPACES, PODS, Make, define, namespace_of
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
@@ -34,9 +35,9 @@ BEGAN_S = time.monotonic()
 
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
-    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "fleet", "tenants",
-    "chart_text", "mirror", "watch", "work", "command", "migration", "edge", "models", "nodes_that_go",
-    "model_cache", "placeholders", "pre_pull", "gpus", "cluster", "scale",
+    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
+    "tenants", "chart_text", "mirror", "watch", "work", "command", "migration", "edge", "models",
+    "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus", "cluster", "scale",
 )  # fmt: skip
 
 
@@ -142,6 +143,19 @@ async def closing(api: Api) -> AsyncIterator[Api]:
 async def crd(api: Api) -> None:
     """The API server knows ServingEndpoint, as it is generated now."""
     await define(api)
+
+
+@pytest.fixture
+def plane(namespace: str, tmp_path: Path) -> Iterator[Plane]:
+    """A control plane on the node, which serves the test's namespace, and an Envoy beside it."""
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("pods of that cluster may not be reached from here")
+    made = Plane(tmp_path / "home", namespace)
+    made.home.mkdir()
+    made.start()
+    made.start_envoy()
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

@@ -234,7 +234,7 @@ async def test_a_quota_says_why(fleet: KubernetesFleet, api: Api, revision: Make
     await fleet.start_pod(revision())
     await until(lambda: fleet.room(revision()).pods == 0)
     assert "exceeded quota" in fleet.room(revision()).why
-    assert "raise the quota" in fleet.room(revision()).why
+    assert "raise the ResourceQuota `pods`" in fleet.room(revision()).why
     assert phases(fleet) == ["ready", "starting"]
 
 

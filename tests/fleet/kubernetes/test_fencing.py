@@ -36,6 +36,8 @@ class Server:
         self.hangs = False
         self.now, self.changed, self.conflicts = 3, False, 0  # its count, and whether it is another one since
         self.pods: list[dict[str, Any]] = []
+        self.refused = ""  # why its pods cannot be made
+        self.merged: list[tuple[str, dict[str, Any]]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
         metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
@@ -44,9 +46,10 @@ class Server:
             return orjson.dumps(
                 {"metadata": metadata | {"resourceVersion": "8"}, "spec": {"replicas": self.now}}
             )
-        items = (
-            [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else self.pods
-        )
+        failed = {"type": "ReplicaFailure", "status": "True", "message": self.refused}
+        status = {"conditions": [failed]} if self.refused else {}
+        deployment = {"metadata": metadata, "spec": {"replicas": 3}, "status": status}
+        items = [deployment] if path.endswith("deployments") else self.pods
         return orjson.dumps({"metadata": {"resourceVersion": "9"}, "items": items})
 
     @asynccontextmanager
@@ -60,6 +63,7 @@ class Server:
         return b"{}"
 
     async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+        self.merged.append((path, body))
         return b"{}"
 
     async def apply(self, path: str, body: dict[str, Any]) -> bytes:
@@ -328,3 +332,39 @@ async def test_two_that_want_different_counts_do_not_make_pods_flap(
         for each in fleets:
             await each.close()
     assert cluster.counts == [3, 4, 5]
+
+
+def asked_again(server: Server) -> list[str]:
+    return [path for path, body in server.merged if fleet.ASKED_AGAIN in str(body)]
+
+
+async def test_pods_that_are_refused_are_blocked_and_asked_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ReplicaSet by itself would wait twice as long after each refusal."""
+    monkeypatch.setattr(fleet, "ASK_AGAIN_EACH_S", 0.01)
+    server.refused = "exceeded quota: team"
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        assert [(pod.phase, pod.blocked) for pod in made.pods()] == [(PodPhase.STARTING, True)] * 3
+        assert made.room(Revision(KEY, MODEL, "hash", 0.0)).why.startswith("the namespace `team`: exceeded")
+        await until(lambda: len(asked_again(server)) > 2)
+        assert {path.rpartition("/")[2] for path in asked_again(server)} == {name_of(KEY)}
+    finally:
+        await made.close()
+
+
+async def test_nobody_asks_again_for_what_is_not_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ASK_AGAIN_EACH_S", 0.0)
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        assert [pod.blocked for pod in made.pods()] == [False] * 3
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert asked_again(server) == []
+    finally:
+        await made.close()
