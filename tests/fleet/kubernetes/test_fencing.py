@@ -19,7 +19,7 @@ from trimtab.core.pod import PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import Custom, ModelSpec, Source
 from trimtab.fleet.kubernetes import KubernetesFleet, fleet, lives
-from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.holds import LET_GO, Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
 from trimtab.kube import work
@@ -214,6 +214,29 @@ async def test_pods_that_do_not_answer_are_waited_for_at_once(
         await made.close()
 
 
+async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever told it to hold was killed, or gave up waiting for the answer, before the gate said so."""
+    told: list[tuple[str, str]] = []
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        told.append((pod.name, what))
+        return True
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    pod = taken_away("a")
+    pod["status"]["conditions"] = []
+    server.pods = [pod]
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await until(lambda: told)
+        assert told == [("a", LET_GO)]
+    finally:
+        await made.close()
+
+
 class Guarded:
     """A connection of one who leads no more."""
 
@@ -239,7 +262,7 @@ async def test_who_leads_no_more_tells_pods_nothing(what: str, monkeypatch: pyte
     monkeypatch.setattr(Holds, "_directly", directly)
     holds = Holds(Guarded())  # type: ignore[arg-type]
     with pytest.raises(Unreachable, match="another may lead"):
-        await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True, held=True))
+        await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True))
     assert told == []
 
 

@@ -78,7 +78,6 @@ class SeenPod:
     leaving: bool = False
     deleting: bool = False
     can_hold: bool = False  # there is something beside it that does
-    held: bool = False  # it is not told to end before it is let go
     runs: bool = False  # its container does
     node: str = ""
     ready_path: str = ""  # at which the kubelet asks it
@@ -123,7 +122,6 @@ def read_pod(body: Json) -> SeenPod:
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     answers = _is_true(conditions, "ContainersReady")
     scheduled = conditions.get("PodScheduled", {})
-    can_hold = any(each.get("name") == HOLD for each in spec.get("initContainers") or ())
     container = _ours(status.get("containerStatuses"))
     return SeenPod(
         name=metadata["name"],
@@ -135,8 +133,7 @@ def read_pod(body: Json) -> SeenPod:
         gate=_is_true(conditions, GATE),
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
-        can_hold=can_hold,
-        held=can_hold and GATE in conditions,  # it was told that the pod serves before the gate was set
+        can_hold=any(each.get("name") == HOLD for each in spec.get("initContainers") or ()),
         runs="running" in (container.get("state") or {}),
         node=spec.get("nodeName", ""),
         ready_path=_ready_path(spec),
