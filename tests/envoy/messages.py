@@ -24,6 +24,7 @@ def message(
     uptime_s: int | None = None,
     times: dict[float, int] | None = None,
     worked_us: list[float] | None = None,
+    state: int | None = None,
 ) -> bytes:
     """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
     request = ExportMetricsServiceRequest()
@@ -36,8 +37,9 @@ def message(
         for key, value in labels.items():
             point.attributes.add(key=f"envoy.{key}").value.string_value = value
 
-    if uptime_s is not None:
-        scope.metrics.add(name="server.uptime").gauge.data_points.add(as_int=uptime_s, **stamp)
+    for name, known in (("server.uptime", uptime_s), ("server.state", state)):
+        if known is not None:
+            scope.metrics.add(name=name).gauge.data_points.add(as_int=known, **stamp)
     for name, cluster, value in points:
         metric = scope.metrics.add(name=f"cluster.{name}")
         is_gauge = name in ("membership_total", "upstream_rq_active", "upstream_rq_pending_active")

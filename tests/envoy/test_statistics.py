@@ -54,6 +54,11 @@ def test_an_envoy_that_does_not_tell_is_unknown_and_not_idle() -> None:
     assert signals(message([("upstream_rq_total", HTTP, 1)])).envoy is None
 
 
+@pytest.mark.parametrize(("state", "leaves"), [(None, ""), (0, ""), (1, "local"), (2, "")])
+def test_an_envoy_that_drains_is_about_to_leave(state: int | None, leaves: str) -> None:
+    assert signals(message([("upstream_rq_total", HTTP, 1)], state=state)).leaves == leaves
+
+
 def test_workers_may_come_in_two_messages() -> None:
     parts = [message([("upstream_rq_total", HTTP, 1)], worked_us=[worked]) for worked in (2e5, 4e5)]
     told, _ = signals_of(joined(*map(parse, parts)), None, 100.0)

@@ -134,6 +134,8 @@ def assemble(
         scraper.latencies.add(signals.stages)
         if signals.envoy is not None:
             observations.add_envoy(signals.envoy)
+        if signals.leaves:
+            ads.leaves(signals.leaves)
         metrics.signals.inc(len(signals.revisions))
         for name in signals.unusable:
             metrics.certificates_refused.labels(name).inc()

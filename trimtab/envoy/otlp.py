@@ -25,6 +25,7 @@ from trimtab.xds.world import revision_of
 _CLUSTER, _ADDRESS = "envoy.cluster_name", "envoy.endpoint_address"
 _RESPONSE_CLASS = "envoy.response_code_class"
 _UPTIME = "server.uptime"
+_STATE, _DRAINING = "server.state", 1
 _KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "quiet", not "unknown"
 _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
@@ -77,6 +78,7 @@ class Flush:
     uptime_s: float | None = None
     revisions: dict[RevisionKey, Counts] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()  # certificates (see `secrets`) that were written anew and cannot be used
+    draining: bool = False  # it was asked to: callers are told to leave, and then it ends
     worked_us: tuple[float, ...] = ()  # of the time since the flush before, one for each worker that told
 
 
@@ -109,6 +111,7 @@ def joined(first: Flush, second: Flush) -> Flush:
             known.pods[address] = known.pods.get(address, 0) + in_flight
     first.unusable += second.unusable
     first.worked_us += second.worked_us
+    first.draining |= second.draining
     first.since_ns = first.since_ns or second.since_ns
     first.uptime_s = second.uptime_s if first.uptime_s is None else first.uptime_s
     return first
@@ -157,6 +160,8 @@ def _read_state(name: str, points: Sequence[NumberDataPoint], flush: Flush) -> N
             _counts(point.attributes, flush)
     elif name == _UPTIME:
         flush.uptime_s = _value(points[0])
+    elif name == _STATE:
+        flush.draining = _value(points[0]) == _DRAINING
     elif name == _UNUSABLE:
         refused = (point.attributes for point in points if _value(point))
         flush.unusable += tuple(_attribute(attributes, _SECRET) for attributes in refused)

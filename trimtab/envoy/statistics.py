@@ -50,6 +50,7 @@ class Signals:
     stages: tuple[StageTimes, ...] = ()
     unusable: tuple[str, ...] = ()  # certificates that Envoy could not use: see `envoy.secrets`
     envoy: EnvoySignal | None = None
+    leaves: str = ""  # the Envoy that tells, if it drains: it will end, and not come back
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,15 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         for key, counts in flush.revisions.items()
         if counts.whole is not None and counts.served is not None
     )
-    told = Signals(revisions, pods, latencies, stages, flush.unusable, _envoy_signal(flush, at_s, period_s))
+    told = Signals(
+        revisions,
+        pods,
+        latencies,
+        stages,
+        flush.unusable,
+        _envoy_signal(flush, at_s, period_s),
+        flush.node if flush.draining else "",
+    )
     return told, Before(at_s, period_s, flush.uptime_s, queued)
 
 
