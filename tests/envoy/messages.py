@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint
 
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 
@@ -64,10 +65,9 @@ def message(
             explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
         )
         labelled(point, cluster_name=HTTP)
-    for worker, worked in enumerate(worked_us or ()):
+    if worked_us:
         metric = scope.metrics.add(name="listener_manager.worker_dispatcher.loop_duration_us")
-        point = metric.histogram.data_points.add(sum=worked, **stamp)
-        labelled(point, worker_id=str(worker))
+        metric.histogram.data_points.extend(HistogramDataPoint(sum=worked, **stamp) for worked in worked_us)
     return request.SerializeToString()
 
 

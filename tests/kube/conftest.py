@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -107,13 +107,21 @@ def our_images() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
+def tracking_server(tracking_begun: Future[str]) -> str:
     """The address of an MLflow server in a namespace of its own, with two versions of the model `iris`.
 
     TRIMTAB_KUBE_TRACKING names one that is there already.
     """
+    return tracking_begun.result()
+
+
+@pytest.fixture(scope="session")
+def tracking_begun(our_images: dict[str, str]) -> Iterator[Future[str]]:
+    """The same, for whoever has something else to do until it is there."""
     if "TRIMTAB_KUBE_TRACKING" in os.environ:
-        yield os.environ["TRIMTAB_KUBE_TRACKING"]
+        there: Future[str] = Future()
+        there.set_result(os.environ["TRIMTAB_KUBE_TRACKING"])
+        yield there
         return
     name = f"mlflow-{uuid.uuid4().hex[:8]}"
 
@@ -127,7 +135,7 @@ def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
             await api.delete(NAMESPACES.path(name=name))
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
-        yield beside.submit(asyncio.run, begin()).result()
+        yield beside.submit(asyncio.run, begin())
         beside.submit(asyncio.run, end()).result()
 
 
