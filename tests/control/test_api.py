@@ -26,6 +26,7 @@ from trimtab.v1.control_pb2_grpc import ControlStub, add_ControlServicer_to_serv
 
 IRIS = EndpointName("default", "iris")
 REF = v1.EndpointRef(name="iris")
+ELSEWHERE = v1.EndpointRef(namespace="team-b", name="iris")
 WITHIN_S = 30.0
 Spec = Callable[..., Any]
 
@@ -319,6 +320,11 @@ async def test_the_platform_tells_of_itself_and_of_envoy(
     assert (routes.nack, routes.nack_at_s) == ("no such cluster", 5.0)
     assert list(found.warnings) == ["Envoy `envoy-1` refused its routes: no such cluster"]
     assert list((await served(plane, call, spec(1))).status.warnings) == list(found.warnings)
+    await call("ApplyEndpoint", v1.ApplyEndpointRequest(ref=ELSEWHERE, spec=codec.spec_to_proto(spec(1))))
+    told = (await call("GetEndpoint", v1.GetEndpointRequest(ref=REF))).status.warnings
+    assert list(told) == [
+        "Envoy `envoy-1` refused its routes: whoever may see the endpoints of all namespaces is told why"
+    ], "what Envoy says may name the endpoints of others"
     plane.envoy.nack, process.age, process.running = "", 60.0, False
     plane.envoy.leave()
     found = await call("GetPlatform", v1.GetPlatformRequest())

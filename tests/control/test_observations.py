@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from trimtab.control.observations import BATCH_MAX, FRESH_S, LOOK_BACK_S, LoadNow, Observations
+from trimtab.control.observations import BATCH_MAX, ENVOYS_MAX, FRESH_S, LOOK_BACK_S, LoadNow, Observations
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
 
 KEY = RevisionKey(EndpointName("default", "iris"), 1)
 POD = Pod("p", KEY, PodPhase.READY, "127.0.0.1", 9, 1, 0.0)
@@ -147,3 +147,20 @@ def test_the_window_has_an_end() -> None:
     found = saw(signal(100.0, 5))
     assert found.load(KEY, 100.0 + LOOK_BACK_S).requests_per_s == 5.0
     assert found.load(KEY, 100.1 + LOOK_BACK_S) == LoadNow()
+
+
+def test_how_busy_envoys_are_is_a_mean_by_time_and_unknown_once_they_are_silent() -> None:
+    found = Observations()
+    for at_s, period_s, busy in ((95.0, 1.0, 1.0), (98.0, 1.0, 0.2), (100.0, 3.0, 0.6)):
+        found.add_envoy(EnvoySignal("a", at_s, period_s, busy))
+    found.add_envoy(EnvoySignal("b", 97.0, 1.0, 0.1))
+    assert found.busy(100.5) == {"a": pytest.approx((0.2 + 3 * 0.6) / 4), "b": 0.1}
+    assert found.busy(97.0 + FRESH_S + 0.1) == {"a": pytest.approx(0.5, abs=0.2)}
+    assert found.busy(200.0) == {}
+
+
+def test_no_more_envoys_are_remembered_than_there_may_be() -> None:
+    found = Observations()
+    for number in range(ENVOYS_MAX + 50):
+        found.add_envoy(EnvoySignal(f"envoy-{number}", 100.0, 1.0, 0.1))
+    assert len(found.busy(100.0)) <= ENVOYS_MAX

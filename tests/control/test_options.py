@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from trimtab.control import options
 from trimtab.control.options import (
     DOWN_WINDOW,
+    ENVOY_AIM,
     Address,
     ServeOptions,
     checked_dcgm,
     checked_listen,
     checked_metrics_listen,
     down_window_s,
+    envoy_aim,
     parse_address,
     read_api_keys,
 )
@@ -178,3 +180,10 @@ def test_the_down_window_may_be_shortened(text: str, seconds: float | None) -> N
 @pytest.mark.parametrize("text", ["0", "0.9", "3601", "-5", "nan", "inf", "soon"])
 def test_other_down_windows_are_refused(text: str) -> None:
     assert refusal(InvalidInput, lambda: down_window_s({DOWN_WINDOW: text})).where == DOWN_WINDOW
+
+
+def test_how_busy_envoys_should_be_may_be_lowered() -> None:
+    assert envoy_aim({ENVOY_AIM: "0.02"}) == 0.02
+    assert envoy_aim({}) is None
+    for text in ("0", "1.1", "half"):
+        assert refusal(InvalidInput, lambda text=text: envoy_aim({ENVOY_AIM: text})).where == ENVOY_AIM

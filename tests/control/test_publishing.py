@@ -67,6 +67,24 @@ async def test_one_that_went_is_waited_for_and_given_up(told: Told) -> None:
     assert told.settled
 
 
+async def test_one_that_drained_is_gone_with_its_stream(told: Told) -> None:
+    """Nobody waits for it, and the others have its share of the limits at once."""
+    told.clock.advance(GATHER_S)
+    told.connected("a", "b")
+    await told.publish()
+    told.ads.leaves("b")
+    told.ads.leaves("nobody")
+    await told.publish()
+    assert shared_by(told.ads) == ("a", "b"), "it still has requests"
+    told.connected("a")
+    await told.publish()
+    assert told.ads.away(AWAY_MAX_S) == set()
+    assert shared_by(told.ads) == ("a",)
+    told.connected("a")
+    assert told.settled
+    assert [node.node for node in told.ads.nodes()] == ["a"]
+
+
 async def test_one_that_came_back_to_another_control_plane_is_not_away(told: Told) -> None:
     told.clock.advance(GATHER_S)
     told.connected("a", "b")

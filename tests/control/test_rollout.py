@@ -169,6 +169,17 @@ def test_a_rollout_without_room_to_replace_a_late_start_waits_for_it() -> None:
     assert plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete, "it gets no more"
 
 
+def test_pods_that_cannot_start_are_not_waited_for_by_a_rollout() -> None:
+    """They were asked for, and a quota refuses them: what is there serves, and says so."""
+    asked = replace(pod(1, 1, PodPhase.STARTING), blocked=True)
+    for capped, complete in ((True, True), (False, False)):  # not capped: there is room by now
+        known = {1: facts(1, 2, pod(1, 0), asked, capped=capped)}
+        found = plan(record(1, 1), known, routes_settled=True, now_s=NOW_S)
+        assert (found.complete, found.starts, found.leaves) == (complete, (), ())
+    none_serves = {1: facts(1, 2, asked, capped=True)}
+    assert not plan(record(1, 1), none_serves, routes_settled=True, now_s=NOW_S).complete
+
+
 def test_deleting_takes_the_routes_before_the_pods() -> None:
     serving = facts(1, 1, pod(1, 0))
     gone = record(1, 1, Outcome.SERVING, deleting=True)

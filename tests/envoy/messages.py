@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint
 
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 
@@ -23,6 +24,8 @@ def message(
     pods: dict[str, int] | None = None,
     uptime_s: int | None = None,
     times: dict[float, int] | None = None,
+    worked_us: list[float] | None = None,
+    state: int | None = None,
 ) -> bytes:
     """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
     request = ExportMetricsServiceRequest()
@@ -35,8 +38,9 @@ def message(
         for key, value in labels.items():
             point.attributes.add(key=f"envoy.{key}").value.string_value = value
 
-    if uptime_s is not None:
-        scope.metrics.add(name="server.uptime").gauge.data_points.add(as_int=uptime_s, **stamp)
+    for name, known in (("server.uptime", uptime_s), ("server.state", state)):
+        if known is not None:
+            scope.metrics.add(name=name).gauge.data_points.add(as_int=known, **stamp)
     for name, cluster, value in points:
         metric = scope.metrics.add(name=f"cluster.{name}")
         is_gauge = name in ("membership_total", "upstream_rq_active", "upstream_rq_pending_active")
@@ -61,6 +65,9 @@ def message(
             explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
         )
         labelled(point, cluster_name=HTTP)
+    if worked_us:
+        metric = scope.metrics.add(name="listener_manager.worker_dispatcher.loop_duration_us")
+        metric.histogram.data_points.extend(HistogramDataPoint(sum=worked, **stamp) for worked in worked_us)
     return request.SerializeToString()
 
 

@@ -105,6 +105,11 @@ def test_a_long_home_gets_short_sockets() -> None:
         ("cluster.default/iris/r1.upstream_rq_503", False),
         ("http.gateway.downstream_cx_rx_bytes_total", False),
         ("runtime.load_success", False),
+        ("listener_manager.listener_create_failure", True),
+        ("listener_manager.lds.update_rejected", True),
+        ("listener_manager.worker_0.dispatcher.loop_duration_us", True),
+        ("listener_manager.worker_0.dispatcher.poll_delay_us", False),
+        ("server.dispatcher.loop_duration_us", False),
     ],
 )
 def test_keeps_the_statistics_that_are_read(home: Path, name: str, kept: bool) -> None:

@@ -13,6 +13,7 @@ from tests.envoy.messages import HTTP, message
 from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
+from trimtab.core.signals import EnvoySignal
 from trimtab.envoy import intake as intake_module
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.otlp import MalformedError, joined, parse
@@ -36,6 +37,33 @@ def test_a_quiet_cluster_is_quiet_and_not_unknown() -> None:
 
 def test_a_cluster_that_is_not_mentioned_is_unknown() -> None:
     assert signals(message([("upstream_rq_total", "control_plane", 1)])) == Signals()
+
+
+@pytest.mark.parametrize(
+    ("worked_us", "period_s", "busy"),
+    [([250_000.0], 1, 0.25), ([0.0], 1, 0.0), ([1_000_000.0, 500_000.0], 2, 0.375), ([1.4e6], 1, 1.0)],
+)
+def test_how_busy_an_envoy_was_is_the_mean_of_its_workers(
+    worked_us: list[float], period_s: float, busy: float
+) -> None:
+    data = message([("upstream_rq_total", HTTP, 1)], since_s=10 - period_s, worked_us=worked_us)
+    assert signals(data).envoy == EnvoySignal("local", 100.0, period_s, busy)
+
+
+def test_an_envoy_that_does_not_tell_is_unknown_and_not_idle() -> None:
+    assert signals(message([("upstream_rq_total", HTTP, 1)])).envoy is None
+
+
+@pytest.mark.parametrize(("state", "leaves"), [(None, ""), (0, ""), (1, "local"), (2, "")])
+def test_an_envoy_that_drains_is_about_to_leave(state: int | None, leaves: str) -> None:
+    assert signals(message([("upstream_rq_total", HTTP, 1)], state=state)).leaves == leaves
+
+
+def test_workers_may_come_in_two_messages() -> None:
+    parts = [message([("upstream_rq_total", HTTP, 1)], worked_us=[worked]) for worked in (2e5, 4e5)]
+    told, _ = signals_of(joined(*map(parse, parts)), None, 100.0)
+    assert told.envoy is not None
+    assert told.envoy.busy == pytest.approx(0.3)
 
 
 def test_both_clusters_of_a_revision_are_one_signal() -> None:

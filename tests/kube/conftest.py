@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from deploy.cluster.place import here
 from deploy.images import build
 from tests.kube import tracking
 from tests.kube.inside import cluster_network, inner_kubeconfig
+from tests.kube.plane import Plane
 from tests.kube.words import HELD_S, HOLD, NAMESPACES, PODS, Make, define, namespace_of
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
@@ -34,9 +35,9 @@ BEGAN_S = time.monotonic()
 
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
-    "chart", "faults", "control", "crd", "lease", "taken_away", "uninstall", "fleet", "tenants", "chart_text",
-    "mirror", "watch", "work", "command", "migration", "edge", "models", "nodes_that_go", "model_cache",
-    "placeholders", "pre_pull", "gpus", "cluster", "scale",
+    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
+    "tenants", "chart_text", "mirror", "watch", "work", "command", "migration", "edge", "models",
+    "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus", "cluster", "scale",
 )  # fmt: skip
 
 
@@ -106,13 +107,21 @@ def our_images() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
+def tracking_server(tracking_begun: Future[str]) -> str:
     """The address of an MLflow server in a namespace of its own, with two versions of the model `iris`.
 
     TRIMTAB_KUBE_TRACKING names one that is there already.
     """
+    return tracking_begun.result()
+
+
+@pytest.fixture(scope="session")
+def tracking_begun(our_images: dict[str, str]) -> Iterator[Future[str]]:
+    """The same, for whoever has something else to do until it is there."""
     if "TRIMTAB_KUBE_TRACKING" in os.environ:
-        yield os.environ["TRIMTAB_KUBE_TRACKING"]
+        there: Future[str] = Future()
+        there.set_result(os.environ["TRIMTAB_KUBE_TRACKING"])
+        yield there
         return
     name = f"mlflow-{uuid.uuid4().hex[:8]}"
 
@@ -126,7 +135,7 @@ def tracking_server(our_images: dict[str, str]) -> Iterator[str]:
             await api.delete(NAMESPACES.path(name=name))
 
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
-        yield beside.submit(asyncio.run, begin()).result()
+        yield beside.submit(asyncio.run, begin())
         beside.submit(asyncio.run, end()).result()
 
 
@@ -142,6 +151,19 @@ async def closing(api: Api) -> AsyncIterator[Api]:
 async def crd(api: Api) -> None:
     """The API server knows ServingEndpoint, as it is generated now."""
     await define(api)
+
+
+@pytest.fixture
+def plane(namespace: str, tmp_path: Path) -> Iterator[Plane]:
+    """A control plane on the node, which serves the test's namespace, and an Envoy beside it."""
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("pods of that cluster may not be reached from here")
+    made = Plane(tmp_path / "home", namespace)
+    made.home.mkdir()
+    made.start()
+    made.start_envoy()
+    yield made
+    made.end()
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,7 @@ def values(namespace: str, images: dict[str, str], /, **more: str) -> list[str]:
         "envoy.resources.requests.cpu": "50m",
         "controlPlane.replicas": "2",
         "envoy.drainSeconds": "20",
+        "envoy.max": "2",  # however busy the machine is
     }
     said |= {name.replace("__", "."): value for name, value in more.items()}
     return [f"--set={name}={value}" for name, value in said.items()]

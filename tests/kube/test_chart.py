@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import orjson
 import pytest
@@ -59,7 +60,8 @@ SOON = {"controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "3.0"}  # or it takes minute
 
 
 @pytest.fixture
-def installed(our_images: dict[str, str], api: Api) -> Iterator[Installed]:
+def installed(our_images: dict[str, str], tracking_begun: Future[str], api: Api) -> Iterator[Installed]:
+    """Beside the start of the tracking server, which takes about as long."""
     with installation(our_images, **SOON) as namespace:
         yield Installed(api, namespace, our_images)
 

@@ -12,17 +12,16 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import orjson
 import pytest
 import yaml
 
-from deploy.cluster.place import here
 from tests.kube.killing import stopped
 from tests.kube.plane import Plane
-from tests.kube.words import ENDPOINTS, NAMESPACES, endpoint, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, applied, becomes, condition, endpoint, until
 from trimtab.core.errors import InvalidInput, NotFound
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
@@ -33,18 +32,6 @@ pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 PODS = Resource("v1", "pods")
 EVENTS = Resource("events.k8s.io/v1", "events")
-
-
-@pytest.fixture
-def plane(namespace: str, tmp_path: Path) -> Iterator[Plane]:
-    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("pods of that cluster may not be reached from here")
-    made = Plane(tmp_path / "home", namespace)
-    made.home.mkdir()
-    made.start()
-    made.start_envoy()
-    yield made
-    made.end()
 
 
 def spec(image: str, low: int = 1, high: int = 8, **env: str) -> Json:
@@ -61,27 +48,9 @@ def spec(image: str, low: int = 1, high: int = 8, **env: str) -> Json:
     }
 
 
-async def applied(api: Api, namespace: str, name: str, spec: Json) -> None:
-    """As `kubectl apply --server-side` does."""
-    await api.apply(ENDPOINTS.path(namespace, name), endpoint(namespace, name, spec), "kubectl")
-
-
 async def found(api: Api, path: str) -> Json:
     read: Json = orjson.loads(await api.get(path))
     return read
-
-
-async def condition(api: Api, namespace: str, name: str, kind: str) -> Json:
-    status = (await found(api, ENDPOINTS.path(namespace, name))).get("status", {})
-    return next((each for each in status.get("conditions", ()) if each["type"] == kind), {"status": ""})
-
-
-async def becomes(api: Api, namespace: str, name: str, kind: str, status: str = "True") -> Json:
-    async def is_so() -> bool:
-        return (await condition(api, namespace, name, kind))["status"] == status
-
-    await until(is_so)
-    return await condition(api, namespace, name, kind)
 
 
 async def names(api: Api, resource: Resource, namespace: str) -> list[str]:

@@ -11,13 +11,13 @@ import pytest
 
 from tests.kube.words import DEADLINE_S, HOLD, NAMESPACES, PODS, Make, evict, read, until
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Failed, NotFound
+from trimtab.core.errors import Failed, InvalidInput, NotFound
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision
 from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes import KubernetesFleet
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
-from trimtab.fleet.kubernetes.template import ENDPOINT, GATE, HOLD_IMAGE
+from trimtab.fleet.kubernetes.template import CONTAINER, ENDPOINT, GATE, HOLD_IMAGE
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
@@ -140,15 +140,27 @@ async def _is_marked(api: Api, pod: Pod) -> bool:
     return bool(gate["status"] == "False")
 
 
-async def test_a_pod_that_is_still_starting_can_be_taken_back(fleet: KubernetesFleet, revision: Make) -> None:
+async def test_a_pod_that_is_still_starting_can_be_taken_back(
+    fleet: KubernetesFleet, api: Api, revision: Make
+) -> None:
     never = revision(READY_AFTER="1h")
     await fleet.start_pod(never)
     asked = await fleet.start_pod(never)
     await fleet.stop_pod(asked, 5.0)
     await until(lambda: [pod.host != "" for pod in fleet.pods()] == [True])
     (pod,) = fleet.pods()
+    await until(lambda: _listens(api, pod))  # one that has just been made, as process 1, misses a SIGTERM
     await fleet.stop_pod(pod.id, 5.0)
     await until(lambda: not fleet.pods())
+
+
+async def _listens(api: Api, pod: Pod) -> bool:
+    namespace, _, name = pod.id.partition("/")
+    try:
+        said = await api.get(PODS.path(namespace, name, "log"), {"container": CONTAINER}, "text/plain, */*")
+    except InvalidInput:  # its container is not there yet
+        return False
+    return b"listening" in said
 
 
 async def test_a_pod_that_starts_and_was_to_leave_stays_if_one_is_wanted_again(
@@ -234,7 +246,7 @@ async def test_a_quota_says_why(fleet: KubernetesFleet, api: Api, revision: Make
     await fleet.start_pod(revision())
     await until(lambda: fleet.room(revision()).pods == 0)
     assert "exceeded quota" in fleet.room(revision()).why
-    assert "raise the quota" in fleet.room(revision()).why
+    assert "raise the ResourceQuota `pods`" in fleet.room(revision()).why
     assert phases(fleet) == ["ready", "starting"]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from tests.kube import tracking
+from tests.kube.release import write_secret
 from tests.kube.words import until
 from trimtab.core.clock import SystemClock
 from trimtab.core.names import EndpointName
-from trimtab.core.pod import PodPhase
+from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
 from trimtab.core.spec import ModelSpec, Resources, Source
 from trimtab.fleet.kubernetes import KubernetesFleet
@@ -20,13 +22,14 @@ PODS = Resource("v1", "pods")
 STARTED_WITHIN_S = 180.0  # MLflow's import, on a busy machine
 
 
-def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1) -> Revision:
+def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1, secret: str = "") -> Revision:
     model = ModelSpec(
         name="iris",
         source=Source(uri=uri, resolved_uri=uri, digest=f"uri:{uri}"),
         resources=Resources(cpu=0.9, memory_bytes=1 << 30),
         env_manager="local",  # from a pod of the tests' cluster no package index is reached
         tracking_uri=tracking_uri,
+        secret=secret,
     )
     return Revision(RevisionKey(EndpointName(namespace, "iris"), number), model, revision_hash(model), 0.0)
 
@@ -71,3 +74,45 @@ async def test_a_tracking_server_that_is_away_is_named(
         assert "nobody.invalid" in failed.cause
     finally:
         await fleet.close()
+
+
+@pytest.mark.timeout(900)
+async def test_a_tracking_server_that_wants_a_password_is_shown_that_of_the_secret(
+    api: Api, namespace: str, our_images: dict[str, str], tracking_server: str
+) -> None:
+    """A Secret that is not there is waited for and named, and a wrong one is told as what it is."""
+    guard = await tracking.guarded(api, namespace, our_images["mlflow"], tracking_server, "ann", "right")
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+    await fleet.open()
+    try:
+        await write_secret(api, namespace, "wrong", login("ann", "wrong"))
+        refused = revision(namespace, "models:/iris/1", guard, 1, "wrong")
+        await fleet.start_pod(refused)
+        await until(lambda: failed(fleet), STARTED_WITHIN_S)
+        (wrong,) = failed(fleet)
+        remedy = "give credentials: MLFLOW_TRACKING_TOKEN, MLFLOW_TRACKING_USERNAME"
+        for words in ("may not be read", guard, remedy):
+            assert words in wrong.cause, wrong.cause
+
+        waits = revision(namespace, "models:/iris/1", guard, 2, "mlflow")
+        await fleet.start_pod(waits)
+        await until(lambda: fleet.room(waits).pods == 0, STARTED_WITHIN_S)
+        told = f'the namespace `{namespace}`: secret "mlflow" not found'
+        assert fleet.room(waits).why == f"{told}; make it there, or let secretRef name another one"
+        await write_secret(api, namespace, "mlflow", login("ann", "right"))
+        await until(lambda: ready(fleet) == [waits.key], STARTED_WITHIN_S)
+        assert fleet.room(waits).pods is None
+    finally:
+        await fleet.close()
+
+
+def login(user: str, password: str) -> dict[str, bytes]:
+    return {"MLFLOW_TRACKING_USERNAME": user.encode(), "MLFLOW_TRACKING_PASSWORD": password.encode()}
+
+
+def failed(fleet: KubernetesFleet) -> list[Pod]:
+    return [pod for pod in fleet.pods() if pod.phase is PodPhase.FAILED]
+
+
+def ready(fleet: KubernetesFleet) -> list[RevisionKey]:
+    return [pod.revision for pod in fleet.pods() if pod.phase is PodPhase.READY]

@@ -69,7 +69,7 @@ async def test_a_models_pod_takes_a_placeholders_place_at_once(installed: Instal
     """The control plane sets how many there are, and nothing else of them."""
     release, path = installed, ENDPOINTS.path(installed.namespace, "iris")
     await leader(release)
-    assert [await may_scale(release, name) for name in ("t-room-small", "t-envoy")] == [True, False]
+    assert [await may_scale(release, name) for name in ("t-room-small", "t-control")] == [True, False]
     await until(lambda: placeholders(release, 0), WITHIN_S)
     made = endpoint(release.namespace, "iris", spec(image, 2))
     await release.api.create(ENDPOINTS.path(release.namespace), made)

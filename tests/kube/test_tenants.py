@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from tests.kube.plane import on_node
-from tests.kube.release import WITHIN_S, Installed, installation, leader, one_by_one
+from tests.kube.release import FLOWER, WITHIN_S, Installed, installation, leader, one_by_one
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, endpoint, namespace_of, read, until
 from trimtab.core.errors import Unauthorised
 from trimtab.kube import Api, Resource
@@ -109,6 +110,7 @@ async def test_a_tenant_sees_and_reaches_nothing_of_another(
         for each in tenants:
             await until(lambda each=each: serves(each), WITHIN_S)  # type: ignore[misc]
         await neither_sees_the_other_by_the_api_server(ann, bob)
+        nothing_that_envoy_answers_names_another(await release.gateway(), ann, bob)
         service = await read(api, SERVICES.path(namespace, "t-control"))
         authority = tmp_path / "ca.crt"
         shown = await read(api, CONFIGMAPS.path(namespace, "t-control-ca"))
@@ -182,6 +184,31 @@ def neither_sees_the_other_by_the_control_api(reached: Reached, ann: Tenant, bob
     )
     assert told.returncode == 6
     assert "the API server does not know this token" in told.stderr
+
+
+def nothing_that_envoy_answers_names_another(gateway: str, ann: Tenant, bob: Tenant) -> None:
+    """Nor where a pod is, whatever is asked: bodies, headers, and what is only for those who run Envoy."""
+    mine = f"/serving-endpoints/iris.{ann.namespace}"
+    nobody = json.dumps({"model": "nobody", "messages": []})
+    for status, path, *more in (
+        (200, f"{mine}/invocations", "--data", FLOWER),
+        (405, f"{mine}/invocations"),
+        (404, f"{mine}/metrics"),
+        (404, f"{mine}/v2/repository/index", "--data", "{}"),
+        (404, f"/serving-endpoints/iris.{ann.namespace}x/invocations", "--data", FLOWER),
+        (404, "/serving-endpoints/iris/invocations", "--data", FLOWER),
+        (404, "/serving-endpoints/chat/completions", "--data", nobody),
+        (404, "/serving-endpoints"), (404, "/serving-endpoints/"), (404, "/endpoints/"), (404, "/"),
+        (404, "/v1/models"), (404, "/v2"), (404, "/metrics"), (404, "/stats"), (404, "/config_dump"),
+        (404, "/", "--header", "x-trimtab-endpoint: nobody"),
+        (404, "/invocations", "--header", f"host: iris.{ann.namespace}x.localhost", "--data", FLOWER),
+    ):  # fmt: skip
+        command = on_node("curl", "--silent", "--include", "--max-time", "60", *more, gateway + path)
+        told = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+        assert told.startswith(f"HTTP/1.1 {status} "), (path, told)
+        assert bob.namespace not in told, (path, told)
+        addresses = set(re.findall(r"\d+\.\d+\.\d+\.\d+", told))
+        assert addresses <= set(re.findall(r"\d+\.\d+\.\d+\.\d+", gateway)), (path, told)
 
 
 async def whichever_control_plane_it_is_the_leader_answers(

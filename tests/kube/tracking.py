@@ -28,6 +28,41 @@ for strength in (1.0, 0.1):
 """
 
 
+# Passes all on to BEHIND for whoever shows USER and PASSWORD, as a proxy before a tracking server does.
+GUARD = """
+import base64, http.server, os, urllib.error, urllib.request
+
+wanted = "Basic " + base64.b64encode(f"{os.environ['USER']}:{os.environ['PASSWORD']}".encode()).decode()
+
+class Guard(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(length) if length else None
+        if self.headers.get("authorization") != wanted:
+            return self.say(401, {"www-authenticate": "Basic"}, b"who are you?")
+        kept = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
+        asked = urllib.request.Request(os.environ["BEHIND"] + self.path, body, kept, method=self.command)
+        try:
+            with urllib.request.urlopen(asked, timeout=60) as told:
+                self.say(told.status, told.headers, told.read())
+        except urllib.error.HTTPError as error:
+            self.say(error.code, error.headers, error.read())
+
+    def say(self, status, headers, body):
+        self.send_response(status)
+        for name in ("content-type", "www-authenticate"):
+            if headers.get(name):
+                self.send_header(name, headers[name])
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PATCH = answer
+
+http.server.ThreadingHTTPServer(("", 5000), Guard).serve_forever()
+"""
+
+
 def pod(name: str, image: str, command: list[str], **more: object) -> Json:
     """A pod of the level `restricted` that may write to /tmp."""
     container = {
@@ -62,6 +97,20 @@ async def serve(api: Api, namespace: str, name: str) -> str:
     selected = {"selector": {"app": "mlflow"}, "ports": [{"port": PORT}]}
     await api.create(SERVICES.path(namespace), service | {"spec": selected})
     return f"http://{name}.{namespace}:{PORT}"
+
+
+async def guarded(api: Api, namespace: str, image: str, behind: str, user: str, password: str) -> str:
+    """The address, as pods know it, of one that asks for a password before the server `behind`."""
+    told = [{"name": "BEHIND", "value": behind}, {"name": "USER", "value": user}]
+    told += [{"name": "PASSWORD", "value": password}]
+    probe = {"tcpSocket": {"port": PORT}, "periodSeconds": 1}
+    body = pod("guard", image, ["python", "-c", GUARD], env=told, readinessProbe=probe)
+    await api.create(PODS.path(namespace), body)
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "guard"}}
+    selected = {"selector": {"app": "guard"}, "ports": [{"port": PORT}]}
+    await api.create(SERVICES.path(namespace), service | {"spec": selected})
+    await until(lambda: _is_ready(api, namespace, "guard"), READY_WITHIN_S)
+    return f"http://guard.{namespace}:{PORT}"
 
 
 async def start(api: Api, namespace: str, image: str) -> str:

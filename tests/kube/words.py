@@ -87,3 +87,21 @@ def endpoint(namespace: str, name: str, spec: object) -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+async def applied(api: Api, namespace: str, name: str, spec: object) -> None:
+    """As `kubectl apply --server-side` does."""
+    await api.apply(ENDPOINTS.path(namespace, name), endpoint(namespace, name, spec), "kubectl")
+
+
+async def condition(api: Api, namespace: str, name: str, kind: str) -> Json:
+    status = (await read(api, ENDPOINTS.path(namespace, name))).get("status", {})
+    return next((each for each in status.get("conditions", ()) if each["type"] == kind), {"status": ""})
+
+
+async def becomes(api: Api, namespace: str, name: str, kind: str, status: str = "True") -> Json:
+    async def is_so() -> bool:
+        return bool((await condition(api, namespace, name, kind))["status"] == status)
+
+    await until(is_so)
+    return await condition(api, namespace, name, kind)

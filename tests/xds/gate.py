@@ -127,7 +127,7 @@ class Gate:
 
     async def start_envoy(self, node: str = "envoy-1", socket: Path | None = None) -> None:
         """Another Envoy of this name; `socket` is its control plane's, by default ours."""
-        bootstrap = Bootstrap(node, socket or self.socket, self._folder / f"{node}.a.sock")
+        bootstrap = Bootstrap(node, socket or self.socket, self.admin_socket(node))
         settings = document(bootstrap)
         settings["dynamic_resources"]["ads_config"]["api_type"] = self._api_type
         path = self._folder / f"{node}.json"
@@ -138,6 +138,9 @@ class Gate:
             self._processes[node] = await asyncio.create_subprocess_exec(
                 *command, "--log-level", "warning", stdout=log, stderr=log
             )
+
+    def admin_socket(self, node: str) -> Path:
+        return self._folder / f"{node}.a.sock"
 
     async def kill_envoy(self, node: str = "envoy-1") -> None:
         process = self._processes.pop(node)

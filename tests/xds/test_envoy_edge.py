@@ -18,6 +18,7 @@ from tests.xds.gate import FakePod, Gate
 from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.core.clock import SystemClock
 from trimtab.envoy.__main__ import main
+from trimtab.envoy.admin import Admin
 from trimtab.envoy.process import find_binary
 from trimtab.envoy.secrets import file_of, secrets
 from trimtab.host.ports import free_port
@@ -100,6 +101,46 @@ async def test_keys_change_under_requests_of_which_none_fails(
     assert set(statuses) == {200}
     assert len(statuses) >= 10
     assert caller.connections == 1
+
+
+async def test_a_connection_ends_between_two_requests_once_it_is_old(
+    gate: Gate, endpoint: Callable[..., EndpointView], pods: Pods
+) -> None:
+    """So that an Envoy that comes gets callers too. A request on its way is none that it ends."""
+    gate.gateway = replace(gate.gateway, connection_max_s=0.3)
+    (pod,) = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,)), keys=(ANN,))
+    caller, statuses = OneConnection(), []
+    async with caller.session:
+        pod.pace_s = 0.5  # longer than a connection may stay
+        assert await caller.ask(called(gate), ANN) == 200
+        pod.pace_s = 0.0
+        while caller.connections < 4:
+            statuses.append(await caller.ask(called(gate), ANN))
+    assert set(statuses) == {200}
+    assert len(statuses) > 10, "it is used again and again before"
+
+
+async def test_an_envoy_that_was_asked_to_drain_says_so_and_is_not_waited_for(
+    gate: Gate,
+    endpoint: Callable[..., EndpointView],
+    pods: Pods,
+    eventually: Callable[..., Awaitable[Any]],
+) -> None:
+    (pod,) = await pods(1)
+    await gate.publish(endpoint("iris", (pod.port,)))
+    await eventually(lambda: gate.signals, "it tells")
+    assert not any(signals.leaves for signals in gate.signals)
+    await Admin(gate.admin_socket("envoy-1")).drain()
+    await eventually(lambda: gate.signals[-1].leaves == "envoy-1", "it says that it drains")
+    gate.ads.leaves("envoy-1")
+    await gate.kill_envoy()
+    await eventually(lambda: not gate.ads.nodes(), "it is gone")
+    assert gate.ads.away(1e6) == set()
+    await gate.start_envoy()
+    await eventually(gate.ads.connected_nodes, "another one of its name came")
+    await gate.kill_envoy()
+    await eventually(lambda: gate.ads.away(1e6) == {"envoy-1"}, "nobody asked this one to end")
 
 
 def trusting(authority: Authority) -> ssl.SSLContext:

@@ -157,6 +157,12 @@ from trimtab.core.errors import InvalidInput
     help="How far to look back.",
 )
 @click.option(
+    "--envoys",
+    metavar="NAMESPACE/DEPLOYMENT:min=N,max=N",
+    default="",
+    help="Set the count of this Deployment of Envoys by how busy they are.  [default: somebody else does]",
+)
+@click.option(
     "--callers",
     metavar="NAMESPACE/LABEL=VALUE[,…]",
     default="",

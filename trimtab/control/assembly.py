@@ -67,6 +67,7 @@ class ControlPlane:
     platform: Platform
     scraper: Scraper
     api: ControlApi
+    observations: Observations
 
     def work(self) -> dict[str, Coroutine[None, None, None]]:
         """What has to run for as long as it lives, by what it is."""
@@ -132,6 +133,10 @@ def assemble(
     def on_signals(signals: Signals) -> None:
         observations.add(signals.revisions, signals.pods, signals.latencies)
         scraper.latencies.add(signals.stages)
+        if signals.envoy is not None:
+            observations.add_envoy(signals.envoy)
+        if signals.leaves:
+            ads.leaves(signals.leaves)
         metrics.signals.inc(len(signals.revisions))
         for name in signals.unusable:
             metrics.certificates_refused.labels(name).inc()
@@ -157,7 +162,7 @@ def assemble(
         tls=bool(around.gateway.certificate),
     )
     api = ControlApi(endpoints, store, fleet, reconciler, platform, clock, changes)
-    return ControlPlane(fleet, ads, intake, environments, reconciler, platform, scraper, api)
+    return ControlPlane(fleet, ads, intake, environments, reconciler, platform, scraper, api, observations)
 
 
 async def _measure(platform: Platform) -> None:

@@ -57,6 +57,12 @@ class Metrics:
         self.envoy_connected = Gauge(
             "trimtab_envoy_connected", "1 while an Envoy takes its configuration.", registry=own
         )
+        self.envoy_busy = Gauge(
+            "trimtab_envoy_busy",
+            "Share of its workers' time that an Envoy worked.",
+            ["envoy"],
+            registry=own,
+        )
         self.envoy_restarts = Gauge(
             "trimtab_envoy_restarts", "How often Envoy was started again.", registry=own
         )

@@ -1,4 +1,4 @@
-"""The newest signals of each revision and pod: for the status, for drains, on their way to the autoscaler."""
+"""The newest signals of revisions, pods and Envoys: for the status, for drains, for the autoscaler."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TypeVar
 
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
 
 LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short enough to follow a spike
 FRESH_S = 5.0  # a gauge older than this is unknown
+ENVOYS_MAX = 1_000
 CPU_PERIOD_S = 2.0  # shorter ones are mostly the kernel's 10 ms ticks
 BATCH_MAX = 600  # signals that wait for a decision: minutes more than two decisions are apart
 
@@ -47,6 +48,7 @@ class Observations:
         self._revisions: dict[RevisionKey, _Seen] = {}
         self._pods: dict[str, dict[str, EndpointSignal]] = {}  # by address, then by Envoy
         self._cpu: dict[str, tuple[float, float, float | None]] = {}
+        self._envoys: dict[str, deque[EnvoySignal]] = {}
 
     def add(
         self,
@@ -62,6 +64,27 @@ class Observations:
             _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
         for pod in pods:
             self._pods.setdefault(pod.address, {})[pod.envoy] = pod
+
+    def add_envoy(self, signal: EnvoySignal) -> None:
+        """How busy an Envoy was. Those that have long told nothing are forgotten."""
+        if signal.envoy not in self._envoys:
+            for envoy, told in list(self._envoys.items()):
+                if signal.at_s - told[-1].at_s > FRESH_S or len(self._envoys) >= ENVOYS_MAX:
+                    del self._envoys[envoy]
+        told = self._envoys.setdefault(signal.envoy, deque(maxlen=BATCH_MAX))
+        while told and signal.at_s - told[0].at_s > FRESH_S:
+            told.popleft()
+        told.append(signal)
+
+    def busy(self, now_s: float) -> dict[str, float]:
+        """By Envoy the share of its workers' time over the last FRESH_S; without those that told nothing."""
+        found = {}
+        for envoy, told in self._envoys.items():
+            recent = [signal for signal in told if now_s - signal.at_s <= FRESH_S]
+            if recent:
+                worked_s = sum(signal.busy * signal.period_s for signal in recent)
+                found[envoy] = worked_s / sum(signal.period_s for signal in recent)
+        return found
 
     def waiting(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
         """What the next `take` will give."""

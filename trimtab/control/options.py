@@ -14,6 +14,7 @@ from trimtab.xds.world import ApiKey
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DOWN_WINDOW = "TRIMTAB_DOWN_WINDOW_S"
+ENVOY_AIM = "TRIMTAB_ENVOY_AIM"
 KEY_LENGTH_MIN = 16  # shorter ones can be guessed at the rate at which Envoy answers
 KEYS_MAX = 10_000
 EXPORTERS_MAX = 64  # one for each machine with GPUs; more are rather scraped by a Prometheus of their own
@@ -88,16 +89,28 @@ def down_window_s(environment: Mapping[str, str]) -> float | None:
 
     Not a knob: demonstrations and tests shorten the window so as to see its end. Raises InvalidInput.
     """
-    text = environment.get(DOWN_WINDOW)
+    return _number(environment, DOWN_WINDOW, 1, 3_600, "seconds")
+
+
+def envoy_aim(environment: Mapping[str, str]) -> float | None:
+    """How busy each Envoy of a cluster should be; None is the autoscaler's own.
+
+    Not a knob either: tests lower it, so that little traffic takes several. Raises InvalidInput.
+    """
+    return _number(environment, ENVOY_AIM, 0.0001, 1, "a share of a worker's time")
+
+
+def _number(environment: Mapping[str, str], name: str, least: float, most: float, what: str) -> float | None:
+    text = environment.get(name)
     if not text:
         return None
     try:
-        seconds = float(text)
+        value = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 1 <= seconds <= 3_600:
-        raise InvalidInput(f"is `{text}`", where=DOWN_WINDOW, hint="seconds, 1 to 3600")
-    return seconds
+        value = float("nan")
+    if not least <= value <= most:
+        raise InvalidInput(f"is `{text}`", where=name, hint=f"{what}, {least:g} to {most:g}")
+    return value
 
 
 def checked_listen(options: ServeOptions) -> tuple[Address, tuple[ApiKey, ...]]:

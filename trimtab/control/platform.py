@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 DISK_LOW_BYTES = 1 << 30
 STATISTICS_STALE_S = 10.0
 LOST_SHOWN_S = 600.0
+ELSEWHERE = "whoever may see the endpoints of all namespaces is told why"
 PRUNE_WAIT_S = 100.0  # less than a client waits; a spinning disk removes 10 GB of small files in a minute
 URL_TAILS = {
     protocol.Protocol.INVOCATIONS: "invocations",
@@ -127,7 +128,15 @@ class Platform:
         load = self._observations.load(key, self._clock.now_s())
         faults = self._scraper.counts(key).only_faults
         lost = live.lost if self._lost(live.lost) else None  # not its words: they tell how long ago
-        return live.still.pods, live.still.record, live.still.serving, load, faults, lost, *self._nacks()
+        return (
+            live.still.pods,
+            live.still.record,
+            live.still.serving,
+            load,
+            faults,
+            lost,
+            *self._nacks_for(name),
+        )
 
     async def prune(self, *, dry_run: bool) -> v1.PruneResponse:
         """Remove models that no revision refers to, environments not in use, and logs of gone endpoints.
@@ -203,6 +212,9 @@ class Platform:
         gauges.show(gauges.queued, queued)
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
+        gauges.show(
+            gauges.envoy_busy, {(envoy,): busy for envoy, busy in self._observations.busy(now_s).items()}
+        )
         gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 
@@ -250,7 +262,7 @@ class Platform:
             log_tail=self._log_tail(pods.get(record.serving_revision, ())),
             capped_by=live.capped_by,
             retry_in_s=None if live.retry_at_s is None else max(0.0, live.retry_at_s - wall_s),
-            warnings=tuple(w for w in (live.error, self._lost(live.lost), *self._nacks()) if w),
+            warnings=tuple(w for w in (live.error, self._lost(live.lost), *self._nacks_for(name)) if w),
             url=self._url(record),
             answers=self._scraper.counts(serving),
             environments=self._places(record),
@@ -319,11 +331,19 @@ class Platform:
             )
         return envoy
 
-    def _nacks(self) -> Iterator[str]:
+    def _nacks(self, hidden: str = "") -> Iterator[str]:
+        """`hidden` stands for Envoy's words, if it is given."""
         for node in self._ads.nodes():
             for told in node.types:
                 if told.nack:
-                    yield f"Envoy `{node.node}` refused its {told.short}: {told.nack}"
+                    yield f"Envoy `{node.node}` refused its {told.short}: {hidden or told.nack}"
+
+    def _nacks_for(self, name: EndpointName) -> Iterator[str]:
+        """As whoever sees this endpoint may know: Envoy's words may name those of other namespaces."""
+        found = tuple(self._nacks())
+        if found and any(record.name.namespace != name.namespace for record in self._endpoints.all()):
+            return self._nacks(ELSEWHERE)
+        return iter(found)
 
     def _warnings(self) -> Iterator[str]:
         yield from self._nacks()

@@ -509,7 +509,7 @@ class Reconciler:
                 overdue=self._scaling.overdue(revision.revision.key, alive),
             )
             kept = number in (record.serving_revision, record.wanted_revision)
-            short = kept and sum(not pod.node_goes for pod in alive) < found.places()
+            short = kept and sum(not (pod.node_goes or pod.blocked) for pod in alive) < found.places()
             facts[number] = replace(
                 found,
                 capped=short and self._fleet.room(revision.revision).pods == 0,
@@ -573,7 +573,7 @@ class Reconciler:
                 try:
                     await self._fleet.start_pod(revision)
                 except Exhausted as error:  # by another start a moment ago, or the disk is full
-                    live.capped_by = error.message
+                    live.capped_by = f"{error.message}; {error.hint}" if error.hint else error.message
                     break
                 except Unreachable as error:  # no fault of the model's: tried again at the next look
                     live.capped_by = f"what starts pods: {error.message}"

@@ -205,7 +205,7 @@ def _takes_over(wanted: RevisionFacts, serving: RevisionFacts | None) -> bool:
 
 def _enough(facts: RevisionFacts) -> bool:
     ready = sum(not pod.evicted for pod in facts.ready())
-    capped = facts.capped and len(facts.usable()) < facts.wanted
+    capped = facts.capped and sum(not pod.blocked for pod in facts.usable()) < facts.wanted
     return ready >= facts.wanted or (capped and ready >= 1)
 
 

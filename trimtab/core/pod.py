@@ -51,6 +51,7 @@ class Pod:
     metrics_port: int = 0
     evicted: bool = False  # its node or a person takes it away: it serves until it is told to stop
     node_goes: bool = False  # soon, with all that is on it; nobody has taken this one away yet
+    blocked: bool = False  # it cannot start: a quota refuses it, or no node holds it
     python: str = ""  # the interpreter of the environment that it was started in; empty: not told
 
     @property

@@ -54,6 +54,20 @@ class LatencySignal:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvoySignal:
+    """What one Envoy says of itself: the mean share (0 to 1) of its workers' time that they worked.
+
+    Over the `period_s` seconds that end at `at_s`, monotonic seconds at the receiver. What a worker waits for
+    a core in the midst of its work is among it.
+    """
+
+    envoy: str
+    at_s: float
+    period_s: float
+    busy: float
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSignal:
     """What DCGM says of the GPUs of one pod, at one time; each None is unknown. Shares are 0 to 1.
 

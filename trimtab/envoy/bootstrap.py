@@ -20,6 +20,10 @@ Json = dict[str, Any]
 
 REGEX_STEPS_MAX = 2_000
 
+# Of each worker: how long each turn of its loop worked, between two waits. Their sum is how busy it was.
+WORKER_TURNS = "dispatcher.loop_duration_us"
+TURN_BOUNDS_US = (100.0, 1_000.0, 10_000.0, 100_000.0)  # only the sum is read
+
 CONTROL_PLANE = "control_plane"  # the cluster of the control plane in every Envoy
 NODE_ATTRIBUTE = "trimtab.node"  # resource attribute of OTLP messages: Envoy adds no node id by itself
 
@@ -53,6 +57,7 @@ class Bootstrap:
     )  # bodies that wait are held here: about 130 of 16 MB, or any number of small ones
     control_address: tuple[str, int] | None = None
     tls: Path | None = None
+    tells_busy: bool = False  # how busy its workers are, by which the Envoys of a cluster are sized
 
     @classmethod
     def for_home(cls, home: Path, node: str = "local") -> Bootstrap:
@@ -65,7 +70,8 @@ class Bootstrap:
     ) -> Bootstrap:
         """The Envoy of a pod: its admin socket is in `folder`, its control plane elsewhere."""
         admin = folder / "admin.sock"
-        return cls(node, folder / "xds.sock", admin, control_address=control_address, tls=tls)
+        xds = folder / "xds.sock"
+        return cls(node, xds, admin, control_address=control_address, tls=tls, tells_busy=True)
 
 
 def render(bootstrap: Bootstrap) -> bytes:
@@ -81,6 +87,7 @@ def document(bootstrap: Bootstrap) -> Json:
         "dynamic_resources": _dynamic_resources(),
         "static_resources": {"clusters": [_control_plane(bootstrap)]},
         "stats_config": _stats_config(),
+        "enable_dispatcher_stats": bootstrap.tells_busy,
         "stats_flush_interval": f"{bootstrap.flush_interval_s:g}s",
         "stats_sinks": [_statistics_sink(bootstrap)],
         "layered_runtime": {"layers": [{"name": "static", "static_layer": _runtime()}]},
@@ -168,7 +175,8 @@ def _stats_config() -> Json:
     patterns += [
         {"safe_regex": {"regex": r"listener\..*\.downstream_(cx_(active|total|overflow)|pre_cx_timeout)"}},
         {"safe_regex": {"regex": r"http\..*\.downstream_(rq_(active|total|[2345]xx)|cx_active)"}},
-        {"safe_regex": {"regex": r"(control_plane|cluster_manager|listener_manager)\..*"}},
+        {"safe_regex": {"regex": r"(control_plane|cluster_manager|listener_manager\.lds)\..*"}},
+        {"safe_regex": {"regex": rf"listener_manager\.([^.]*|worker_\d+\.{WORKER_TURNS})"}},
         {"safe_regex": {"regex": r"server\.(uptime|live|state|memory_allocated|total_connections)"}},
         {"prefix": "overload."},
         {"safe_regex": {"regex": rf"sds\.[^.]*\.{ROTATION_FAILED}"}},
@@ -177,6 +185,7 @@ def _stats_config() -> Json:
     buckets = [
         {"match": {"prefix": "cluster."}, "buckets": list(BOUNDS_MS)},
         {"match": {"prefix": f"{STAGES_SCOPE}."}, "buckets": list(BOUNDS_US)},
+        {"match": {"prefix": "listener_manager."}, "buckets": list(TURN_BOUNDS_US)},
     ]
     return {
         "stats_matcher": {"inclusion_list": {"patterns": patterns}},

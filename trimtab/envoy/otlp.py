@@ -16,7 +16,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, Metric, NumberDataPoint
 
 from trimtab.core.revision import RevisionKey
-from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
+from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, WORKER_TURNS
 from trimtab.envoy.histogram import Histogram, histogram_of
 from trimtab.envoy.secrets import ROTATION_FAILED
 from trimtab.xds.telemetry import STAGES, STAGES_SCOPE
@@ -25,11 +25,13 @@ from trimtab.xds.world import revision_of
 _CLUSTER, _ADDRESS = "envoy.cluster_name", "envoy.endpoint_address"
 _RESPONSE_CLASS = "envoy.response_code_class"
 _UPTIME = "server.uptime"
+_STATE, _DRAINING = "server.state", 1
 _KNOWN = "cluster.membership_total"  # set as soon as there is a cluster: says "quiet", not "unknown"
 _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
 _STAGES = {f"{STAGES_SCOPE}.{name}": name for name in STAGES}
 _UNUSABLE, _SECRET = f"sds.{ROTATION_FAILED}", "envoy.xds_resource_name"
+_TURNS = f"listener_manager.worker_{WORKER_TURNS}"  # Envoy makes the worker's number an attribute
 _POD_IN_FLIGHT = "cluster.endpoint.rq_active"
 # Where each statistic is summed, and with which sign.
 _SUMMED = {
@@ -76,6 +78,8 @@ class Flush:
     uptime_s: float | None = None
     revisions: dict[RevisionKey, Counts] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()  # certificates (see `secrets`) that were written anew and cannot be used
+    draining: bool = False  # it was asked to: callers are told to leave, and then it ends
+    worked_us: tuple[float, ...] = ()  # of the time since the flush before, one for each worker that told
 
 
 def parse(data: bytes) -> Flush:
@@ -106,6 +110,8 @@ def joined(first: Flush, second: Flush) -> Flush:
         for address, in_flight in counts.pods.items():
             known.pods[address] = known.pods.get(address, 0) + in_flight
     first.unusable += second.unusable
+    first.worked_us += second.worked_us
+    first.draining |= second.draining
     first.since_ns = first.since_ns or second.since_ns
     first.uptime_s = second.uptime_s if first.uptime_s is None else first.uptime_s
     return first
@@ -139,6 +145,8 @@ def _read(metric: Metric, flush: Flush) -> None:
         _read_times(metric.histogram.data_points, "times", flush)
     elif name in _STAGES:
         _read_times(metric.histogram.data_points, _STAGES[name], flush)
+    elif name == _TURNS:
+        flush.worked_us += tuple(point.sum for point in metric.histogram.data_points)
     elif name == _ANSWERS:
         failed = [point for point in points if _attribute(point.attributes, _RESPONSE_CLASS) == "5"]
         _sum(failed, "answered_5xx", 1, flush)
@@ -152,6 +160,8 @@ def _read_state(name: str, points: Sequence[NumberDataPoint], flush: Flush) -> N
             _counts(point.attributes, flush)
     elif name == _UPTIME:
         flush.uptime_s = _value(points[0])
+    elif name == _STATE:
+        flush.draining = _value(points[0]) == _DRAINING
     elif name == _UNUSABLE:
         refused = (point.attributes for point in points if _value(point))
         flush.unusable += tuple(_attribute(attributes, _SECRET) for attributes in refused)

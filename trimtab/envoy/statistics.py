@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from statistics import median_high
 
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
 from trimtab.envoy.histogram import Histogram
 from trimtab.envoy.otlp import Counts, Flush
 
@@ -49,6 +49,8 @@ class Signals:
     latencies: tuple[LatencySignal, ...] = ()
     stages: tuple[StageTimes, ...] = ()
     unusable: tuple[str, ...] = ()  # certificates that Envoy could not use: see `envoy.secrets`
+    envoy: EnvoySignal | None = None
+    leaves: str = ""  # the Envoy that tells, if it drains: it will end, and not come back
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,27 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         for key, counts in flush.revisions.items()
         if counts.whole is not None and counts.served is not None
     )
-    told = Signals(revisions, pods, latencies, stages, flush.unusable)
+    told = Signals(
+        revisions,
+        pods,
+        latencies,
+        stages,
+        flush.unusable,
+        _envoy_signal(flush, at_s, period_s),
+        flush.node if flush.draining else "",
+    )
     return told, Before(at_s, period_s, flush.uptime_s, queued)
+
+
+def _envoy_signal(flush: Flush, at_s: float, period_s: float | None) -> EnvoySignal | None:
+    """None is unknown. A worker has a turn at each flush at least: one that says nothing does not tell.
+
+    A turn counts when it ends, so that one second may tell of more than it had.
+    """
+    if period_s is None or not flush.worked_us:
+        return None
+    worked_s = sum(flush.worked_us) / len(flush.worked_us) / 1e6
+    return EnvoySignal(flush.node, at_s, period_s, min(1.0, worked_s / period_s))
 
 
 def _revision_signal(

@@ -7,6 +7,7 @@ in a pod) and keeps the connections; its typed objects, which cost half a millis
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -190,6 +191,12 @@ def _explained(path: str) -> Iterator[None]:
         raise Unreachable(f"the API server does not answer: {told}", where=path, hint=hint) from error
 
 
+def quota_of(message: str) -> str:
+    """` `NAME`` of the quota that the API server says is exceeded; empty if it says none."""
+    found = re.search(r"exceeded quota: ([^,\s]+)", message)
+    return f" `{found[1]}`" if found else ""
+
+
 def meaning(status: int, content: bytes, path: str) -> TrimtabError:
     """What the API server refused, in its own words, as one of our errors."""
     try:
@@ -202,7 +209,8 @@ def meaning(status: int, content: bytes, path: str) -> TrimtabError:
         problems = tuple(Problem(each.get("field", ""), each.get("message", "")) for each in causes)
         return InvalidInput(message, where=path, problems=problems)
     if status == 403 and "exceeded quota" in message:
-        return Exhausted(message, where=path, hint="raise the quota of the namespace, or free some of it")
+        hint = f"raise the ResourceQuota{quota_of(message)} of the namespace, or free some of it"
+        return Exhausted(message, where=path, hint=hint)
     if status == 403 and "is being terminated" in message:
         hint = "wait until its namespace has gone and make it anew, or use another one"
         return Failed(message, where=path, hint=hint)

@@ -124,8 +124,12 @@ def _connection_manager(gateway: Gateway) -> HttpConnectionManager:
         request_headers_timeout=HEADERS_TIMEOUT,
         always_set_request_id_in_response=True,
         local_reply_config=build_local_replies(),
+        http1_safe_max_connection_duration=gateway.connection_max_s > 0,  # with an answer, not before one
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=CONNECTION_IDLE_TIMEOUT,
+            max_connection_duration=timedelta(seconds=gateway.connection_max_s)
+            if gateway.connection_max_s
+            else None,
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
         http2_protocol_options=Http2ProtocolOptions(

@@ -109,6 +109,7 @@ class AdsServer:
         self._streams: set[_Stream] = set()
         self._relayed: dict[str, tuple[StreamStatus, ...]] = {}  # by who tells of them
         self._last_seen: OrderedDict[str, tuple[NodeStatus, float]] = OrderedDict()  # and when: monotonic s
+        self._leaving: set[str] = set()  # nodes of Envoys that are connected, and drain
         self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
         self._published = 0
         self._ranks: dict[str, int] = {}
@@ -190,6 +191,11 @@ class AdsServer:
         now_s = self._clock.now_s()
         lately = {node for node, (_, at_s) in self._last_seen.items() if now_s - at_s < within_s}
         return lately - self.connected_nodes()
+
+    def leaves(self, node: str) -> None:
+        """This Envoy drains: once its stream has ended it is gone, and nobody waits for it to come back."""
+        if node in self.connected_nodes():
+            self._leaving.add(node)
 
     def acknowledged(self, type_url: str, version: str) -> bool:
         """Whether every connected Envoy has in force the collection of this version, or a later one.
@@ -281,7 +287,9 @@ class AdsServer:
     async def _read(self, variant: Variant, stream: _Stream, requests: Requests) -> None:
         async for raw in requests:
             node, request = variant.parse(raw)
-            stream.node = stream.node or node
+            if node and not stream.node:
+                stream.node = node
+                self._leaving.discard(node)  # whoever drained was another one of this name
             if not stream.node:
                 raise InvalidInput("the first request names no node", hint="set node.id in the bootstrap")
             if request.error is not None:
@@ -322,6 +330,11 @@ class AdsServer:
         self.changed.set()
 
     def _note_gone(self, status: NodeStatus) -> None:
+        if status.node in self._leaving:
+            if status.node not in self.connected_nodes():
+                self._leaving.discard(status.node)
+                self._last_seen.pop(status.node, None)
+            return
         self._last_seen[status.node] = replace(status, connected=False), self._clock.now_s()
         self._last_seen.move_to_end(status.node)
         while len(self._last_seen) > NODES_MAX:

@@ -90,7 +90,8 @@ class Gateway:
 
     `access_log` is the file for requests that failed on our side; empty: none is kept. `certificate` is a
     file, where Envoy runs, that names the files of its certificate (see `envoy.secrets`); empty: callers come
-    in the clear.
+    in the clear. After `connection_max_s` a connection is asked to end, between two requests: where there are
+    several Envoys those that come get callers too; 0: it may stay.
     """
 
     host: str
@@ -100,6 +101,7 @@ class Gateway:
     tracing: Tracing | None = None
     access_log: str = ""
     certificate: str = ""
+    connection_max_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from trimtab.core.pod import PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import Custom, ModelSpec, Source
 from trimtab.fleet.kubernetes import KubernetesFleet, fleet, lives
-from trimtab.fleet.kubernetes.holds import Holds
+from trimtab.fleet.kubernetes.holds import LET_GO, Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
 from trimtab.kube import work
@@ -36,6 +36,8 @@ class Server:
         self.hangs = False
         self.now, self.changed, self.conflicts = 3, False, 0  # its count, and whether it is another one since
         self.pods: list[dict[str, Any]] = []
+        self.refused = ""  # why its pods cannot be made
+        self.merged: list[tuple[str, dict[str, Any]]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
         metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
@@ -44,9 +46,10 @@ class Server:
             return orjson.dumps(
                 {"metadata": metadata | {"resourceVersion": "8"}, "spec": {"replicas": self.now}}
             )
-        items = (
-            [{"metadata": metadata, "spec": {"replicas": 3}}] if path.endswith("deployments") else self.pods
-        )
+        failed = {"type": "ReplicaFailure", "status": "True", "message": self.refused}
+        status = {"conditions": [failed]} if self.refused else {}
+        deployment = {"metadata": metadata, "spec": {"replicas": 3}, "status": status}
+        items = [deployment] if path.endswith("deployments") else self.pods
         return orjson.dumps({"metadata": {"resourceVersion": "9"}, "items": items})
 
     @asynccontextmanager
@@ -60,6 +63,7 @@ class Server:
         return b"{}"
 
     async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+        self.merged.append((path, body))
         return b"{}"
 
     async def apply(self, path: str, body: dict[str, Any]) -> bytes:
@@ -210,6 +214,29 @@ async def test_pods_that_do_not_answer_are_waited_for_at_once(
         await made.close()
 
 
+async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever told it to hold was killed, or gave up waiting for the answer, before the gate said so."""
+    told: list[tuple[str, str]] = []
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        told.append((pod.name, what))
+        return True
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    pod = taken_away("a")
+    pod["status"]["conditions"] = []
+    server.pods = [pod]
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await until(lambda: told)
+        assert told == [("a", LET_GO)]
+    finally:
+        await made.close()
+
+
 class Guarded:
     """A connection of one who leads no more."""
 
@@ -235,7 +262,7 @@ async def test_who_leads_no_more_tells_pods_nothing(what: str, monkeypatch: pyte
     monkeypatch.setattr(Holds, "_directly", directly)
     holds = Holds(Guarded())  # type: ignore[arg-type]
     with pytest.raises(Unreachable, match="another may lead"):
-        await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True, held=True))
+        await getattr(holds, what)(SeenPod("a", KEY, 0.0, host="10.1.0.2", can_hold=True))
     assert told == []
 
 
@@ -328,3 +355,39 @@ async def test_two_that_want_different_counts_do_not_make_pods_flap(
         for each in fleets:
             await each.close()
     assert cluster.counts == [3, 4, 5]
+
+
+def asked_again(server: Server) -> list[str]:
+    return [path for path, body in server.merged if fleet.ASKED_AGAIN in str(body)]
+
+
+async def test_pods_that_are_refused_are_blocked_and_asked_for_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its ReplicaSet by itself would wait twice as long after each refusal."""
+    monkeypatch.setattr(fleet, "ASK_AGAIN_EACH_S", 0.01)
+    server.refused = "exceeded quota: team"
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        assert [(pod.phase, pod.blocked) for pod in made.pods()] == [(PodPhase.STARTING, True)] * 3
+        assert made.room(Revision(KEY, MODEL, "hash", 0.0)).why.startswith("the namespace `team`: exceeded")
+        await until(lambda: len(asked_again(server)) > 2)
+        assert {path.rpartition("/")[2] for path in asked_again(server)} == {name_of(KEY)}
+    finally:
+        await made.close()
+
+
+async def test_nobody_asks_again_for_what_is_not_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ASK_AGAIN_EACH_S", 0.0)
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        assert [pod.blocked for pod in made.pods()] == [False] * 3
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert asked_again(server) == []
+    finally:
+        await made.close()

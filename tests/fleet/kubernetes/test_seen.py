@@ -69,6 +69,13 @@ CASES: dict[str, tuple[dict[str, Any], PodPhase, str]] = {
         PodPhase.FAILED,
         "its container cannot be made: no such program",
     ),
+    "no Secret yet": (
+        container(
+            state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}}
+        ),
+        PodPhase.STARTING,
+        "",
+    ),
     "evicted": (
         {"phase": "Failed", "reason": "Evicted", "message": "low on disk"},
         PodPhase.FAILED,
@@ -119,10 +126,11 @@ def test_a_failed_pod_quotes_its_log() -> None:
 
 
 def test_why_pods_are_refused_is_read() -> None:
-    condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}
+    condition = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: team, used: pods=2"}
     whole = body({"conditions": [condition]}, uid="u", resourceVersion="1") | {"spec": {"replicas": 2}}
     told = read_deployment(whole).refused
-    assert told == "exceeded quota: pods; raise the quota of the namespace, or lower max_pods or resources"
+    remedy = "raise the ResourceQuota `team` of the namespace, or lower maxPods or resources"
+    assert told == f"exceeded quota: team, used: pods=2; {remedy}"
     assert read_deployment(whole | {"status": {}}).refused == ""
 
 
@@ -224,9 +232,8 @@ def test_a_pod_is_held_until_it_is_let_go_where_there_is_an_image_that_holds() -
     assert {"name": "HOLD_FOR", "value": "600s"} in hold["env"]
     assert run["lifecycle"]["preStop"]["httpGet"]["port"] == template.HOLD_PORT
     assert pod["terminationGracePeriodSeconds"] > 600
-    serves = {"conditions": [{"type": template.GATE, "status": "True"}]}
-    assert read_pod(body(serves) | {"spec": pod}).held
-    assert not read_pod(body({}) | {"spec": pod}).held, "nobody has told it that it serves"
+    assert read_pod(body({}) | {"spec": pod}).can_hold
+    assert not read_pod(body({})).can_hold
     assert read_pod(body({}) | {"spec": pod}).ready_path == "/ping"
 
 
@@ -312,3 +319,13 @@ def test_a_runtime_without_an_image_is_told() -> None:
     with pytest.raises(Failed, match="no image for the runtime `mlflow`"):
         template.deployment(revision, {}, 1)
     assert template.deployment(revision, {"mlflow": "i"}, 1)["metadata"]["name"] == "iris-r3"
+
+
+@pytest.mark.parametrize("kind", ["containerStatuses", "initContainerStatuses"])
+def test_a_pod_without_its_secret_waits_for_it(kind: str) -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "mlflow" not found'}
+    name = template.CONTAINER if kind == "containerStatuses" else template.BRING
+    seen = read_pod(body({kind: [{"name": name, "state": {"waiting": waiting}}]}))
+    assert (seen.lacks, seen.ended) == ('secret "mlflow" not found', None)
+    assert pod_of(seen, Known(), 0.0).blocked
+    assert not pod_of(read_pod(body({})), Known(), 0.0).blocked

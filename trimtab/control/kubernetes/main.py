@@ -33,6 +33,7 @@ from trimtab.control.kubernetes.options import (
     checked_api,
     checked_callers,
     checked_control,
+    checked_envoys,
     checked_gateway,
     checked_placeholders,
     on_kubernetes,
@@ -50,7 +51,7 @@ from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.fleet.kubernetes import Exporters, KubernetesFleet, Placeholders
+from trimtab.fleet.kubernetes import Envoys, Exporters, KubernetesFleet, Placeholders
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
 from trimtab.kube import Api, Lease
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 
 OWNER = "trimtab"  # the field manager of all that the control plane writes by itself
 ACCESS_LOG = "/dev/stdout"  # of Envoys: their pods' log
+CONNECTION_MAX_S = 300.0  # of callers: Envoys that come are found by new connections alone
 ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
 GATHER_S = 10.0  # an Envoy, or who follows us and has some, comes back within a few seconds
@@ -81,6 +83,7 @@ class _Parts:
     events: Events
     exporters: Exporters | None
     placeholders: Placeholders | None
+    envoys: Envoys | None
     plane: ControlPlane
 
 
@@ -95,6 +98,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     checked_api(options)
     checked_callers(options)
     checked_placeholders(options)
+    checked_envoys(options, os.environ)
     home = Home.open(options.home)
     with home.locked():
         metrics = Metrics()
@@ -105,7 +109,14 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         started = Started(os.getpid(), trimtab.__version__, public, str(metrics_at), str(home.control_socket))
         traces = traces_from(os.environ)
         gateway = Gateway(
-            address.host, address.port, options.domain, keys, traces, ACCESS_LOG, options.callers_tls
+            address.host,
+            address.port,
+            options.domain,
+            keys,
+            traces,
+            ACCESS_LOG,
+            options.callers_tls,
+            CONNECTION_MAX_S,
         )
         dcgm = _exporters(options)
         window_s = down_window_s(os.environ)
@@ -267,7 +278,16 @@ def _build(
     view = plane.platform.endpoint
     told_by = plane.platform.told_by
     writer = Writer(api, clock, store, lambda: watched.objects, view, intake.problems, events.tell, told_by)
-    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, placeholders, plane)
+    envoys = _envoys(api, clock, options, plane)
+    return _Parts(endpoints, watched, fleet, intake, writer, events, exporters, placeholders, envoys, plane)
+
+
+def _envoys(api: Api, clock: Clock, options: KubernetesOptions, plane: ControlPlane) -> Envoys | None:
+    sized = checked_envoys(options, os.environ)
+    if sized is None:
+        return None
+    there = lambda: [node.node for node in plane.ads.nodes() if node.connected]  # noqa: E731
+    return Envoys(api, clock, sized, plane.observations.busy, there)
 
 
 async def _work(
@@ -294,6 +314,8 @@ async def _work(
         work["the watch of DCGM exporters"] = parts.exporters.run()
     if parts.placeholders is not None:
         work["the placeholders"] = parts.placeholders.run()
+    if parts.envoys is not None:
+        work["the number of Envoys"] = parts.envoys.run()
     async with asyncio.TaskGroup() as tasks:
         running = [tasks.create_task(named(what, each)) for what, each in work.items()]
         around.home.announce(around.started)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trimtab.autoscaler.envoys import AIM, DOWN_WINDOW_S
 from trimtab.control.endpoints import CannotServe
 from trimtab.control.kubernetes.certificates import Certificates
-from trimtab.control.options import Address, parse_address, read_api_keys
+from trimtab.control.options import Address, down_window_s, envoy_aim, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, Problem, Unauthorised
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
@@ -17,8 +18,10 @@ from trimtab.fleet.kubernetes import (
     HOLD_IMAGE,
     TAKEN_PORTS,
     Callers,
+    Sized,
     Warm,
     parse_shapes,
+    parse_sized,
 )
 from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
@@ -42,7 +45,8 @@ class KubernetesOptions:
     `node_metrics` says whether kubelets are asked for what pods use, `watch_nodes` whether nodes are watched
     for those that are about to go. `model_cache` is the URL by which pods reach the cache of their node.
     `placeholders` are NAMESPACE/DEPLOYMENT:max=N,cpu=Q[,memory=Q][,RESOURCE=N], whose counts we set: a node
-    takes `placeholder_lead_s` until it holds pods, and `placeholder_over_s` are looked back. `lease` is
+    takes `placeholder_lead_s` until it holds pods, and `placeholder_over_s` are looked back. `envoys` is
+    NAMESPACE/DEPLOYMENT:min=N,max=N of the Envoys whose number we set; empty: somebody else does. `lease` is
     NAMESPACE/NAME of the Lease by which one of several replicas leads; empty: there is only this one.
     `advertise` is where the others reach `xds` of this one, and `xds_name` the name in the certificates of
     all of them; without `advertise` others cannot follow it, and serve nothing while it leads.
@@ -75,6 +79,7 @@ class KubernetesOptions:
     placeholders: tuple[str, ...] = ()
     placeholder_lead_s: float = 120.0
     placeholder_over_s: float = 1_800.0
+    envoys: str = ""
     callers: str = ""
     lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
@@ -168,6 +173,14 @@ def checked_placeholders(options: KubernetesOptions) -> Warm | None:
         hint = "give the time that a node takes, and a longer one to look back"
         raise InvalidInput(f"{lead_s:g} s of {over_s:g} s", where="--placeholder-lead", hint=hint)
     return Warm(namespace, shapes, lead_s, over_s)
+
+
+def checked_envoys(options: KubernetesOptions, environment: Mapping[str, str]) -> Sized | None:
+    """Whose number is ours to set, if it is. Raises InvalidInput."""
+    if not options.envoys:
+        return None
+    aim, window_s = envoy_aim(environment), down_window_s(environment)
+    return parse_sized(options.envoys, aim or AIM, window_s or DOWN_WINDOW_S)
 
 
 def on_kubernetes(images: Mapping[str, str]) -> CannotServe:

@@ -1,6 +1,7 @@
 """Pods on Kubernetes: a Deployment for each revision. See `fleet.KubernetesFleet`."""
 
 from trimtab.fleet.kubernetes.attendants import Callers
+from trimtab.fleet.kubernetes.envoys import Envoys, Sized, parse_sized
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet
 from trimtab.fleet.kubernetes.placeholders import Placeholders, Warm, parse_shapes
@@ -11,10 +12,13 @@ __all__ = [
     "HOLD_IMAGE",
     "TAKEN_PORTS",
     "Callers",
+    "Envoys",
     "Exporters",
     "Images",
     "KubernetesFleet",
     "Placeholders",
+    "Sized",
     "Warm",
     "parse_shapes",
+    "parse_sized",
 ]

@@ -16,7 +16,7 @@ import orjson
 
 from trimtab.autoscaler.warmroom import Start
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Conflict, Failed, NotFound, Unreachable
+from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
@@ -58,6 +58,8 @@ OPEN_WITHIN_S = 60.0
 ANSWER_WITHIN_S = 5.0  # else whoever asks for pods, for all endpoints, does not wait any longer
 WORKERS = 8  # revisions that are written at a time: the API server is not ours alone
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
+ASK_AGAIN_EACH_S = 30.0  # of pods that are refused: left alone a ReplicaSet waits for up to 16 minutes
+ASKED_AGAIN = "serving.trimtab.dev/asked-again"
 AGED_EACH_S = 1.0  # how long a pod has been starting is told no finer: all that is told of it is made anew
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
@@ -159,6 +161,7 @@ class KubernetesFleet:
         self._adopted = True
         self._tasks.append(asyncio.create_task(self._work.run()))
         self._tasks.append(asyncio.create_task(self._lives.run()))
+        self._tasks.append(asyncio.create_task(self._ask_again()))
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
         if self._nodes is not None:
@@ -311,12 +314,19 @@ class KubernetesFleet:
         await self.stop_pod(pod_id, 0.0)
 
     def room(self, revision: Revision) -> Room:
-        """None fits while one cannot be scheduled or is refused, by a quota for example; else unknown."""
-        deployment = self._deployments.objects.get(_place(revision.key))
+        """None fits while one cannot be scheduled, lacks its Secret or is refused, by a quota for example.
+
+        Else it is unknown.
+        """
+        deployment, pods = self._deployments.objects.get(_place(revision.key)), self._of(revision.key)
+        here = f"the namespace `{revision.key.endpoint.namespace}`"
         if deployment is not None and deployment.refused:
-            return Room(0, f"its namespace: {deployment.refused}")
-        waiting = [pod.unschedulable for pod in self._of(revision.key) if pod.unschedulable]
-        return Room(0, f"the cluster: {waiting[0]}") if waiting else Room(None)
+            return Room(0, f"{here}: {deployment.refused}")
+        if unschedulable := next((pod.unschedulable for pod in pods if pod.unschedulable), ""):
+            return Room(0, f"the cluster: {unschedulable}")
+        if lacks := next((pod.lacks for pod in pods if pod.lacks), ""):
+            return Room(0, f"{here}: {lacks}; make it there, or let secretRef name another one")
+        return Room(None)
 
     def log_tail(self, pod_id: str, lines: int) -> tuple[str, ...]:
         """The last lines of a pod that failed; of another, or of one long gone, nothing is kept here."""
@@ -427,6 +437,7 @@ class KubernetesFleet:
             known = self._wanted.get(deployment.key)
             if self._adopted and not (known and known.made):
                 self._adopt(deployment, attended=False)
+            self._touch(deployment.key)  # whether its pods are refused
             self._work.add(deployment.key)
         self.changed.set()
 
@@ -441,6 +452,7 @@ class KubernetesFleet:
     def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
         """Those that the API server does not show yet."""
         missing = counts.missing(wanted.pods, self._of(key), wanted.leaving)
+        deployment = self._deployments.objects.get(_place(key))
         return [
             Pod(
                 id=f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}",
@@ -451,6 +463,7 @@ class KubernetesFleet:
                 process_id=0,
                 started_at_s=wanted.asked_at_s,
                 start_time_s=max(0.0, now_s - wanted.asked_at_s),
+                blocked=deployment is not None and bool(deployment.refused),
             )
             for number in range(1, 1 + missing)
         ]
@@ -493,6 +506,19 @@ class KubernetesFleet:
                 told, hint = "there is a Deployment of another revision; it is removed first", "wait"
                 raise Unreachable(told, where=f"{namespace}/{name_of(key)}", hint=hint) from error
         self._made[_place(key)] = key
+
+    async def _ask_again(self) -> None:
+        """For pods that are refused: a ReplicaSet that changes is looked at anew; it gets this annotation.
+
+        So what was refused for long, by a quota for example, comes soon after it no longer is.
+        """
+        while True:
+            await asyncio.sleep(ASK_AGAIN_EACH_S)
+            for place, deployment in list(self._deployments.objects.items()):
+                if deployment.refused:
+                    asked = {"annotations": {ASKED_AGAIN: f"{self._clock.wall_s():.0f}"}}
+                    with contextlib.suppress(TrimtabError):  # in the next round, then
+                        await self._api.merge(DEPLOYMENTS.path(*place), {"metadata": asked})
 
     async def _settle(self, key: RevisionKey) -> None:
         """Write what differs between what is wanted of a revision and what the API server has.

@@ -49,8 +49,12 @@ class Holds:
             await self._tell(pod, SERVES)
 
     async def let_go(self, pod: SeenPod) -> None:
-        """It may end. Raises as `serves` does; then it is held until that has taken too long."""
-        if pod.held:
+        """It may end. Raises as `serves` does; then it is held until that has taken too long.
+
+        Whether or not its gate says that it was told to serve: whoever told it may have ended before the gate
+        was set, or have given up on an answer that was under way.
+        """
+        if pod.can_hold:
             await self._tell(pod, LET_GO)
 
     async def _tell(self, pod: SeenPod, what: str) -> None:

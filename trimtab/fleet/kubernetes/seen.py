@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,7 @@ from trimtab.fleet.kubernetes.template import (
 )
 from trimtab.fleet.kubernetes.usage import UNKNOWN, Used
 from trimtab.fleet.words import failure
+from trimtab.kube.api import quota_of
 from trimtab.kube.quantity import quantity
 from trimtab.runtime.catalog import RUNTIMES
 
@@ -37,6 +39,7 @@ Json = dict[str, Any]
 OOM = "OOMKilled"
 _NOTHING = Resources(0.0)
 _NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+_NOT_THERE = re.compile(r'(secret|configmap) "[^"]*" not found')
 _NOT_MADE = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -75,7 +78,6 @@ class SeenPod:
     leaving: bool = False
     deleting: bool = False
     can_hold: bool = False  # there is something beside it that does
-    held: bool = False  # it is not told to end before it is let go
     runs: bool = False  # its container does
     node: str = ""
     ready_path: str = ""  # at which the kubelet asks it
@@ -83,6 +85,7 @@ class SeenPod:
     restarts: int = 0
     ended: Ended | None = None
     unschedulable: str = ""
+    lacks: str = ""  # what its containers need and is not there yet, as the kubelet says it
     runtime: str = "mlflow"
     port: int = PORT
     grpc_port: int = 0
@@ -119,7 +122,6 @@ def read_pod(body: Json) -> SeenPod:
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
     answers = _is_true(conditions, "ContainersReady")
     scheduled = conditions.get("PodScheduled", {})
-    can_hold = any(each.get("name") == HOLD for each in spec.get("initContainers") or ())
     container = _ours(status.get("containerStatuses"))
     return SeenPod(
         name=metadata["name"],
@@ -131,8 +133,7 @@ def read_pod(body: Json) -> SeenPod:
         gate=_is_true(conditions, GATE),
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
-        can_hold=can_hold,
-        held=can_hold and GATE in conditions,  # it was told that the pod serves before the gate was set
+        can_hold=any(each.get("name") == HOLD for each in spec.get("initContainers") or ()),
         runs="running" in (container.get("state") or {}),
         node=spec.get("nodeName", ""),
         ready_path=_ready_path(spec),
@@ -140,6 +141,7 @@ def read_pod(body: Json) -> SeenPod:
         restarts=container.get("restartCount", 0),
         ended=_ended(status, container),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else "",
+        lacks=_lacks(container) or _lacks(_named(BRING, status.get("initContainerStatuses"))),
         runtime=annotations.get(RUNTIME, "mlflow"),
         **_ports(spec, annotations.get(RUNTIME, "mlflow")),
         takes=_takes(spec),
@@ -185,6 +187,7 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         metrics_port=seen.metrics_port,
         evicted=seen.deleting and phase is PodPhase.READY,
         node_goes=known.node_goes,
+        blocked=phase is PodPhase.STARTING and bool(seen.unschedulable or seen.lacks),
     )
 
 
@@ -211,7 +214,7 @@ def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
 
 
 _REMEDIES = {  # of what the API server says when it refuses a pod
-    "exceeded quota": "raise the quota of the namespace, or lower max_pods or resources",
+    "exceeded quota": "raise the ResourceQuota{quota} of the namespace, or lower maxPods or resources",
     "must specify": "its quota counts that: set resources.memory",
     "is being terminated": "the namespace is being deleted: use another one",
     "violates PodSecurity": "pods are made for the level `restricted`: see what changed them on their way",
@@ -223,7 +226,7 @@ _REMEDIES = {  # of what the API server says when it refuses a pod
 def refusal(said: str) -> str:
     """Why pods cannot be made, in the API server's words, and what to do about it."""
     remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
-    return f"{said}; {remedy}" if remedy else said
+    return f"{said}; {remedy.format(quota=quota_of(said))}" if remedy else said
 
 
 def _ended(status: Json, container: Json) -> Ended | None:
@@ -236,6 +239,8 @@ def _ended(status: Json, container: Json) -> Ended | None:
 def _container_ended(container: Json) -> Ended | None:
     state, last = container.get("state") or {}, container.get("lastState") or {}
     waiting = state.get("waiting") or {}
+    if _lacks(container):
+        return None
     if waiting.get("reason") in _NO_IMAGE | _NOT_MADE:
         return Ended(waiting["reason"], None, waiting.get("message", ""))
     over = state.get("terminated") or last.get("terminated")
@@ -243,6 +248,12 @@ def _container_ended(container: Json) -> Ended | None:
         code = over.get("exitCode", 0)
         return Ended(over.get("reason", ""), 128 - code if code > 128 else code, over.get("message", ""))
     return None
+
+
+def _lacks(container: Json) -> str:
+    """A Secret that is not there; the kubelet looks again and again, and starts the container once it is."""
+    said = str((container.get("state") or {}).get("waiting", {}).get("message", ""))
+    return said if _NOT_THERE.match(said) else ""
 
 
 def _pod_ended(status: Json) -> Ended | None:
