@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.autoscaler.horizontal.arrivals import SlowRate, needed_rate
+from trimtab.autoscaler.horizontal.arrivals import SlowRate, needed_rate, usual_rate
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 
 NONE = SlowRate()
@@ -34,8 +34,29 @@ def test_a_burst_counts_for_one_decision_in_short_windows() -> None:
     assert burst_then < burst_now / 1.5
 
 
-def test_without_arrivals_the_slow_mean_remains() -> None:
-    assert needed_rate([0.0] * 20, 0.1, SlowRate(60.0, 60.0), DEFAULT) == pytest.approx(1.0)
+def test_without_arrivals_the_slow_mean_remains_as_far_as_chance_explains_it() -> None:
+    assert needed_rate([0.0] * 20, 0.1, SlowRate(24.0, 60.0), DEFAULT) == pytest.approx(0.4)
+    none_of_nine = DEFAULT.slow_doubt**2 / 20.0  # nine are expected at most, where none comes in 20 s
+    assert needed_rate([0.0] * 20, 0.1, SlowRate(60.0, 60.0), DEFAULT) == pytest.approx(none_of_nine)
+
+
+def test_a_load_that_has_fallen_is_not_held_by_its_slow_mean() -> None:
+    rate = needed_rate([10.0] * 20, 0.1, SlowRate(6_000.0, 60.0), DEFAULT)
+    assert 10.0 < rate < 13.0  # 200 came of at most 247
+    fewer_known = needed_rate([10.0] * 19, 0.1, SlowRate(6_000.0, 60.0), DEFAULT)
+    assert fewer_known == pytest.approx(100.0)
+
+
+@given(st.integers(0, 10_000))
+def test_the_most_that_may_be_is_three_errors_above_what_came(came: int) -> None:
+    most = needed_rate([came / 20.0] * 20, 0.001, SlowRate(1e9, 60.0), DEFAULT) * 20.0
+    assert most - DEFAULT.slow_doubt * most**0.5 == pytest.approx(came, abs=1e-3)
+
+
+def test_the_usual_rate_is_that_of_the_last_seconds_but_for_chance() -> None:
+    assert usual_rate([0.0] * 10 + [100.0] * 10, DEFAULT) == pytest.approx(99.6)
+    assert usual_rate([0.0] * 19 + [4.0], DEFAULT) == 0.0
+    assert usual_rate([100.0] * 5, DEFAULT) == pytest.approx(49.6)  # what was before is not known to be more
 
 
 @given(st.lists(st.integers(0, 200), min_size=1, max_size=5), st.floats(0.01, 0.5))

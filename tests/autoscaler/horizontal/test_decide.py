@@ -74,13 +74,13 @@ def test_down_only_after_the_window_and_a_quarter_at_a_time(
     state, peak = after(80, 0.1, 20)
     state, decision = after(4, 0.1, 295, state, 20.0)
     assert decision.pods == peak.pods
-    assert decision.reason == "stays at 9: load wants 1; the scale-down window still holds 10 s"
+    assert decision.reason == "stays at 11: load wants 1; the scale-down window still holds 10 s"
     assert decision.would_change == "10 s without more load"
     trace = []
     for begin_s in range(315, 400, 5):
         state, decision = after(4, 0.1, 5, state, float(begin_s))
         trace.append(decision.pods)
-    assert trace[:3] == [9, 7, 6]
+    assert trace[:3] == [11, 9, 7]
     assert all(after >= before - max(1, before // 4) for before, after in pairwise(trace))
     assert trace[-1] <= 2
 
@@ -147,7 +147,7 @@ def test_bounds(
 def test_a_lowered_range_acts_at_once(after: Callable[..., tuple[State, Decision]]) -> None:
     state, _ = after(80, 0.1, 20)
     _, decision = after(80, 0.1, 5, state, 20.0, concurrency=ConcurrencyRange(1, 3))
-    assert (decision.pods_before, decision.pods) == (9, 3)
+    assert (decision.pods_before, decision.pods) == (11, 3)
 
 
 def test_pods_that_died_stay_wanted_though_there_is_no_room(
@@ -157,7 +157,7 @@ def test_pods_that_died_stay_wanted_though_there_is_no_room(
     state, decision = after(4, 0.1, 5, state, 20.0, ready_pods=7, room=0)
     assert (decision.pods, decision.binds) == (7, "this machine")
     _, decision = after(4, 0.1, 5, state, 25.0, ready_pods=7, room=9)
-    assert decision.pods == 10
+    assert decision.pods == 11
 
 
 def test_growth_that_the_machine_refused_is_not_remembered(
@@ -188,9 +188,9 @@ def test_a_new_revision_inherits_the_demand_in_its_own_pods(
 ) -> None:
     old, _ = after(80, 0.1, 20)
     state, decision = decide(inherit(old), signals(ready_pods=1, target_concurrency=2), 20.0)
-    assert (decision.pods, decision.rule) == (5, "rollout")
+    assert (decision.pods, decision.rule) == (6, "rollout")
     state, decision = after(0, 0.1, 200, state, 20.0, ready_pods=5, target_concurrency=2)
-    assert decision.pods == 5
+    assert decision.pods == 6
     assert inherit(state).inherited == pytest.approx(old.peaks[0][1])  # a second rollout finds it too
     again = inherit(old, state)
     assert inherit(old, again) == again
@@ -198,7 +198,7 @@ def test_a_new_revision_inherits_the_demand_in_its_own_pods(
 
 def test_a_state_is_plain_data(after: Callable[..., tuple[State, Decision]]) -> None:
     state, decision = after(80, 0.1, 20)
-    assert json.loads(json.dumps(state))[State._fields.index("pods")] == 9
+    assert json.loads(json.dumps(state))[State._fields.index("pods")] == 11
     assert all(name and (value is None or value >= 0) for name, value in decision.inputs)
 
 

@@ -111,4 +111,19 @@ def test_headroom_follows_the_root_of_the_load() -> None:
         asked=(1000.0,) * 20, in_flight=(100.0,) * 5, slots=TEN_PODS._replace(ready=200.0)
     )
     demand = measure(heavy, SlowRate(60_000.0, 60.0), DEFAULT)
+    usual = 100.0 - DEFAULT.doubt_max / 100.0
+    assert demand.load + demand.headroom == pytest.approx(usual + DEFAULT.chance * sqrt(usual), abs=0.1)
+
+
+def test_what_short_windows_show_beyond_the_usual_is_headroom_already() -> None:
+    """A second of twice as much holds more than the root of what is usual; beside it a little is kept free."""
+    asked = (1000.0,) * 17 + (2000.0,) + (1000.0,) * 2
+    bursty = AT_REST._replace(asked=asked, slots=TEN_PODS._replace(ready=200.0))
+    demand = measure(bursty, SlowRate(60_000.0, 60.0), DEFAULT)
+    assert demand.load > 150.0
     assert demand.headroom == pytest.approx(DEFAULT.headroom * sqrt(demand.load))
+
+
+def test_requests_of_minutes_that_have_just_begun_are_not_usual_yet() -> None:
+    given = AT_REST._replace(asked=(0.5,) * 20, in_flight=(10.0,) * 5, service_time_s=600.0)
+    assert measure(given, SlowRate(30.0, 60.0), DEFAULT).total < 10.0 + 20.0 + 10.0

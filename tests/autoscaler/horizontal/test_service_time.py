@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from trimtab.autoscaler.horizontal.service_time import ServiceTime, learn
+from trimtab.autoscaler.horizontal.demand import Slots
+from trimtab.autoscaler.horizontal.service_time import (
+    NEVER_FULL,
+    FullTime,
+    ServiceTime,
+    learn,
+    learn_full,
+)
 from trimtab.autoscaler.horizontal.tuning import DEFAULT
 from trimtab.autoscaler.horizontal.windows import Evidence
 
@@ -78,3 +85,57 @@ def test_one_wild_signal_is_not_believed() -> None:
 def test_nothing_is_not_a_trap() -> None:
     """A service time that rounded to nothing grows again while requests are queued."""
     assert learned(ServiceTime(0.0, 1_000.0), *[busy(100, 6)] * 40) > 0.2
+
+
+PODS = Slots(ready=16.0, expected=16.0, coming_s=(), per_pod=8.0, start_time_s=10.0)
+FULL, HALF, EMPTY = (15.0,) * 5, (8.0,) * 5, (0.0,) * 5
+
+
+def full_time(*seen: tuple[Evidence, tuple[float, ...], tuple[float, ...]], slots: Slots = PODS) -> FullTime:
+    known = NEVER_FULL
+    for evidence, in_flight, queued in seen:
+        known = learn_full(known, evidence, in_flight, queued, slots, 5.0, DEFAULT)
+    return known
+
+
+def test_what_requests_take_in_full_pods_is_remembered_and_counts_where_it_is_longer() -> None:
+    """A batch that takes 1.0 s full and 0.8 s as it is now: pods are counted by 1.0 s, less the doubt."""
+    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10, *[(quiet(60, 0.8), HALF, EMPTY)] * 60)
+    assert 0.9 < known.counts_s(0.8, DEFAULT) < 1.0
+    assert known.counts_s(1.2, DEFAULT) == 1.2
+    assert known.counts_s(0.1, DEFAULT) == pytest.approx(0.1 * DEFAULT.busy_growth), "such a one is disturbed"
+
+
+def test_where_a_few_queue_it_is_what_is_in_flight_over_the_completions() -> None:
+    known = full_time((busy(80, 16), (16.0,) * 5, (3.0,) * 5))
+    assert known.mean_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "in_flight", "queued"),
+    [
+        (quiet(80, 1.0), (15.0, 15.0, 15.0, 9.0, 15.0), EMPTY),  # not full all the time
+        (quiet(15, 5.0), FULL, EMPTY),  # a few long ones fill them
+        (busy(80, 16), (16.0,) * 5, (0.0, 0.0, 0.0, 0.0, 17.0)),  # more wait than are served
+        (Evidence(in_flight_s=80.0), FULL, EMPTY),  # none completes
+    ],
+    ids=["not full", "long ones", "overload", "none"],
+)
+def test_what_tells_nothing_of_full_pods_is_not_learned(
+    evidence: Evidence, in_flight: tuple[float, ...], queued: tuple[float, ...]
+) -> None:
+    assert full_time((evidence, in_flight, queued)) == NEVER_FULL
+
+
+def test_one_request_alone_is_with_no_other_and_another_limit_is_learned_anew() -> None:
+    alone = PODS._replace(per_pod=1.0)
+    assert full_time((quiet(80, 1.0), FULL, EMPTY), slots=alone) == NEVER_FULL
+    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10)
+    assert known.requests == pytest.approx(800, rel=0.02)
+    other = PODS._replace(per_pod=4.0)
+    assert learn_full(known, quiet(60, 0.5), HALF, EMPTY, other, 5.0, DEFAULT) == NEVER_FULL
+
+
+def test_it_is_forgotten_within_an_hour_that_does_not_show_it() -> None:
+    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10, *[(quiet(60, 0.8), HALF, EMPTY)] * 1440)
+    assert known.counts_s(0.8, DEFAULT) < 0.9

@@ -41,9 +41,12 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
     wait_s = max(tuning.wait_min_s, tuning.wait_share * service_time_s)
     known = min(len(asked), tuning.up_window_s)
     sums = list(accumulate(asked, initial=0.0))
+    came = sums[-1] - sums[-1 - known]
     end = len(asked) - tuning.short_window_s + 1  # the oldest end of a window that is looked at
     first, ends = end, sums[end:]
     rate = slow.per_s(tuning)
+    if known >= tuning.up_window_s and came < rate * known:  # a load that has fallen is no longer what it was
+        rate = min(rate, _most(came, tuning.slow_doubt) / known)
     for width in (*SHORT_WINDOWS_S, tuning.up_window_s):
         if width > known:
             break
@@ -52,7 +55,23 @@ def needed_rate(asked: Sequence[float], service_time_s: float, slow: SlowRate, t
         largest = max(map(sub, ends, sums[first - width :]))
         lasts_s = max(width + wait_s, service_time_s)
         if largest > rate * lasts_s:  # only then the rest can matter
-            certain = largest - min(tuning.doubt * sqrt(largest), tuning.doubt_max, largest)
+            certain = _certain(largest, tuning)
             if certain > rate * lasts_s:
                 rate = certain / lasts_s
     return rate
+
+
+def _most(came: float, errors: float) -> float:
+    """The largest expectation of a count of which so few would come: N = m - errors × √m, solved for m."""
+    return came + errors * (errors / 2.0 + sqrt(came + errors * errors / 4.0))
+
+
+def usual_rate(asked: Sequence[float], tuning: Tuning) -> float:
+    """Requests per second of late, without what short windows add. `asked`: see `needed_rate`."""
+    came = sum(asked[-tuning.chance_window_s :])
+    return _certain(came, tuning) / tuning.chance_window_s
+
+
+def _certain(came: float, tuning: Tuning) -> float:
+    """So many requests at least, chance apart."""
+    return came - min(tuning.doubt * sqrt(came), tuning.doubt_max, came)

@@ -1,7 +1,7 @@
 """Demand: how many requests a revision must be able to hold at once, by Little's law and not by its queue.
 
     load    = needed rate × service time              what arrivals need (see `arrivals`)
-    demand  = load + headroom × √load                 to vary within,
+    demand  = load + headroom × √load                 to vary within, or usual + chance × √usual if that is more,
               or, if that is more, load + backlog     to work off in the drain time
     backlog = queued × min(1, service time / drain) + what will queue until pods are ready / drain
     and never less than what has been held in flight over the last seconds.
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
-from trimtab.autoscaler.horizontal.arrivals import SlowRate, needed_rate
+from trimtab.autoscaler.horizontal.arrivals import SlowRate, needed_rate, usual_rate
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 
@@ -68,13 +68,17 @@ def measure(given: Given, slow: SlowRate, tuning: Tuning) -> Demand:
     """Demand and its parts."""
     rate = needed_rate(given.asked, given.service_time_s, slow, tuning)
     in_flight, queued = given.in_flight[-1], given.queued[-1]
-    load = min(rate * given.service_time_s, in_flight + queued + rate * tuning.horizon_s)
+    soon = in_flight + queued + rate * tuning.horizon_s
+    load = min(rate * given.service_time_s, soon)
     lasts_s = given.service_time_s
     if given.stalled_s >= max(tuning.stall_s, tuning.stall_factor * lasts_s):
         lasts_s = given.stalled_s
         load = max(load, min(given.in_flight))  # streams, of which none has completed yet
     backlog = _backlog(given, load, lasts_s, tuning) if queued else 0.0
     headroom = tuning.headroom * sqrt(load)
+    usual = min(usual_rate(given.asked, tuning) * given.service_time_s, soon)
+    if usual >= 1.0:  # of less a pod is enough in most moments
+        headroom = max(headroom, usual + tuning.chance * sqrt(usual) - load)
     spare = max(headroom, backlog)
     held = sum(given.in_flight) / len(given.in_flight)
     waiting = max(given.queued) >= given.slots.per_pod  # more than a pod holds

@@ -1,10 +1,16 @@
-"""The service time: how long a request is in a pod while that is not overloaded."""
+"""The service time: how long a request is in a pod while that is not overloaded.
+
+Servers that batch take longer the more is in flight: what a request takes now, in pods that are half full,
+does not tell how much they can do. So what it takes in full pods is remembered beside it.
+"""
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Sequence
+from math import inf, sqrt
 from typing import NamedTuple
 
+from trimtab.autoscaler.horizontal.demand import Slots
 from trimtab.autoscaler.horizontal.tuning import Tuning
 from trimtab.autoscaler.horizontal.windows import Evidence
 
@@ -46,3 +52,50 @@ def learn(
         weight = max(weight, tuning.busy_weight) if busy else weight
     mean_s = min(known.mean_s + (seen_s - known.mean_s) * weight, most_s)
     return ServiceTime(mean_s, remembered + requests)
+
+
+class FullTime(NamedTuple):
+    """Mean time of a request in a full pod (s), on how many it rests, and the limit for which it holds."""
+
+    mean_s: float = 0.0
+    requests: float = 0.0
+    per_pod: float = 0.0
+
+    def counts_s(self, mean_s: float, tuning: Tuning) -> float:
+        """The time by which pods are to be counted, where requests take `mean_s` now: at least that."""
+        if self.requests < tuning.settle_requests:
+            return mean_s
+        certain = 1.0 - tuning.doubt / sqrt(self.requests)  # times spread as widely as their mean
+        return max(mean_s, min(self.mean_s * certain, tuning.busy_growth * mean_s))
+
+
+NEVER_FULL = FullTime()
+
+
+def learn_full(
+    known: FullTime,
+    evidence: Evidence,
+    in_flight: Sequence[float],
+    queued: Sequence[float],
+    slots: Slots,
+    elapsed_s: float,
+    tuning: Tuning,
+) -> FullTime:
+    """The time in full pods after new evidence. `in_flight`, `queued`: gauges of the last seconds.
+
+    Only where as many completed as are in flight: a few that fill a small fleet for long are just long ones.
+    And only where no more wait than are served: under such a load what is slow may be beside the pods.
+    """
+    if slots.per_pod == 1.0:
+        return NEVER_FULL  # one alone is with no other
+    if known.requests and known.per_pod != slots.per_pod:
+        known = NEVER_FULL
+    remembered = known.requests * max(0.0, 1.0 - elapsed_s / tuning.full_window_s)
+    full = min(in_flight) >= tuning.full_share * slots.ready and max(queued) <= slots.ready
+    if not full or evidence.completions < max(1.0, slots.ready):
+        return known._replace(requests=remembered) if remembered else known
+    new, lasted_s = evidence.quiet_completions, evidence.quiet_request_s
+    if not new:
+        new, lasted_s = evidence.completions, evidence.in_flight_s
+    mean_s = (known.mean_s * remembered + lasted_s) / (remembered + new)
+    return FullTime(mean_s, min(remembered + new, tuning.full_requests), slots.per_pod)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trimtab.autoscaler.horizontal.arrivals import SlowRate
 from trimtab.autoscaler.horizontal.demand import Slots
 from trimtab.autoscaler.horizontal.gain import NOTHING_KNOWN, Gain
-from trimtab.autoscaler.horizontal.service_time import ServiceTime
+from trimtab.autoscaler.horizontal.service_time import NEVER_FULL, FullTime, ServiceTime
 from trimtab.autoscaler.horizontal.surges import Surges
 from trimtab.autoscaler.horizontal.trial import Trial
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
@@ -59,6 +59,7 @@ class State(NamedTuple):
     envoys: tuple[EnvoyHistory, ...] = ()
     pods: int | None = None  # wanted last, before the machine's bound
     service_time: ServiceTime | None = None
+    full_time: FullTime = NEVER_FULL
     slow: SlowRate = _NO_ARRIVALS
     demand: float = 0.0  # accepted by the last decision, in concurrent requests
     peaks: Peaks = ()  # of the down window: (observed_s, demand)

@@ -39,6 +39,10 @@ class Tuning:
     """Time constant of the slow mean of arrivals (s), or the service time where that is longer: the
     base under the windows. At 0.3 requests/s it is known to ±0.05."""
 
+    slow_doubt: float = 3.0
+    """Standard errors by which fewer requests in the last `up_window_s` than the slow mean has them show that
+    the load has fallen: one in 700 by chance. From then on what may still come counts, not that mean."""
+
     horizon_s: float = 20.0
     """How far ahead arrivals can make work (s): what is held now plus this many seconds of arrivals
     bounds the demand, or one request that streams for minutes would count as dozens."""
@@ -61,6 +65,14 @@ class Tuning:
     """Slots kept free, in √load: concurrency of independent arrivals varies by the root of its mean. Beside
     it the largest load of the down window is held, seconds that brought more by chance included: both
     together come to 1.1 √load at 80 in flight, with which few wait (Halfin and Whitt, 1981)."""
+
+    chance: float = 0.75
+    """Least slots beside the mean of late, in √load. At rest the largest of such means in the down window is a
+    third of a root higher, and 1.1 √load are there as they were. A load that rises, or that the brief window
+    holds, has no such past: with 0.2 √load alone one in a hundred waited too long on a ramp."""
+
+    chance_window_s: int = 10
+    """Time over which that mean is taken (s): on a load that rises it is half as old as that, one decision."""
 
     drain_s: float = 3.0
     """Time in which a backlog should be gone (s): before the next decision looks. The pods for it leave with
@@ -181,6 +193,18 @@ class Tuning:
 
     service_min_s: float = 0.001
     """Least service time to grow from (s): what rounds to nothing must not stay nothing."""
+
+    full_share: float = 0.85
+    """Share of the ready slots that are in flight, at the end of each of the last `short_window_s`, from which
+    pods are full. Servers that batch take longer then than with few in flight, and only that time says how
+    much they can do."""
+
+    full_window_s: float = 1800.0
+    """Time constant of the time that requests take in full pods (s): a property of the model, that loads
+    show for seconds or minutes of an hour."""
+
+    full_requests: float = 2000.0
+    """Most requests that this time rests on: known to 2 % then, and anew after as many more."""
 
     stall_factor: float = 5.0
     """Service times without a completion after which the requests in flight are held to be of a
