@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -285,3 +286,30 @@ async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
         await plane.look()
         assert counted.taken() == ["iris"]
     assert plane.reconciler.live(IRIS).drains[pod.id].step is Step.REMOVED
+
+
+async def test_looks_at_many_leave_room_for_what_comes_meanwhile(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a pod that got ready: of a thousand looks none waits for anybody."""
+    plane.reconciler.at_once = 4
+    for number in range(20):
+        plane.apply(spec("slow", name=f"e{number}"), EndpointName("default", f"e{number}"))
+    turn, looks, real = 0, Counter[int](), plane.reconciler._endpoint
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def looked_at(*given: Any) -> None:
+        looks[turn] += 1
+        await real(*given)
+
+    monkeypatch.setattr(plane.reconciler, "_endpoint", looked_at)
+    turning = asyncio.create_task(turns())
+    await plane.look()
+    turning.cancel()
+    assert looks.total() == 20
+    assert max(looks.values()) <= 4

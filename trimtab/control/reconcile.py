@@ -260,6 +260,8 @@ class Reconciler:
             if name not in self._looking:
                 task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
                 begun.append(task)
+                if len(begun) % self.at_once == 0:
+                    await asyncio.sleep(0)  # a look that waits for nobody gives way to nobody either
         if begun:
             _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
             for task in late:  # what it does may have to be told, and this look does not wait for it
