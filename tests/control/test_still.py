@@ -313,3 +313,20 @@ async def test_looks_at_many_leave_room_for_what_comes_meanwhile(
     turning.cancel()
     assert looks.total() == 20
     assert max(looks.values()) <= 4
+
+
+@pytest.mark.parametrize(("took_s", "rest_s"), [(0.001, 1.0), (0.05, 5.0), (3.0, 15.0)])
+async def test_what_has_gone_is_forgotten_the_less_often_the_longer_that_takes(
+    plane: Any, monkeypatch: pytest.MonkeyPatch, took_s: float, rest_s: float
+) -> None:
+    began_s = list[float]()
+
+    def forgets() -> None:
+        began_s.append(plane.clock.now_s())
+        plane.clock.advance(took_s)
+
+    monkeypatch.setattr(plane.reconciler, "_keep_only_present", forgets)
+    for _ in range(400):
+        await plane.look()
+        plane.clock.advance(0.1)
+    assert began_s[1] - began_s[0] == pytest.approx(rest_s, abs=0.11)
