@@ -117,6 +117,17 @@ def test_a_control_plane_that_is_quicker_than_our_watch_is_not_late(monkeypatch:
     assert (wired.delays_s, wired.unseen, wired.waiting) == ([0.0], 1, 0)
 
 
+def test_how_many_got_ready_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    wired = Wire([Client("0", ""), Client("1", "")])
+    assert wired.per_s == 0.0
+    for at_s in (10.0, 10.5, 12.0):
+        monkeypatch.setattr("time.monotonic", lambda at_s=at_s: at_s)
+        wired.show(_pod(f"10.0.0.{at_s}"))
+    assert wired.per_s == 1.0
+    wired.begin()
+    assert wired.per_s == 0.0
+
+
 def test_pods_as_the_api_server_shows_them() -> None:
     labels = {"serving.trimtab.dev/endpoint": "iris", "serving.trimtab.dev/revision": "1"}
     metadata = {"name": "p", "namespace": "team", "uid": "u", "labels": labels}

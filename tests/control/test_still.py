@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -285,3 +286,47 @@ async def test_one_that_drains_is_looked_at_once_something_is_told_of_that(
         await plane.look()
         assert counted.taken() == ["iris"]
     assert plane.reconciler.live(IRIS).drains[pod.id].step is Step.REMOVED
+
+
+async def test_looks_at_many_leave_room_for_what_comes_meanwhile(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a pod that got ready: of a thousand looks none waits for anybody."""
+    plane.reconciler.at_once = 4
+    for number in range(20):
+        plane.apply(spec("slow", name=f"e{number}"), EndpointName("default", f"e{number}"))
+    turn, looks, real = 0, Counter[int](), plane.reconciler._endpoint
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def looked_at(*given: Any) -> None:
+        looks[turn] += 1
+        await real(*given)
+
+    monkeypatch.setattr(plane.reconciler, "_endpoint", looked_at)
+    turning = asyncio.create_task(turns())
+    await plane.look()
+    turning.cancel()
+    assert looks.total() == 20
+    assert max(looks.values()) <= 4
+
+
+@pytest.mark.parametrize(("took_s", "rest_s"), [(0.001, 1.0), (0.05, 5.0), (3.0, 15.0)])
+async def test_what_has_gone_is_forgotten_the_less_often_the_longer_that_takes(
+    plane: Any, monkeypatch: pytest.MonkeyPatch, took_s: float, rest_s: float
+) -> None:
+    began_s = list[float]()
+
+    def forgets() -> None:
+        began_s.append(plane.clock.now_s())
+        plane.clock.advance(took_s)
+
+    monkeypatch.setattr(plane.reconciler, "_keep_only_present", forgets)
+    for _ in range(400):
+        await plane.look()
+        plane.clock.advance(0.1)
+    assert began_s[1] - began_s[0] == pytest.approx(rest_s, abs=0.11)

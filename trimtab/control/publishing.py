@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from trimtab.control import view
 from trimtab.control.draining import Drain
@@ -13,7 +14,7 @@ from trimtab.control.records import EndpointRecord
 from trimtab.core.clock import Clock
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod
-from trimtab.xds.kinds import ROUTES
+from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.snapshot import Snapshot, SnapshotBuilder
 from trimtab.xds.world import Backend, EndpointView, Gateway, World
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 
 BUILT_AT_ONCE_MAX = 50  # endpoints, some 0.2 ms each
 AWAY_MAX_S = 60.0  # an Envoy that lives comes back within its 2 s between two tries; this one does not
+
+
+class Taken(NamedTuple):
+    """What every Envoy has acknowledged as it was last published, and whether there is any."""
+
+    routes: bool
+    assignments: bool
+    connected: bool
 
 
 class Publisher:
@@ -122,8 +131,16 @@ class Publisher:
 
     def routes_settled(self, record: EndpointRecord) -> bool:
         """Envoy has acknowledged the routes, and they say what the record says now."""
+        return self.tells_routes(record) and self.settled(ROUTES)
+
+    def tells_routes(self, record: EndpointRecord) -> bool:
+        """Whether the routes as last published say what the record says now."""
         told = self._endpoints.get(record.name)
-        return told is not None and told.shares == view.shares(record) and self.settled(ROUTES)
+        return told is not None and told.shares == view.shares(record)
+
+    def taken(self) -> Taken:
+        """What all Envoys have of what was last published; for who asks about many endpoints at once."""
+        return Taken(self.settled(ROUTES), self.settled(ASSIGNMENTS), self.connected())
 
     def shows(self, drain: Drain, pod: Pod) -> bool:
         """Whether what was last published already shows this drain's step."""

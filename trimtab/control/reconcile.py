@@ -21,7 +21,7 @@ from trimtab.control.leaving import Leaving
 from trimtab.control.metrics import Metrics
 from trimtab.control.observations import Observations
 from trimtab.control.progress import Progress
-from trimtab.control.publishing import Publisher
+from trimtab.control.publishing import Publisher, Taken
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
@@ -34,7 +34,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
-from trimtab.xds.kinds import ASSIGNMENTS, ROUTES
+from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import ApiKey, EndpointView, Gateway
 
@@ -46,6 +46,7 @@ REST_MAX_S = 0.25  # after a look for as long as it took: what comes meanwhile i
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 50  # in one look, of endpoints of which nothing else is to be done: 20 ms
 FORGET_EACH_S = 1.0
+FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
 
 
@@ -134,7 +135,7 @@ class Reconciler:
         self._scanned: Mapping[EndpointName, tuple[Pod, ...]] | None = None  # what that was made of
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
-        self._forgot_at_s = float("-inf")
+        self._forgets_at_s = float("-inf")
         self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self._slots: asyncio.Semaphore | None = None
@@ -260,6 +261,8 @@ class Reconciler:
             if name not in self._looking:
                 task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
                 begun.append(task)
+                if len(begun) % self.at_once == 0:
+                    await asyncio.sleep(0)  # a look that waits for nobody gives way to nobody either
         if begun:
             _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
             for task in late:  # what it does may have to be told, and this look does not wait for it
@@ -287,12 +290,13 @@ class Reconciler:
         """
         now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
         self._signals_came, self._looked_at_s = False, now_s
+        taken = self._publisher.taken()
         found, deciding = [], []
         for record in records:
             live, pods = self._live[record.name], seen.get(record.name, ())
             still = live.still
             if still is None or not self._is_still(still, record, pods):
-                if not self._finds_the_same(live.looked, record, pods, signals_came=signals_came):
+                if not self._finds_the_same(live.looked, record, pods, taken, signals_came=signals_came):
                     found.append(record.name)
             elif now_s >= still.decides_at_s or (
                 (signals_came or before_s < still.urgent_from_s <= now_s)
@@ -323,7 +327,13 @@ class Reconciler:
         return same and still.revisions == self._endpoints.revisions(record.name)
 
     def _finds_the_same(
-        self, looked: Looked | None, record: EndpointRecord, pods: tuple[Pod, ...], *, signals_came: bool
+        self,
+        looked: Looked | None,
+        record: EndpointRecord,
+        pods: tuple[Pod, ...],
+        taken: Taken,
+        *,
+        signals_came: bool,
     ) -> bool:
         """Whether a look now would do no more than the last one did."""
         now_s, revisions = self._clock.now_s(), self._endpoints.revisions(record.name)
@@ -338,15 +348,15 @@ class Reconciler:
         ):
             return False
         drains = self._live[record.name].drains
-        return looked.drains == drains and looked.told == self._told(record, drains)
+        return looked.drains == drains and looked.told == self._told(record, drains, taken)
 
-    def _told(self, record: EndpointRecord, drains: Mapping[str, Drain]) -> tuple[bool, ...]:
+    def _told(self, record: EndpointRecord, drains: Mapping[str, Drain], taken: Taken) -> tuple[bool, ...]:
         """Whether the endpoint is on record; what Envoys know, where something follows from it."""
         told = [self._endpoints.recorded(record.name)]
         if record.serving_revision or record.deleting:
-            told += self._publisher.routes_settled(record), self._publisher.connected()
+            told += taken.routes and self._publisher.tells_routes(record), taken.connected
         if any(drain.step is not Step.EMPTYING for drain in drains.values()):
-            told.append(self._publisher.settled(ASSIGNMENTS))
+            told.append(taken.assignments)
         return tuple(told)
 
     def _stills(self, record: EndpointRecord, pods: tuple[Pod, ...], steps: Plan, live: Live) -> Still | None:
@@ -428,7 +438,8 @@ class Reconciler:
         """What a look that begins now depends on: what it changes itself asks for another one."""
         record, revisions = self._endpoints.get(name), dict(self._endpoints.revisions(name))
         drains = dict(self._live[name].drains)
-        return Looked(pods, record, revisions, drains, self._told(record, drains), self._clock.now_s())
+        told = self._told(record, drains, self._publisher.taken())
+        return Looked(pods, record, revisions, drains, told, self._clock.now_s())
 
     # observe
 
@@ -624,13 +635,18 @@ class Reconciler:
     def _forget_gone(self) -> None:
         for name in self._live.keys() - {record.name for record in self._endpoints.all()}:
             self._forget(name)
-        if self._clock.now_s() - self._forgot_at_s >= FORGET_EACH_S:
+        if self._clock.now_s() >= self._forgets_at_s:
             self.keep_only_present()
 
     def keep_only_present(self) -> None:
         """Forget now what is of revisions and pods that have gone; looks do so once in FORGET_EACH_S."""
+        began_s = self._clock.now_s()
+        self._keep_only_present()
+        took_s = self._clock.now_s() - began_s
+        self._forgets_at_s = began_s + max(FORGET_EACH_S, min(FORGET_REST_MAX_S, took_s / FORGET_SHARE))
+
+    def _keep_only_present(self) -> None:
         records, pods = self._endpoints.all(), self._fleet.pods()
-        self._forgot_at_s = self._clock.now_s()
         if pods is self._kept[1] and records == self._kept[0]:
             return
         self._kept = records, pods
