@@ -91,8 +91,8 @@ def learn_full(
     if known.requests and known.per_pod != slots.per_pod:
         known = NEVER_FULL
     remembered = known.requests * max(0.0, 1.0 - elapsed_s / tuning.full_window_s)
-    full = min(in_flight) >= tuning.full_share * slots.ready and max(queued) <= slots.ready
-    if not full or evidence.completions < max(1.0, slots.ready):
+    full = 0.0 < tuning.full_share * slots.ready <= min(in_flight) and max(queued) <= slots.ready
+    if not full or evidence.completions < slots.ready:
         return known._replace(requests=remembered) if remembered else known
     new, lasted_s = evidence.quiet_completions, evidence.quiet_request_s
     if not new:
