@@ -72,6 +72,11 @@ class FullTime(NamedTuple):
 NEVER_FULL = FullTime()
 
 
+def is_full(in_flight: Sequence[float], slots: Slots, tuning: Tuning) -> bool:
+    """Whether nearly all ready slots were taken at the end of each of the last seconds."""
+    return 0.0 < tuning.full_share * slots.ready <= min(in_flight)
+
+
 def learn_full(
     known: FullTime,
     evidence: Evidence,
@@ -91,7 +96,7 @@ def learn_full(
     if known.requests and known.per_pod != slots.per_pod:
         known = NEVER_FULL
     remembered = known.requests * max(0.0, 1.0 - elapsed_s / tuning.full_window_s)
-    full = 0.0 < tuning.full_share * slots.ready <= min(in_flight) and max(queued) <= slots.ready
+    full = is_full(in_flight, slots, tuning) and max(queued) <= slots.ready
     if not full or evidence.completions < slots.ready:
         return known._replace(requests=remembered) if remembered else known
     new, lasted_s = evidence.quiet_completions, evidence.quiet_request_s
