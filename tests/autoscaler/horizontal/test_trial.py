@@ -75,7 +75,7 @@ def test_ramps_that_begin_anew_from_below_need_no_pods_from_above(revision: Any)
     assert first >= 20
     assert fourth <= 14
     down = next(d for d in run.decisions if d.at_s > 2400 + 60 and d.rule == "down")
-    assert "the last 30 s" in down.reason
+    assert "the last 60 s" in down.reason
     assert "the last 2 times the load came back slowly" in down.reason
 
 

@@ -260,9 +260,8 @@ class Tuning:
     """Share of the window's largest demand below which load has dropped and may come back. From then on all
     that was held stays for one down window, or what expires in it would be removed in the midst of a drop."""
 
-    brief_window_s: float = 30.0
-    """The down window of a load that has shown that it needs no longer one (s): see `trial`. What up looks
-    back at and two decisions more: in less a lull between two bursts would be a fall."""
+    brief_window_s: float = 60.0
+    """The down window of a load that has shown that it needs no longer one (s): see `trial`. Knative's."""
 
     brief_starts: float = 2.0
     """The same in start times, if that is more."""
