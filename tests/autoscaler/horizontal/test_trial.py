@@ -79,13 +79,6 @@ def test_ramps_that_begin_anew_from_below_need_no_pods_from_above(revision: Any)
     assert "the last 2 times the load came back slowly" in down.reason
 
 
-def test_what_is_kept_spare_for_surges_is_ready_with_the_brief_window_too(revision: Any) -> None:
-    """Pods that take a minute: within it a ramp rises by half, as it has before, and that is kept spare."""
-    ramp = poisson(lambda at_s: 5.0 * (8.0 + 72.0 * (at_s % 600.0) / 600.0), 1950, 0.2, 1)
-    run = revision(target=4, start_s=60.0).run(ramp, 1950)
-    assert [d for d in run.decisions if "the last 2 times the load came back slowly" in d.reason]
-
-
 def test_a_load_that_is_back_sooner_than_pods_start_gets_its_long_window_again(revision: Any) -> None:
     """After four ramps a fall of four minutes, and back at once: those who come wait once, not twice."""
 

@@ -82,10 +82,9 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     lead_s = max(0.0, fleet.start_time_s - mean_s)  # whoever waits for less than a request takes is in time
     brief = _brief(state, signals, peaks, observed_s, tuning)
     kept = largest if brief is None or not state.trial.is_brief(tuning) else brief
-    would = largest
-    if brief is not None:  # what is kept spare would be there with it
-        would = brief + surges.spare(state.surges, recent, brief, observed_s, tuning)
-    learned = surges.learn(state.surges, lasting, kept, observed_s, lead_s, tuning, would)
+    learned = surges.learn(
+        state.surges, lasting, kept, observed_s, lead_s, tuning, largest if brief is None else brief
+    )
     trial = state.trial
     if brief is not None:
         ready = learned.brief_at(observed_s - min(lead_s, tuning.surge_lead_max_s))
