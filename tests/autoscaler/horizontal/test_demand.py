@@ -116,7 +116,7 @@ def test_headroom_follows_the_root_of_the_load() -> None:
 
 
 def test_what_short_windows_show_beyond_the_usual_is_headroom_already() -> None:
-    """A second of twice as much holds more than the root of what is usual; beside it a little is kept free."""
+    """A second of twice as much is more than the root of what is usual; beside it a little is kept free."""
     asked = (1000.0,) * 17 + (2000.0,) + (1000.0,) * 2
     bursty = AT_REST._replace(asked=asked, slots=TEN_PODS._replace(ready=200.0))
     demand = measure(bursty, SlowRate(60_000.0, 60.0), DEFAULT)

@@ -9,6 +9,7 @@ from trimtab.autoscaler.horizontal.service_time import (
     NEVER_FULL,
     FullTime,
     ServiceTime,
+    is_full,
     learn,
     learn_full,
 )
@@ -91,19 +92,26 @@ PODS = Slots(ready=16.0, expected=16.0, coming_s=(), per_pod=8.0, start_time_s=1
 FULL, HALF, EMPTY = (15.0,) * 5, (8.0,) * 5, (0.0,) * 5
 
 
-def full_time(*seen: tuple[Evidence, tuple[float, ...], tuple[float, ...]], slots: Slots = PODS) -> FullTime:
-    known = NEVER_FULL
-    for evidence, in_flight, queued in seen:
-        known = learn_full(known, evidence, in_flight, queued, slots, 5.0, DEFAULT)
+Seen = tuple[Evidence, tuple[float, ...], tuple[float, ...]]
+
+
+def full_time(
+    *seen: Seen, slots: Slots = PODS, known: FullTime = NEVER_FULL, from_s: float = 0.0
+) -> FullTime:
+    """After decisions, each 5 s, with (evidence, in flight, queued)."""
+    for number, (evidence, in_flight, queued) in enumerate(seen):
+        if is_full(in_flight, slots, DEFAULT):
+            known = learn_full(known, evidence, queued, slots, from_s + 5.0 * number, DEFAULT)
     return known
 
 
 def test_what_requests_take_in_full_pods_is_remembered_and_counts_where_it_is_longer() -> None:
     """A batch that takes 1.0 s full and 0.8 s as it is now: pods are counted by 1.0 s, less the doubt."""
-    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10, *[(quiet(60, 0.8), HALF, EMPTY)] * 60)
-    assert 0.9 < known.counts_s(0.8, DEFAULT) < 1.0
-    assert known.counts_s(1.2, DEFAULT) == 1.2
-    assert known.counts_s(0.1, DEFAULT) == pytest.approx(0.1 * DEFAULT.busy_growth), "such a one is disturbed"
+    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10)
+    assert 0.9 < known.counts_s(0.8, PODS, 300.0, DEFAULT) < 1.0
+    assert known.counts_s(1.2, PODS, 300.0, DEFAULT) == 1.2
+    disturbed = known.counts_s(0.1, PODS, 300.0, DEFAULT)
+    assert disturbed == pytest.approx(0.1 * DEFAULT.busy_growth)
 
 
 def test_where_a_few_queue_it_is_what_is_in_flight_over_the_completions() -> None:
@@ -133,9 +141,11 @@ def test_one_request_alone_is_with_no_other_and_another_limit_is_learned_anew() 
     known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10)
     assert known.requests == pytest.approx(800, rel=0.02)
     other = PODS._replace(per_pod=4.0)
-    assert learn_full(known, quiet(60, 0.5), HALF, EMPTY, other, 5.0, DEFAULT) == NEVER_FULL
+    assert known.counts_s(0.8, other, 50.0, DEFAULT) == 0.8
+    anew = full_time((quiet(80, 0.5), FULL, EMPTY), slots=other, known=known, from_s=50.0)
+    assert anew == FullTime(0.5, 80.0, 4.0, 50.0)
 
 
-def test_it_is_forgotten_within_an_hour_that_does_not_show_it() -> None:
-    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10, *[(quiet(60, 0.8), HALF, EMPTY)] * 1440)
-    assert known.counts_s(0.8, DEFAULT) < 0.9
+def test_it_is_forgotten_within_hours_that_do_not_show_it() -> None:
+    known = full_time(*[(quiet(80, 1.0), FULL, EMPTY)] * 10)
+    assert known.counts_s(0.8, PODS, 7_200.0, DEFAULT) == 0.8

@@ -80,12 +80,13 @@ def test_a_steady_load_rests_within_a_tenth_of_what_suffices(
 
 def test_the_first_ramp_is_met_with_slots_to_vary_within(revision: Any) -> None:
     """From 8 to 80 in flight within 10 min: nothing was there before that would hold what chance adds."""
-    in_flight = lambda t: 8.0 + 72.0 * min(1.0, max(0.0, t - 300.0) / 600.0)  # noqa: E731
-    load = poisson(lambda t: in_flight(t) / 0.2, 900, 0.2, 6)
-    run = revision(target=4, start_s=2.0).run(load, 900)
+
+    def in_flight(at_s: float) -> float:
+        return 8.0 + 72.0 * min(1.0, max(0.0, at_s - 300.0) / 600.0)
+
+    run = revision(target=4).run(poisson(lambda t: in_flight(t) / 0.2, 900, 0.2, 7), 900)
     risen = [(d.pods * 4, in_flight(d.at_s)) for d in run.decisions if d.at_s > 300]
-    tight = [slots for slots, held in risen if slots < held + 0.5 * held**0.5]
-    assert len(tight) <= len(risen) / 20
+    assert sum(slots < held + 0.5 * held**0.5 for slots, held in risen) <= 1
 
 
 def test_a_backlog_after_a_cold_start_is_not_growth(revision: Any) -> None:

@@ -68,8 +68,8 @@ def _most(came: float, errors: float) -> float:
 
 def usual_rate(asked: Sequence[float], tuning: Tuning) -> float:
     """Requests per second of late, without what short windows add. `asked`: see `needed_rate`."""
-    came = sum(asked[-tuning.chance_window_s :])
-    return _certain(came, tuning) / tuning.chance_window_s
+    window_s = tuning.chance_window_s
+    return _certain(sum(asked[-window_s:]), tuning) / window_s
 
 
 def _certain(came: float, tuning: Tuning) -> float:

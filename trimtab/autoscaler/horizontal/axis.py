@@ -243,6 +243,7 @@ def _inputs(seen: Seen, signals: Signals, tuning: Tuning) -> tuple[tuple[str, fl
     return (
         ("arrivals_per_s", demand.arrivals_per_s),
         ("service_time_s", state.service_time.mean_s if state.service_time else None),
+        ("full_time_s", state.full_time.mean_s or None),
         ("in_flight", demand.in_flight),
         ("queued", demand.queued),
         ("rejected_per_s", evidence.rejected / seconds if seconds else None),

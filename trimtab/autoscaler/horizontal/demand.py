@@ -1,7 +1,8 @@
 """Demand: how many requests a revision must be able to hold at once, by Little's law and not by its queue.
 
     load    = needed rate × service time              what arrivals need (see `arrivals`)
-    demand  = load + headroom × √load                 to vary within, or usual + chance × √usual if that is more,
+    demand  = load + headroom × √load                 to vary within,
+              or, if that is more, the mean of the last seconds + chance × its root,
               or, if that is more, load + backlog     to work off in the drain time
     backlog = queued × min(1, service time / drain) + what will queue until pods are ready / drain
     and never less than what has been held in flight over the last seconds.

@@ -60,10 +60,11 @@ def observe(state: State, signals: Signals, fleet: Slots, view: View, now_s: flo
     slow = state.slow.plus(new, seconds, mean_s, tuning)
     stalled = not view.evidence.completions and min(in_flight) > 0
     stalled_s = state.stalled_s + elapsed_s if stalled else 0.0
-    full = service_time.learn_full(
-        state.full_time, view.evidence, in_flight, queued, fleet, elapsed_s, tuning
-    )
-    lasts_s = full.counts_s(mean_s, tuning)
+    full, lasts_s = state.full_time, mean_s
+    if service_time.is_full(in_flight, fleet, tuning):
+        full = service_time.learn_full(full, view.evidence, queued, fleet, state.observed_s, tuning)
+    if full.requests:
+        lasts_s = full.counts_s(mean_s, fleet, state.observed_s, tuning)
     demand = measure(Given(asked, in_flight, queued, lasts_s, stalled_s, fleet), slow, tuning)
     most = _most(state, fleet, tuning)
     total, lasting = demand.total, demand.lasting

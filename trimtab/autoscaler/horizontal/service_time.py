@@ -7,7 +7,7 @@ does not tell how much they can do. So what it takes in full pods is remembered 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf, sqrt
+from math import exp, inf, sqrt
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal.demand import Slots
@@ -58,44 +58,51 @@ class FullTime(NamedTuple):
     """Mean time of a request in a full pod (s), on how many it rests, and the limit for which it holds."""
 
     mean_s: float = 0.0
-    requests: float = 0.0
+    requests: float = 0.0  # as of the last of them; fading with age
     per_pod: float = 0.0
+    at_s: float = 0.0  # observed seconds, of the last of them
 
-    def counts_s(self, mean_s: float, tuning: Tuning) -> float:
+    def left(self, slots: Slots, at_s: float, tuning: Tuning) -> float:
+        """On how many requests it rests now, for pods of this limit."""
+        if self.per_pod != slots.per_pod:
+            return 0.0
+        return self.requests * exp((self.at_s - at_s) / tuning.full_window_s)
+
+    def counts_s(self, mean_s: float, slots: Slots, at_s: float, tuning: Tuning) -> float:
         """The time by which pods are to be counted, where requests take `mean_s` now: at least that."""
-        if self.requests < tuning.settle_requests:
+        if self.mean_s <= mean_s or (left := self.left(slots, at_s, tuning)) < tuning.settle_requests:
             return mean_s
-        certain = 1.0 - tuning.doubt / sqrt(self.requests)  # times spread as widely as their mean
+        certain = 1.0 - tuning.doubt / sqrt(left)  # times spread as widely as their mean
         return max(mean_s, min(self.mean_s * certain, tuning.busy_growth * mean_s))
 
 
 NEVER_FULL = FullTime()
 
 
+def is_full(in_flight: Sequence[float], slots: Slots, tuning: Tuning) -> bool:
+    """Whether nearly all ready slots were taken at the end of each of the last seconds."""
+    return 0.0 < tuning.full_share * slots.ready <= min(in_flight)
+
+
 def learn_full(
     known: FullTime,
     evidence: Evidence,
-    in_flight: Sequence[float],
     queued: Sequence[float],
     slots: Slots,
-    elapsed_s: float,
+    at_s: float,
     tuning: Tuning,
 ) -> FullTime:
-    """The time in full pods after new evidence. `in_flight`, `queued`: gauges of the last seconds.
+    """The time in full pods after new evidence of such (see `is_full`). `queued`: gauges of the last seconds.
 
     Only where as many completed as are in flight: a few that fill a small fleet for long are just long ones.
     And only where no more wait than are served: under such a load what is slow may be beside the pods.
     """
-    if slots.per_pod == 1.0:
-        return NEVER_FULL  # one alone is with no other
-    if known.requests and known.per_pod != slots.per_pod:
-        known = NEVER_FULL
-    remembered = known.requests * max(0.0, 1.0 - elapsed_s / tuning.full_window_s)
-    full = min(in_flight) >= tuning.full_share * slots.ready and max(queued) <= slots.ready
-    if not full or evidence.completions < max(1.0, slots.ready):
-        return known._replace(requests=remembered) if remembered else known
+    # one alone in its pod is with no other
+    if slots.per_pod == 1.0 or evidence.completions < slots.ready or max(queued) > slots.ready:
+        return known
     new, lasted_s = evidence.quiet_completions, evidence.quiet_request_s
     if not new:
         new, lasted_s = evidence.completions, evidence.in_flight_s
-    mean_s = (known.mean_s * remembered + lasted_s) / (remembered + new)
-    return FullTime(mean_s, min(remembered + new, tuning.full_requests), slots.per_pod)
+    left = known.left(slots, at_s, tuning)
+    mean_s = (known.mean_s * left + lasted_s) / (left + new)
+    return FullTime(mean_s, min(left + new, tuning.full_requests), slots.per_pod, at_s)

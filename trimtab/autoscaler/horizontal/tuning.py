@@ -41,7 +41,7 @@ class Tuning:
 
     slow_doubt: float = 3.0
     """Standard errors by which fewer requests in the last `up_window_s` than the slow mean has them show that
-    the load has fallen: one in 700 by chance. From then on what may still come counts, not that mean."""
+    the load has fallen: one in 700 by chance. From then on what they may stand for counts, not that mean."""
 
     horizon_s: float = 20.0
     """How far ahead arrivals can make work (s): what is held now plus this many seconds of arrivals
@@ -67,12 +67,12 @@ class Tuning:
     together come to 1.1 √load at 80 in flight, with which few wait (Halfin and Whitt, 1981)."""
 
     chance: float = 0.75
-    """Least slots beside the mean of late, in √load. At rest the largest of such means in the down window is a
-    third of a root higher, and 1.1 √load are there as they were. A load that rises, or that the brief window
-    holds, has no such past: with 0.2 √load alone one in a hundred waited too long on a ramp."""
+    """Least slots beside the mean of the last seconds, in √load. At rest the largest of such means in the
+    down window is a third of a root higher, so that 1.1 √load are there as before. A load that rises, or that
+    the brief window holds, has no such past: 0.2 √load alone made nearly all that was late on ramps."""
 
     chance_window_s: int = 10
-    """Time over which that mean is taken (s): on a load that rises it is half as old as that, one decision."""
+    """Time over which that mean is taken (s): on a load that rises it is half as old as that: a decision."""
 
     drain_s: float = 3.0
     """Time in which a backlog should be gone (s): before the next decision looks. The pods for it leave with
@@ -195,9 +195,9 @@ class Tuning:
     """Least service time to grow from (s): what rounds to nothing must not stay nothing."""
 
     full_share: float = 0.85
-    """Share of the ready slots that are in flight, at the end of each of the last `short_window_s`, from which
-    pods are full. Servers that batch take longer then than with few in flight, and only that time says how
-    much they can do."""
+    """Share of the ready slots that are in flight, at the end of each of the last seconds, from which pods
+    are full. Servers that batch take longer then than with few in flight, and only that time tells how much
+    they can do."""
 
     full_window_s: float = 1800.0
     """Time constant of the time that requests take in full pods (s): a property of the model, that loads
