@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint
+from opentelemetry.proto.metrics.v1.metrics_pb2 import HistogramDataPoint, ScopeMetrics
 
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE
 
@@ -65,10 +65,15 @@ def message(
             explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
         )
         labelled(point, cluster_name=HTTP)
+    _turns(scope, worked_us or [], stamp)
+    return request.SerializeToString()
+
+
+def _turns(scope: ScopeMetrics, worked_us: list[float], stamp: dict[str, int]) -> None:
+    """How long each worker worked."""
     if worked_us:
         metric = scope.metrics.add(name="listener_manager.worker_dispatcher.loop_duration_us")
         metric.histogram.data_points.extend(HistogramDataPoint(sum=worked, **stamp) for worked in worked_us)
-    return request.SerializeToString()
 
 
 def flush_messages(node: str, *, at_s: float, parts: int) -> list[bytes]:

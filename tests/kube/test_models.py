@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -12,8 +14,8 @@ from trimtab.core.clock import SystemClock
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
-from trimtab.core.spec import ModelSpec, Resources, Source
-from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.fleet.kubernetes import HOLD_IMAGE, KubernetesFleet
 from trimtab.kube import Api, Resource
 
 pytestmark = pytest.mark.kube
@@ -116,3 +118,30 @@ def failed(fleet: KubernetesFleet) -> list[Pod]:
 
 def ready(fleet: KubernetesFleet) -> list[RevisionKey]:
     return [pod.revision for pod in fleet.pods() if pod.phase is PodPhase.READY]
+
+
+async def test_a_pod_that_never_served_and_does_not_hear_of_its_end_is_gone_soon(
+    api: Api, namespace: str, our_images: dict[str, str]
+) -> None:
+    """As Python, being process 1, until something in it asks for SIGTERM: for as long as a model loads."""
+    model = revision(namespace, "own", "").model
+    deaf = Custom(("python", "-c", "import time; time.sleep(3600)"), our_images["mlflow"])
+    model = replace(model, runtime="custom", custom=deaf, resources=Resources(cpu=0.1), start_timeout_s=300.0)
+    deaf_one = Revision(RevisionKey(EndpointName(namespace, "deaf"), 1), model, revision_hash(model), 0.0)
+    fleet = KubernetesFleet(api, SystemClock(), {HOLD_IMAGE: our_images["hold"]}, namespace)
+    await fleet.open()
+    try:
+        await fleet.start_pod(deaf_one)
+        await until(lambda: [pod.host != "" for pod in fleet.pods()] == [True])
+        (pod,) = fleet.pods()
+        await until(lambda: runs(api, pod))
+        await fleet.stop_pod(pod.id, 0.0)
+        await until(lambda: not fleet.pods(), 120.0)  # it may be held for 300 s
+    finally:
+        await fleet.close()
+
+
+async def runs(api: Api, pod: Pod) -> bool:
+    namespace, _, name = pod.id.partition("/")
+    status = orjson.loads(await api.get(PODS.path(namespace, name)))["status"]
+    return any("running" in each["state"] for each in status.get("containerStatuses") or ())

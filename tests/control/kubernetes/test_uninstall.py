@@ -109,7 +109,7 @@ def _told(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def let_go(self: Holds, pod: SeenPod) -> None:
         server: Any = self._api
-        assert pod.held
+        assert pod.can_hold
         server.did.append(f"let {pod.name} go")
 
     monkeypatch.setattr(Holds, "let_go", let_go)

@@ -21,7 +21,7 @@ from trimtab.core.spec import Custom, ModelSpec, Source
 from trimtab.fleet.kubernetes import KubernetesFleet, fleet, lives
 from trimtab.fleet.kubernetes.holds import LET_GO, Holds
 from trimtab.fleet.kubernetes.seen import SeenPod
-from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, labels_of, name_of
+from trimtab.fleet.kubernetes.template import CONTAINER, GATE, HOLD, TERM_GRACE_S, labels_of, name_of
 from trimtab.kube import work
 
 KEY = RevisionKey(EndpointName("team", "iris"), 1)
@@ -38,6 +38,7 @@ class Server:
         self.pods: list[dict[str, Any]] = []
         self.refused = ""  # why its pods cannot be made
         self.merged: list[tuple[str, dict[str, Any]]] = []
+        self.deleted: list[tuple[str, dict[str, Any] | None]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
         metadata = {"name": name_of(KEY), "namespace": "team", "labels": labels_of(KEY)}
@@ -65,6 +66,9 @@ class Server:
     async def merge(self, path: str, body: dict[str, Any]) -> bytes:
         self.merged.append((path, body))
         return b"{}"
+
+    async def delete(self, path: str, body: dict[str, Any] | None = None) -> None:
+        self.deleted.append((path, body))
 
     async def apply(self, path: str, body: dict[str, Any]) -> bytes:
         if self.changed and body["metadata"]["resourceVersion"] == "7":
@@ -231,8 +235,11 @@ async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
     made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
     await made.open()
     try:
-        await until(lambda: told)
+        await until(lambda: server.deleted)
         assert told == [("a", LET_GO)]
+        path, how = server.deleted[0]
+        assert path.endswith("/pods/a")
+        assert how == {"gracePeriodSeconds": TERM_GRACE_S}, "its server may not have heard of its end"
     finally:
         await made.close()
 

@@ -131,6 +131,7 @@ class KubernetesFleet:
         self._all: tuple[Pod, ...] | None = None
         self._told: Mapping[EndpointName, tuple[Pod, ...]] | None = None
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
+        self._hurried: set[str] = set()  # ids of those that were given less time for it
         ours = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
         self._pod_mirror = Mirror(api, Selection(PODS, **ours), read_pod, self._pod_changed)
         self._deployments = Mirror(
@@ -399,6 +400,7 @@ class KubernetesFleet:
         self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
         self._let_go.discard(pod_id)
+        self._hurried.discard(pod_id)
         self._looks.leave(pod_id)
         self._holds.forget(pod_id)
 
@@ -571,6 +573,18 @@ class KubernetesFleet:
         serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
         if pod.deleting and pod.runs and (not serves or pod.id in self._let_go):
             await self._holds.let_go(pod)
+            await self._hurry(pod)
+
+    async def _hurry(self, pod: SeenPod) -> None:
+        """One that never served need not have as long as others have to get empty.
+
+        Its server may have missed the signal to end: the first process of a container does, until it asks for
+        it. Else it would keep its place for all the time for which a pod may be held.
+        """
+        if not pod.served and pod.id not in self._hurried:
+            path = PODS.path(pod.key.endpoint.namespace, pod.name)
+            await self._api.delete(path, {"gracePeriodSeconds": template.TERM_GRACE_S})
+            self._hurried.add(pod.id)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)

@@ -78,6 +78,7 @@ class SeenPod:
     leaving: bool = False
     deleting: bool = False
     can_hold: bool = False  # there is something beside it that does
+    served: bool = False  # or was about to: its gate was set once
     runs: bool = False  # its container does
     node: str = ""
     ready_path: str = ""  # at which the kubelet asks it
@@ -131,6 +132,7 @@ def read_pod(body: Json) -> SeenPod:
         answers=answers,
         ready_at_s=_seconds(conditions["ContainersReady"]["lastTransitionTime"]) if answers else None,
         gate=_is_true(conditions, GATE),
+        served=GATE in conditions,
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
         can_hold=any(each.get("name") == HOLD for each in spec.get("initContainers") or ()),
