@@ -5,6 +5,9 @@ messages and two system calls to write. So a plain POST /invocations is taken fr
 dispatch and back in callbacks, and its answer leaves in one write. Whatever is not plain (a body of
 unknown length, a request behind another one, `Expect`, a model that still loads) goes the ASGI way,
 with the same answers.
+
+The ASGI way hands on a body in parts of 64 KiB, and stops reading until each is taken. All that is asked of a
+pod needs its body whole: one of a known length that may be taken is given over as one.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class PodProtocol(HttpToolsProtocol):
 
     _in_head = True  # what comes is a request's head, or nothing yet
     _head: Any = None  # the one that was coming at the last look
+    _parts: list[bytes] | None = None  # of a body of known length that comes, but for the lane's
     _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
@@ -73,8 +77,9 @@ class PodProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the lane if this is a plain prediction."""
         self._in_head = False
-        length = self._plain_length()
-        if length is None:
+        length = self._length()
+        self._parts = None if length is None else []
+        if not self._is_plain(length):
             super().on_headers_complete()
             return
         service: Any = self.app
@@ -85,6 +90,8 @@ class PodProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is Lane:
             cycle.parts.append(body)
+        elif self._parts is not None:
+            self._parts.append(body)
         else:
             super().on_body(body)
 
@@ -93,17 +100,22 @@ class PodProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is Lane:
             cycle.submit()
-        else:
-            super().on_message_complete()
+            return
+        if self._parts:
+            super().on_body(b"".join(self._parts))
+        self._parts = None
+        super().on_message_complete()
 
-    def _plain_length(self) -> int | None:
-        """The length of the body of a plain prediction; None for any other request."""
+    def _is_plain(self, length: int | None) -> bool:
+        """Whether this is a plain prediction; `length` is that of its body, if known."""
         if self.url != _ROUTE or self.parser.get_method() != b"POST" or not isinstance(self.app, Service):
-            return None
+            return False
         if self.app.dispatch is None or self.expect_100_continue or self.parser.should_upgrade():
-            return None
-        if self.cycle is not None and not self.cycle.response_complete:
-            return None
+            return False
+        return length is not None and (self.cycle is None or self.cycle.response_complete)
+
+    def _length(self) -> int | None:
+        """The body's length; None if that is unknown, or more than is taken."""
         names = [name for name, _ in self.headers]
         if names.count(b"content-length") != 1 or b"transfer-encoding" in names:
             return None
