@@ -111,7 +111,7 @@ async def test_two_that_want_all_of_it_get_half_each_whoever_came_first(plane: A
         assert (machine.pods(A), machine.pods(B)) == (4, 4), "and there it stays"
     told = plane.store.log.latest(A, 1, 1e12)[0]
     assert told.reason.endswith("capped by this machine: its fair share is 4 of 8 pods")
-    assert told.reason.startswith("stays at 4: load wants 13")
+    assert told.reason.startswith("stays at 4: load wants 15")
     assert (told.pods, told.binds) == (4, "this machine")
     for name in (A, B):
         found = replay(plane.store.log.to_replay(name, 0.0, 1e12), {})

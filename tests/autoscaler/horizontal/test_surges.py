@@ -67,6 +67,25 @@ def test_a_surge_that_stayed_is_held_for_and_little_more() -> None:
     assert low <= 56.0 + DEFAULT.surge_margin * 40.0 - 16.0
 
 
+@pytest.mark.parametrize(
+    ("lasted_s", "is_steep", "times"),
+    [
+        (0.0, False, 2.0),
+        (30.0, False, 2.0 * sqrt(2.0 / 3.0)),
+        (60.0, False, 2.0 * sqrt(2.0 / 4.0)),
+        (600.0, False, 1.0),
+        (600.0, True, 2.0),
+    ],
+)
+def test_of_a_slope_the_less_is_kept_the_more_rises_of_it_were_seen(
+    lasted_s: float, is_steep: bool, times: float
+) -> None:
+    """And never less than the largest of them; those of a crowd that gathers at once are one."""
+    first_s = 700.0 - lasted_s
+    seen = Surge(700.0, 0.5, 0.5, 10.0, 100.0, first_s, is_steep=is_steep)
+    assert spare(Surges((seen,)), 100.0, 100.0, 710.0, DEFAULT) == pytest.approx(times * 0.5 * sqrt(100.0))
+
+
 def test_a_spike_may_be_followed_by_another_on_top_of_what_is_held() -> None:
     spike = lived([(0.0, 16.0), (600.0, 56.0), (615.0, 16.0)], 700.0)
     (surge,) = spike.seen

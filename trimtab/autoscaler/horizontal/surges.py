@@ -8,6 +8,7 @@ largest of a longer time: what came twice comes again. Loads without surges pay 
 Those that come by the clock are expected at their time, and not in between (`rhythm`).
 A spike that is gone at once may be followed by a higher one, on top of what is held for it. A surge that
 stayed is a level: the next one like it reaches that again, or little more, and what is held for it is enough.
+One that goes on and on, as on a ramp, has shown how large its rises become: less is kept beyond them.
 """
 
 from __future__ import annotations
@@ -201,7 +202,20 @@ def spare(surges: Surges, recent: float, held: float, at_s: float, tuning: Tunin
 
 def _slots(surge: Surge, held: float, tuning: Tuning) -> float:
     """Slots beside the `held` ones for another surge like this one."""
-    slots = tuning.surge_factor * surge.size * sqrt(max(1.0, held))
+    slots = _factor(surge, tuning) * surge.size * sqrt(max(1.0, held))
     if surge.stayed:
         slots = min(slots, surge.reached + tuning.surge_margin * surge.rise - held)
     return max(0.0, min(slots, tuning.surge_spare_max * held))
+
+
+def _factor(surge: Surge, tuning: Tuning) -> float:
+    """How many times a surge's largest rise is kept.
+
+    By Pareto's law with exponent 2 the next rise exceeds f times the largest of n in one case of (n + 1) f². Of
+    one alone `surge_factor` is kept; of a slope, which rises again every `surge_apart_s`, what makes the same
+    odds: surge_factor × √(2 / (n + 1)). The rises of a steep one are one event.
+    """
+    if surge.is_steep:
+        return tuning.surge_factor
+    rises = 1.0 + (surge.at_s - surge.first_s) / tuning.surge_apart_s
+    return max(1.0, tuning.surge_factor * sqrt(2.0 / (rises + 1.0)))

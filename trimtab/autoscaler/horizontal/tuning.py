@@ -101,7 +101,8 @@ class Tuning:
     # -- surges ---------------------------------------------------------------------------------
     surge_factor: float = 2.0
     """Spare slots for a spike relative to those seen: their heights have long tails, in which one in four is
-    twice as high as the largest so far that another one exceeds (Pareto's law with exponent 2)."""
+    twice as high as the largest so far that another one exceeds (Pareto's law with exponent 2). Less of a
+    slope, of which more rises were seen: see `surges`."""
 
     surge_margin: float = 0.4
     """The same beyond what a surge that stayed has reached, as a share of its rise: levels repeat themselves,
