@@ -211,9 +211,9 @@ def _slots(surge: Surge, held: float, tuning: Tuning) -> float:
 def _factor(surge: Surge, tuning: Tuning) -> float:
     """How many times a surge's largest rise is kept.
 
-    By Pareto's law with exponent 2 the next rise exceeds f times the largest of n in one case of (n + 1) f². Of
-    one alone `surge_factor` is kept; of a slope, which rises again every `surge_apart_s`, what makes the same
-    odds: surge_factor × √(2 / (n + 1)). The rises of a steep one are one event.
+    By Pareto's law with exponent 2 the next rise exceeds f times the largest of n in one case of (n + 1) f².
+    Of one alone `surge_factor` is kept; of a slope, which rises again every `surge_apart_s`, what makes the
+    same odds: surge_factor × √(2 / (n + 1)). The rises of a steep one are one event.
     """
     if surge.is_steep:
         return tuning.surge_factor
