@@ -194,7 +194,7 @@ async def test_whoever_opens_a_fleet_later_finds_all_of_it(api: Api, revision: M
 
 
 async def _two_are_left(fleet: KubernetesFleet) -> bool:
-    """A ReplicaSet that has not heard yet which one leaves may take another: let it, as a control plane does."""
+    """A ReplicaSet that has not heard yet which one leaves may take another: it is let go."""
     for pod in fleet.pods():
         if pod.evicted:
             await fleet.stop_pod(pod.id, 5.0)
