@@ -37,6 +37,8 @@ def test_envoy_takes_that_of_a_pod_as_the_command_writes_it(home: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(config.read_text())
     assert found["node"]["id"] == "pod-1"
+    assert found["enable_dispatcher_stats"], "by which the Envoys of a cluster are sized"
+    assert not document(Bootstrap.for_home(home))["enable_dispatcher_stats"]
     assert found["admin"]["address"]["pipe"]["path"] == str(home / "admin.sock")
     (cluster,) = found["static_resources"]["clusters"]
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]

@@ -12,13 +12,8 @@ import pytest
 from trimtab.autoscaler.envoys import Sizing
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import InvalidInput, Unreachable
-from trimtab.fleet.kubernetes.envoys import (
-    LOOK_EACH_S,
-    READ_AGAIN_AFTER_S,
-    Envoys,
-    Sized,
-    parse_sized,
-)
+from trimtab.fleet.kubernetes.envoys import READ_AGAIN_AFTER_S, Envoys, Sized, parse_sized
+from trimtab.fleet.kubernetes.scale import LOOK_EACH_S
 
 PATH = "/apis/apps/v1/namespaces/trimtab/deployments/t-envoy/scale"
 

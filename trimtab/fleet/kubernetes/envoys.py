@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,9 @@ import orjson
 from trimtab.autoscaler.envoys import Sizing, State, envoys_wanted
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput, TrimtabError
-from trimtab.kube import Api, Resource
+from trimtab.fleet.kubernetes import scale
+from trimtab.kube import Api
 
-DEPLOYMENTS = Resource("apps/v1", "deployments")
-LOOK_EACH_S = 5.0
 READ_AGAIN_AFTER_S = 60.0  # what somebody changed by hand
 
 log = logging.getLogger(__name__)
@@ -49,16 +47,14 @@ class Envoys:
 
     async def run(self) -> None:
         """Until cancelled. What cannot be read or written is tried again."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_EACH_S)
+        await scale.looks(self.look)
 
     async def look(self) -> None:
         """Once."""
         now_s = self._clock.now_s()
         try:
             if now_s - self._read_at_s >= READ_AGAIN_AFTER_S:
-                self._took(await self._api.get(self._path), now_s)
+                self._took(await scale.get_scale(self._api, *self._place), now_s)
             await self._decide(now_s)
             self._failed = ""
         except TrimtabError as error:
@@ -73,23 +69,21 @@ class Envoys:
         self._state, wanted = envoys_wanted(self._state, busy, silent, self._count, self._sized.sizing, now_s)
         if wanted.count != self._count:
             before = self._count
-            self._took(await self._api.merge(self._path, {"spec": {"replicas": wanted.count}}), now_s)
+            self._took(await scale.set_scale(self._api, *self._place, wanted.count), now_s)
             log.info("Envoys: %d, before %d; %s", wanted.count, before, wanted.why)
 
-    def _took(self, scale: bytes, now_s: float) -> None:
-        self._count = int(orjson.loads(scale)["spec"].get("replicas") or 0)
+    def _took(self, answer: bytes, now_s: float) -> None:
+        self._count = int(orjson.loads(answer)["spec"].get("replicas") or 0)
         self._read_at_s = now_s
 
     @property
-    def _path(self) -> str:
-        return DEPLOYMENTS.path(self._sized.namespace, self._sized.name, "scale")
+    def _place(self) -> tuple[str, str]:
+        return self._sized.namespace, self._sized.name
 
 
 def parse_sized(text: str, aim: float, down_window_s: float) -> Sized:
     """Of NAMESPACE/DEPLOYMENT:min=N,max=N. Raises InvalidInput."""
-    place, _, parts = text.partition(":")
-    namespace, _, name = place.partition("/")
-    told = dict(part.partition("=")[::2] for part in parts.split(","))
+    namespace, name, told = scale.parse(text)
     try:
         least, most = int(told.pop("min")), int(told.pop("max"))
     except (KeyError, ValueError):

@@ -5,7 +5,6 @@ Their Deployments are the chart's; only their counts are ours. What they should 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,10 @@ from trimtab.autoscaler.warmroom import Shape, Start, room
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput, TrimtabError
 from trimtab.core.spec import Resources
-from trimtab.kube import Api, Resource
+from trimtab.fleet.kubernetes import scale
+from trimtab.kube import Api
 from trimtab.kube.quantity import quantity
 
-DEPLOYMENTS = Resource("apps/v1", "deployments")
-LOOK_EACH_S = 5.0
 SET_AGAIN_AFTER_S = 60.0  # what somebody changed by hand
 STARTS_MAX = 10_000  # the newest
 
@@ -48,9 +46,7 @@ class Placeholders:
 
     async def run(self) -> None:
         """Until cancelled. What cannot be written is tried again."""
-        while True:
-            await self.look()
-            await asyncio.sleep(LOOK_EACH_S)
+        await scale.looks(self.look)
 
     async def look(self) -> None:
         """Once."""
@@ -63,7 +59,7 @@ class Placeholders:
             if count == wanted.pods and now_s - at_s < SET_AGAIN_AFTER_S:
                 continue
             try:
-                await self._put(wanted.shape, wanted.pods)
+                await scale.set_scale(self._api, warm.namespace, wanted.shape, wanted.pods)
             except TrimtabError as error:
                 if str(error) != self._failed:
                     log.warning("placeholders %s were not set: %s", wanted.shape, error)
@@ -79,10 +75,6 @@ class Placeholders:
         recent.sort(key=lambda item: item[1].at_s)
         self._starts = dict(recent[-STARTS_MAX:])
 
-    async def _put(self, shape: str, pods: int) -> None:
-        path = DEPLOYMENTS.path(self._warm.namespace, shape, "scale")
-        await self._api.merge(path, {"spec": {"replicas": pods}})
-
 
 def parse_shapes(said: Sequence[str]) -> tuple[str, tuple[Shape, ...]]:
     """The namespace, and shapes, of NAMESPACE/NAME:max=N,cpu=Q[,memory=Q][,RESOURCE=N] each.
@@ -91,9 +83,7 @@ def parse_shapes(said: Sequence[str]) -> tuple[str, tuple[Shape, ...]]:
     """
     namespaces, shapes = set(), []
     for text in said:
-        place, _, parts = text.partition(":")
-        namespace, _, name = place.partition("/")
-        told = dict(part.partition("=")[::2] for part in parts.split(","))
+        namespace, name, told = scale.parse(text)
         try:
             pods_max = int(told.pop("max"))
             cpu, memory = float(quantity(told.pop("cpu"))), int(quantity(told.pop("memory", "0")))
