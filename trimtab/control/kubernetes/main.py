@@ -286,8 +286,7 @@ def _envoys(api: Api, clock: Clock, options: KubernetesOptions, plane: ControlPl
     sized = checked_envoys(options, os.environ)
     if sized is None:
         return None
-    there = lambda: [node.node for node in plane.ads.nodes() if node.connected]  # noqa: E731
-    return Envoys(api, clock, sized, plane.observations.busy, there)
+    return Envoys(api, clock, sized, plane.observations.busy, plane.ads.connected_nodes)
 
 
 async def _work(
