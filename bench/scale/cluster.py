@@ -8,7 +8,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ BINDINGS = Resource("rbac.authorization.k8s.io/v1", "clusterrolebindings")
 FLOWS = Resource("flowcontrol.apiserver.k8s.io/v1", "flowschemas")
 CONTROL, OTHER = "control", "other"  # who asks the API server: the control plane, and somebody else
 AT_ONCE = 16
+TEAMS = 50
+"""Namespaces that the endpoints are spread over. Kubernetes' disruption controller goes through all budgets
+and pods of a namespace at each event of a pod: with all of them in one it needs the core that others need."""
 TOKEN_S = 6 * 3600
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -90,16 +93,17 @@ def _version(body: Json) -> str:
 
 
 class Pods:
-    """All pods of a namespace. `shown(pod)` is called at the first event that shows one ready.
+    """All pods of these namespaces. `shown(pod)` is called at the first event that shows one ready.
 
     Their Deployments are watched with them: `changed_at_s` (monotonic) is when anything of either did last.
     Controllers that have little of a core go on writing for a minute after all pods are there.
     """
 
-    def __init__(self, api: Api, namespace: str) -> None:
-        labels = {"labels": f"{ENDPOINT},{REVISION}", "namespace": namespace}
-        self._mirror = Mirror(api, Selection(PODS, **labels), read_pod, self._changed)
-        self._deployments = Mirror(api, Selection(DEPLOYMENTS, **labels), _version, self._note)
+    def __init__(self, api: Api, namespaces: Collection[str]) -> None:
+        labels = f"{ENDPOINT},{REVISION}"
+        self._namespaces = frozenset(namespaces)
+        self._mirror = Mirror(api, Selection(PODS, labels=labels), read_pod, self._changed)
+        self._deployments = Mirror(api, Selection(DEPLOYMENTS, labels=labels), _version, self._note)
         self.changed_at_s = time.monotonic()
         self._ready: set[str] = set()
         self.shown: Callable[[SeenPod], None] = lambda _pod: None
@@ -112,12 +116,19 @@ class Pods:
     @property
     def ready(self) -> dict[Key, SeenPod]:
         """Those that serve, by their place."""
-        return {key: pod for key, pod in self._mirror.objects.items() if pod.ready and not pod.deleting}
+        return {
+            key: pod
+            for key, pod in self._mirror.objects.items()
+            if pod.ready and not pod.deleting and key[0] in self._namespaces
+        }
 
-    def _note(self, _key: Key) -> None:
-        self.changed_at_s = time.monotonic()
+    def _note(self, key: Key) -> None:
+        if key[0] in self._namespaces:
+            self.changed_at_s = time.monotonic()
 
     def _changed(self, key: Key) -> None:
+        if key[0] not in self._namespaces:
+            return
         self._note(key)
         pod, before = self._mirror.objects.get(key), self._last.get(key)
         if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
@@ -138,15 +149,16 @@ class Cluster:
     def __init__(self, api: Api, kubeconfig: Path) -> None:
         self.api = api
         self._kubeconfig = kubeconfig
-        self.namespace = f"bench-{uuid.uuid4().hex[:6]}"
-        self.burst = f"{self.namespace}-more"
+        self.namespace = f"bench-{uuid.uuid4().hex[:6]}"  # of the accounts and the Lease
+        self.teams = [f"{self.namespace}-{number}" for number in range(TEAMS)]  # of the endpoints,
+        self.late = [f"{team}-late" for team in self.teams]  # and of those that come at once
 
     async def open(self) -> None:
         """The resource's definition, namespaces, and accounts whose requests the API server counts apart."""
         crd = definition()
         await self.api.apply(CRDS.path(name=crd["metadata"]["name"]), crd)
         await until("ServingEndpoints to be known", self._served, 60)
-        for name in (self.namespace, self.burst):
+        for name in (self.namespace, *self.teams, *self.late):
             await self.api.create(NAMESPACES.path(), _named("v1", "Namespace", name))
         for who in (CONTROL, OTHER):
             body = _named("v1", "ServiceAccount", who, self.namespace)
@@ -160,8 +172,8 @@ class Cluster:
 
     async def close(self) -> None:
         """All of it goes, in the background; where a control plane no longer runs, without its finalizers."""
-        for namespace in (self.namespace, self.burst):
-            await self._let_go(namespace)
+        await self._let_go()
+        for namespace in (self.namespace, *self.teams, *self.late):
             await self.api.delete(NAMESPACES.path(name=namespace))
         for who in (CONTROL, OTHER):
             await self.api.delete(FLOWS.path(name=self._flow_name(who)))
@@ -186,32 +198,39 @@ class Cluster:
         """How many the API server has let through of `who` since it began."""
         return dispatched((await self.api.get("/metrics", accept="*/*")).decode(), self._flow_name(who))
 
-    async def apply(self, namespace: str, names: Iterable[str], pods: int) -> None:
+    def team(self, name: str) -> str:
+        """The namespace of an endpoint, whose name is a number after `e`, or `b` of a burst."""
+        return (self.late if name[0] == "b" else self.teams)[int(name[1:]) % TEAMS]
+
+    async def apply(self, names: Iterable[str], pods: int) -> None:
         """Endpoints of so many pods each, AT_ONCE at a time."""
-        at_once = asyncio.Semaphore(AT_ONCE)
 
         async def one(name: str) -> None:
-            async with at_once:
-                await self.api.create(ENDPOINTS.path(namespace), endpoint(namespace, name, pods))
+            namespace = self.team(name)
+            await self.api.create(ENDPOINTS.path(namespace), endpoint(namespace, name, pods))
 
-        await asyncio.gather(*map(one, names))
+        await _side_by_side(map(one, names))
 
     async def set_pods(self, name: str, pods: int) -> None:
         """By its range."""
-        body = endpoint(self.namespace, name, pods)
-        await self.api.apply(ENDPOINTS.path(self.namespace, name), body, "bench")
+        namespace = self.team(name)
+        await self.api.apply(ENDPOINTS.path(namespace, name), endpoint(namespace, name, pods), "bench")
 
     async def replicas(self) -> dict[str, int]:
         """What each endpoint's first revision asks for, by the endpoint's name."""
-        found = orjson.loads(await self.api.get(DEPLOYMENTS.path(self.namespace)))
-        items = found["items"] or ()
-        return {each["metadata"]["name"].removesuffix("-r1"): int(each["spec"]["replicas"]) for each in items}
+        found = orjson.loads(await self.api.get(DEPLOYMENTS.path()))
+        ours = (each for each in found["items"] or () if each["metadata"]["namespace"] in self.teams)
+        return {each["metadata"]["name"].removesuffix("-r1"): int(each["spec"]["replicas"]) for each in ours}
 
-    async def generations(self, resource: Resource, namespace: str) -> dict[str, Any]:
-        """By name (uid, generation) of each object."""
-        found = orjson.loads(await self.api.get(resource.path(namespace), None, NAMES_ONLY))
-        items = (each["metadata"] for each in found["items"] or ())
-        return {each["name"]: (each["uid"], each.get("generation")) for each in items}
+    async def generations(self, resource: Resource) -> dict[str, Any]:
+        """By name (uid, generation) of each object in the endpoints' namespaces."""
+        found = orjson.loads(await self.api.get(resource.path(), None, NAMES_ONLY))
+        ours, all_of_them = {*self.teams, *self.late}, (each["metadata"] for each in found["items"] or ())
+        return {
+            each["name"]: (each["uid"], each.get("generation"))
+            for each in all_of_them
+            if each["namespace"] in ours
+        }
 
     async def take_away(self, place: Key) -> None:
         """Delete a pod, as whoever wants one gone does; its ReplicaSet makes another."""
@@ -224,15 +243,13 @@ class Cluster:
             return False
         return True
 
-    async def _let_go(self, namespace: str) -> None:
-        at_once = asyncio.Semaphore(AT_ONCE)
-
+    async def _let_go(self) -> None:
         async def one(name: str) -> None:
-            async with at_once:
-                nothing = _named(ENDPOINTS.version, "ServingEndpoint", name, namespace)
-                await self.api.apply(ENDPOINTS.path(namespace, name), nothing, OWNER)
+            namespace = self.team(name)
+            nothing = _named(ENDPOINTS.version, "ServingEndpoint", name, namespace)
+            await self.api.apply(ENDPOINTS.path(namespace, name), nothing, OWNER)
 
-        await asyncio.gather(*map(one, await self.generations(ENDPOINTS, namespace)))
+        await _side_by_side(map(one, await self.generations(ENDPOINTS)))
 
     def _flow_name(self, who: str) -> str:
         return f"{self.namespace}-{who}"
@@ -254,6 +271,17 @@ class Cluster:
             ],
         }
         return _named(FLOWS.version, "FlowSchema", self._flow_name(who)) | {"spec": spec}
+
+
+async def _side_by_side(works: Iterable[Awaitable[None]]) -> None:
+    """AT_ONCE at a time."""
+    at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def one(work: Awaitable[None]) -> None:
+        async with at_once:
+            await work
+
+    await asyncio.gather(*map(one, works))
 
 
 async def until(what: str, holds: Callable[[], Any], within_s: float, every_s: float = 0.1) -> float:

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.scale.client import Client
 from bench.scale.cluster import (
@@ -32,7 +31,7 @@ from bench.scale.figures import Figure, quantile
 from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, before_others
 from trimtab.core.errors import TrimtabError
 from trimtab.host.ports import free_port
-from trimtab.kube import Api, Key, Resource
+from trimtab.kube import Api, Key
 
 FILL_WITHIN_S = 1_800.0
 START_WITHIN_S = 300.0
@@ -146,7 +145,7 @@ class Bench:
         plane.begin(first=False)  # the others have most to do now
         await until("the control plane", lambda: plane.serves, START_WITHIN_S)
         began_s = time.monotonic()
-        await self.cluster.apply(self.cluster.namespace, size.names(), size.each)
+        await self.cluster.apply(size.names(), size.each)
         while len(self.pods.ready) < size.whole:
             tell(f"{len(self.pods.ready)} of {size.whole} pods are ready")
             await self._within(plane, began_s, FILL_WITHIN_S)
@@ -244,11 +243,11 @@ class Bench:
         done = asyncio.Event()
         asking = asyncio.create_task(self._others(START_WITHIN_S, done))
         used, began_s = await self.cluster.requests(CONTROL), time.monotonic()
-        applying = asyncio.create_task(self.cluster.apply(self.cluster.burst, names, 1))
+        applying = asyncio.create_task(self.cluster.apply(names, 1))
 
         async def all_made() -> bool:
-            made = await self.cluster.generations(DEPLOYMENTS, self.cluster.burst)
-            return len(made) >= len(names)
+            made = await self.cluster.generations(DEPLOYMENTS)
+            return all(f"{name}-r1" in made for name in names)
 
         await until("Deployments of all", all_made, START_WITHIN_S, 0.25)
         took_s = time.monotonic() - began_s
@@ -274,7 +273,7 @@ class Bench:
         await until("a cluster at rest", self._calm, START_WITHIN_S, 2.0)
         await self._settled()
         name, wanted = self.size.names()[0], self.size.each + 3
-        pods, deployments = await self._all(PODS), await self._all(DEPLOYMENTS)
+        pods, deployments = await self.cluster.generations(PODS), await self.cluster.generations(DEPLOYMENTS)
         streams = [client.streams for client in self.clients]
         memory = first.memory_max_bytes()
         first.kill()
@@ -289,8 +288,8 @@ class Bench:
         await until("all clients", lambda: self._back(streams), START_WITHIN_S)
         back_s = max((each.connected_at_s for each in self.clients), default=killed_s) - killed_s
         await asyncio.sleep(self.size.calm_s)
-        changed = _differ(deployments, await self._all(DEPLOYMENTS)) - {f"{name}-r1"}
-        lost = pods.keys() - (await self._all(PODS)).keys()
+        changed = _differ(deployments, await self.cluster.generations(DEPLOYMENTS)) - {f"{name}-r1"}
+        lost = pods.keys() - (await self.cluster.generations(PODS)).keys()
         most = max(memory, second.memory_max_bytes()) / 2**20
         return [
             Figure("failover_s", "leader killed: until the other has decided", resumed_s, "s", 15.0),
@@ -356,9 +355,6 @@ class Bench:
             await asyncio.sleep(ASK_EACH_S)
         return took_s
 
-    async def _all(self, resource: Resource) -> dict[str, Any]:
-        return await self.cluster.generations(resource, self.cluster.namespace)
-
 
 async def measure(size: Size, folder: Path, kubeconfig: Path) -> list[Figure]:
     """All figures, in the order in which they are measured."""
@@ -418,7 +414,7 @@ async def _bench(size: Size, folder: Path, kubeconfig: Path) -> AsyncIterator[Be
         for number in range(size.clients):
             told = _told(wire, number)
             wire.clients.append(Client(f"client-{number}", at, told))
-        pods = Pods(api, cluster.namespace)
+        pods = Pods(api, cluster.teams)
         running = [pods.follow(), *(client.run() for client in wire.clients)]
         tasks = [asyncio.create_task(each) for each in running]
         ending.push_async_callback(_ended, tasks)

@@ -23,6 +23,22 @@ USERS = {
     "kwok": ("kwok", "system:masters"),
 }
 
+# With 4 at once, its default, ten thousand pods make an API server slow enough for 9 pods a second. And a
+# node's lease that is renewed each 10 s comes too late then for the 50 s after which all pods on it are
+# called unready: which kwok never takes back.
+KWOK = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokConfiguration",
+    "options": {  # of one in a file the others have no defaults
+        "podPlayStageParallelism": 64,
+        "nodePlayStageParallelism": 4,
+        "nodeLeaseParallelism": 4,
+        "nodeLeaseDurationSeconds": 12,
+        "podsOnNodeSyncParallelism": 1,
+        "cidr": "10.0.0.0/24",
+    },
+}
+
 
 def node_user(node: Node) -> str:
     return f"system:node:{node.name}"
@@ -52,6 +68,12 @@ def write_all(place: Place, nodes: Sequence[Node], api_port: int) -> None:
 }}
 """
     (place.folder / "Corefile").write_text(corefile)
+    _write_json(kwok_config(place), KWOK)
+
+
+def kwok_config(place: Place) -> Path:
+    """How kwok pretends."""
+    return place.folder / "kwok.json"
 
 
 def kubeconfig(place: Place, user: str) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.cluster.config import kubeconfig
+from deploy.cluster.config import kubeconfig, kwok_config
 from deploy.cluster.place import API_PORT, ETCD_URL, SERVICES, Node, Place
 
 QUICK = ("--kube-api-qps=500", "--kube-api-burst=500")
@@ -26,6 +26,7 @@ def plan(
             "kwok",
             f"--kubeconfig={kubeconfig(place, 'kwok')}",
             "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
+            f"--config={kwok_config(place)}",
             *(f"--config={stage}" for stage in stages),
         ]
     commands = {name: [str(programs / argv[0]), *argv[1:]] for name, argv in own.items()}

@@ -36,7 +36,7 @@ from trimtab.xds.world import Gateway
 log = logging.getLogger(__name__)
 
 METRICS_EACH_S = 1.0
-METRICS_SHARE, METRICS_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of endpoints
+METRICS_SHARE, METRICS_REST_MAX_S = 0.005, 15.0  # of the time, where there are thousands of endpoints
 
 
 @dataclass(frozen=True)

@@ -111,10 +111,12 @@ class Scaling:
         """
         now_s = self._clock.now_s()
         axis = self._axis(record, serving, now_s)
-        out = sum(pod.id in leaving and pod.phase is PodPhase.READY for pod in pods)
-        pods = tuple(pod for pod in pods if pod.id not in leaving)
+        out = 0
+        if leaving:
+            out = sum(pod.id in leaving and pod.phase is PodPhase.READY for pod in pods)
+            pods = tuple(pod for pod in pods if pod.id not in leaving)
         if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
-            return replace(serving, pods_wanted=max(1, serving.pods_wanted))
+            return _wants(serving, max(1, serving.pods_wanted))
         axis.next_at_s = now_s + DECIDE_EACH_S
         axis.start_time_s = _typical_start_s(pods) or axis.start_time_s
         taken = self._observations.take(serving.revision.key)
@@ -128,7 +130,7 @@ class Scaling:
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
-        return replace(serving, pods_wanted=decision.pods)
+        return _wants(serving, decision.pods)
 
     def next_at_s(self, name: EndpointName) -> float:
         """When the next decision is due, if nothing makes it urgent; one that was never made is due now."""
@@ -269,7 +271,8 @@ class Scaling:
         self._unrecorded.append(Logged(record.name, message))
         if learning.to_store is not None:
             self._learned[learning.to_store.hash] = learning.to_store
-        return replace(serving, learned_limit=learning.limit)
+        same = learning.limit == serving.learned_limit
+        return serving if same else replace(serving, learned_limit=learning.limit)
 
     def _signals(
         self,
@@ -317,6 +320,11 @@ class Scaling:
         message = decision_message(decision, self._clock.wall_s())
         given = packed_given(signals, decision.at_s)
         self._unrecorded.append(Logged(name, message, given, checkpoint))
+
+
+def _wants(serving: RevisionRecord, pods: int) -> RevisionRecord:
+    """The very same where it wants so many already: mostly nothing follows from a decision."""
+    return serving if serving.pods_wanted == pods else replace(serving, pods_wanted=pods)
 
 
 def _starting_ages_s(pods: tuple[Pod, ...]) -> tuple[float, ...]:
