@@ -37,27 +37,27 @@ class ControlPlane:
     listen: str  # where Envoys listen: of all replicas the same
     process: subprocess.Popen[bytes] | None = None
     port: int = field(default_factory=lambda: free_port(LOOPBACK))
+    xds_port: int = field(default_factory=lambda: free_port(LOOPBACK))  # where Envoys and replicas come
 
     @property
     def log(self) -> Path:
         return self.home.with_name(f"{self.home.name}.log")
 
     @property
-    def xds(self) -> Path:
-        """The socket at which Envoys are served, once they are."""
-        return Bootstrap.for_home(self.home).control_socket
+    def lives(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     @property
     def serves(self) -> bool:
-        """Whether it is there and says that it serves."""
-        alive = self.process is not None and self.process.poll() is None
-        return alive and (self.home / "run" / "control.json").exists()
+        """Whether it is there and says that it serves: it leads."""
+        return self.lives and (self.home / "run" / "control.json").exists()
 
     def begin(self, *, first: bool = True) -> None:
         """Returns at once. `first`: before others, where we may say so."""
         words = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", self.home]
         words += ["--listen", self.listen, "--lease", self.lease, "--control", f"{LOOPBACK}:{self.port}"]
-        words += ["--no-node-metrics"]
+        xds = f"{LOOPBACK}:{self.xds_port}"
+        words += ["--xds", xds, "--advertise", xds, "--no-node-metrics"]
         (self.home / "run" / "control.json").unlink(missing_ok=True)
         environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
         with self.log.open("ab") as log:
@@ -93,7 +93,7 @@ class ControlPlane:
 
 
 class Relay:
-    """A port for Envoys that leads to whichever control plane serves, as a Service does."""
+    """A port for Envoys that leads to a control plane which lets them in, as a Service does."""
 
     def __init__(self, planes: list[ControlPlane]) -> None:
         self._planes = planes
@@ -110,9 +110,9 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            for plane in filter(lambda each: each.serves, self._planes):
+            for plane in filter(lambda each: each.lives, self._planes):
                 with contextlib.suppress(OSError):
-                    inner = await asyncio.open_unix_connection(plane.xds)
+                    inner = await asyncio.open_connection(LOOPBACK, plane.xds_port)
                     await asyncio.gather(pour(reader, inner[1]), pour(inner[0], writer))
                     return
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -45,7 +46,11 @@ class Mirror(Generic[T]):
     """
 
     def __init__(
-        self, api: Api, selection: Selection, read: Callable[[Json], T], changed: Callable[[Key], None]
+        self,
+        api: Api,
+        selection: Selection,
+        read: Callable[[Json], T],
+        changed: Callable[[Key], None] = lambda _: None,
     ) -> None:
         self.objects: dict[Key, T] = {}
         self.listed = asyncio.Event()  # once the first list is complete
@@ -54,8 +59,9 @@ class Mirror(Generic[T]):
         self._api = api
         self._selection = selection
         self._read = read
-        self._changed = changed
+        self.changed = changed
         self.version = ""  # of the last that was seen, bookmarks included; empty: to be listed
+        self.heard_at_s = float("-inf")  # of the server last (monotonic): a bookmark comes each minute
         self._rest_s = RETRY_FIRST_S
 
     async def follow(self) -> None:
@@ -86,11 +92,12 @@ class Mirror(Generic[T]):
             if not query["continue"]:
                 break
         self.version = page["metadata"]["resourceVersion"]
+        self.heard_at_s = time.monotonic()
         before, self.objects = self.objects, found
         self.lists += 1
         for key in before.keys() | found.keys():
             if before.get(key) != found.get(key):
-                self._changed(key)
+                self.changed(key)
         self.listed.set()
 
     async def _page(self, path: str, query: dict[str, str]) -> bytes:
@@ -107,6 +114,7 @@ class Mirror(Generic[T]):
         self.watches += 1
         async with self._api.stream(path, query | self._labels(), SILENCE_MAX_S) as lines:
             while line := await lines.readline():
+                self.heard_at_s = time.monotonic()
                 self._take(orjson.loads(line), path)
                 self._rest_s = RETRY_FIRST_S
 
@@ -122,7 +130,7 @@ class Mirror(Generic[T]):
             self.objects.pop(key, None)
         else:
             self._put(self.objects, body)
-        self._changed(key)
+        self.changed(key)
 
     def _put(self, objects: dict[Key, T], body: Json) -> None:
         key = _key(body)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
@@ -51,10 +52,11 @@ from trimtab.control.traces import traces_from
 from trimtab.core.clock import Clock, SystemClock
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
-from trimtab.fleet.kubernetes import Envoys, Exporters, KubernetesFleet, Placeholders
+from trimtab.fleet.kubernetes import Envoys, Exporters, KubernetesFleet, Placeholders, mirror_of_pods
+from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle
-from trimtab.kube import Api, Lease
+from trimtab.kube import Api, Lease, Mirror
 from trimtab.kube.lease import Holder
 from trimtab.xds.world import Gateway
 
@@ -67,6 +69,7 @@ ITS_IMAGE = "its image's own"
 TIDY_EACH_S = 60.0
 GATHER_S = 10.0  # an Envoy, or who follows us and has some, comes back within a few seconds
 STARTS_AT_ONCE = 50  # pods of one revision: many nodes share them, and each step is a write of its count
+HEARD_WITHIN_S = 90.0  # of pods, whose watch tells at least each minute how far it is
 AT_ONCE = 16  # endpoints whose pods are asked for side by side: the API server is not ours alone
 
 OnReady = Callable[[Started], None]
@@ -141,9 +144,13 @@ def _exporters(options: KubernetesOptions) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Leading:
-    """A connection that we may write by, the term of the Lease, and what has to run so that we still may."""
+    """A connection that we may write by, the term of the Lease, and what has to run so that we still may.
+
+    Pods are mirrored already: to list ten thousand takes seconds, in which nobody would decide.
+    """
 
     api: Api
+    pods: Mirror[SeenPod]
     term: int
     keep: Keep
 
@@ -154,8 +161,11 @@ async def _leading(options: KubernetesOptions, door: Door) -> AsyncIterator[_Lea
     async with contextlib.AsyncExitStack() as ending:
         api = await Api.connect(OWNER, options.kubeconfig, options.context)
         ending.push_async_callback(api.close)
+        pods = mirror_of_pods(api, options.namespace)
+        mirroring = asyncio.create_task(pods.follow())
+        ending.push_async_callback(_end, mirroring)
         if not options.lease:
-            yield _Leading(api, 0, _nothing)
+            yield _Leading(api, pods, 0, lambda: _broken(mirroring))
             return
         own = await Api.connect(OWNER, options.kubeconfig, options.context)
         ending.push_async_callback(own.close)
@@ -164,10 +174,15 @@ async def _leading(options: KubernetesOptions, door: Door) -> AsyncIterator[_Lea
         follower = Follower(holder, door.ads, SystemClock(), door.connect, door.open)
         await _followed(lease, follower, door, Forwarder(*_api_address(options)))
         ending.push_async_callback(lease.give_back)
+        if time.monotonic() - pods.heard_at_s > HEARD_WITHIN_S:  # what it shows may be long past
+            await _end(mirroring)
+            pods = mirror_of_pods(api, options.namespace)
+            mirroring = asyncio.create_task(pods.follow())
+            ending.push_async_callback(_end, mirroring)
         api.guard = lease.check
         keeping = asyncio.create_task(lease.keep())  # from now on: to list what is there may take long
         ending.push_async_callback(_end, keeping)
-        yield _Leading(api, lease.term, lambda: _broken(keeping))
+        yield _Leading(api, pods, lease.term, lambda: _broken(keeping, mirroring))
 
 
 def _api_address(options: KubernetesOptions) -> tuple[Address | None, int]:
@@ -197,13 +212,11 @@ async def _followed(lease: Lease, follower: Follower, door: Door, forwarder: For
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _nothing() -> None:
-    """There is only this one."""
-
-
-async def _broken(task: asyncio.Task[None]) -> None:
-    """Until it breaks: it does not end by itself."""
-    await asyncio.shield(task)
+async def _broken(*tasks: asyncio.Task[None]) -> None:
+    """Until one of them breaks: none ends by itself."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -221,7 +234,7 @@ async def _run(
         ending.callback(store.close)
         ending.push_async_callback(watched.close)
         await watched.open()
-        parts = _build(api, around, options, store, watched)
+        parts = _build(leading, around, options, store, watched)
         ending.push_async_callback(parts.fleet.close)
         await parts.fleet.open()
         watched.tie(parts.intake, parts.writer)
@@ -235,14 +248,14 @@ async def _run(
             ):
                 await door.open()
                 anew = _read_anew(parts.plane, around, options, {"api-tls": for_people[1]})
-                work = anew | {"the lease": leading.keep()}
+                work = anew | {"the lease, and the mirror of pods": leading.keep()}
                 await _work(parts, around, ended, work, on_ready)
 
 
 def _build(
-    api: Api, around: Around, options: KubernetesOptions, store: KubernetesStore, watched: Watched
+    leading: _Leading, around: Around, options: KubernetesOptions, store: KubernetesStore, watched: Watched
 ) -> _Parts:
-    clock: Clock = SystemClock()
+    api, clock = leading.api, SystemClock()
     endpoints = Endpoints(store, clock, on_kubernetes(options.images))
     fleet = KubernetesFleet(
         api,
@@ -255,6 +268,7 @@ def _build(
         request_timeout_s=endpoints.request_timeout_s,
         watch_nodes=options.watch_nodes,
         model_cache=options.model_cache,
+        pods=leading.pods,
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:

@@ -3,7 +3,7 @@
 from trimtab.fleet.kubernetes.attendants import Callers
 from trimtab.fleet.kubernetes.envoys import Envoys, Sized, parse_sized
 from trimtab.fleet.kubernetes.exporters import Exporters
-from trimtab.fleet.kubernetes.fleet import KubernetesFleet
+from trimtab.fleet.kubernetes.fleet import KubernetesFleet, mirror_of_pods
 from trimtab.fleet.kubernetes.placeholders import Placeholders, Warm, parse_shapes
 from trimtab.fleet.kubernetes.template import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Images
 
@@ -19,6 +19,7 @@ __all__ = [
     "Placeholders",
     "Sized",
     "Warm",
+    "mirror_of_pods",
     "parse_shapes",
     "parse_sized",
 ]
