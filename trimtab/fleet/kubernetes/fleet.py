@@ -74,6 +74,7 @@ class Wanted:
     made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
     attended: bool = False  # all that stands around its pods is there
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
+    lowering: counts.Lowering = field(default_factory=counts.Lowering)
 
 
 class KubernetesFleet:
@@ -550,7 +551,10 @@ class KubernetesFleet:
         if not wanted.attended:
             await self._attendants.bind(key, deployment.uid)
             wanted.attended = True
-        replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
+        now_s = self._clock.now_s()
+        replicas, rest_s = wanted.lowering.replicas(wanted.pods, pods, wanted.leaving, deployment, now_s)
+        if rest_s:
+            self._work.add_after(key, rest_s)
         with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
             if replicas != deployment.replicas:
                 await self._put_count(deployment, replicas)
