@@ -517,7 +517,7 @@ class Reconciler:
                 gone_from_envoy=gone,
                 wanted=revision.pods_wanted,
                 to_take_over=to_take_over,
-                overdue=self._scaling.overdue(revision.revision.key, alive),
+                overdue_after_s=self._scaling.overdue_after_s(revision.revision.key, alive),
             )
             kept = number in (record.serving_revision, record.wanted_revision)
             short = kept and sum(not (pod.node_goes or pod.blocked) for pod in alive) < found.places()
