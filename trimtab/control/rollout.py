@@ -35,6 +35,7 @@ class RevisionFacts:
     wanted: int = 1
     to_take_over: int = 1  # how many must be ready before it takes the traffic of another
     overdue_after_s: float = inf  # the age of a starting pod from which it should have been ready long ago
+    replaced_max: float = inf  # starts in place of those, beside what its own pods allow
     capped: bool = False  # the machine has no room for one more pod
     has_environment: bool = True  # there is one for its pods to start in
 
@@ -78,8 +79,8 @@ class RevisionFacts:
             return self.wanted
         newest_s = max((pod.started_at_s for pod in ready), default=-inf)
         overtaken = sum(pod.started_at_s + self.overdue_after_s < newest_s for pod in self.late)
-        replaced = min(len(self.late), missing, replaced_at_once(self.wanted))
-        return self.wanted + max(0, overtaken - missing) + replaced
+        replaced = min(len(self.late), missing, replaced_at_once(self.wanted), self.replaced_max)
+        return self.wanted + max(0, overtaken - missing) + int(replaced)
 
     def _rank(self, pod: Pod) -> tuple[bool, bool, float, str]:
         return (pod.phase is not PodPhase.READY, pod.id in self.leaving, pod.started_at_s, pod.id)
