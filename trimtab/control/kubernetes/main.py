@@ -255,6 +255,7 @@ def _build(
         request_timeout_s=endpoints.request_timeout_s,
         watch_nodes=options.watch_nodes,
         model_cache=options.model_cache,
+        pull_secrets=options.pull_secrets,
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -83,7 +83,8 @@ class KubernetesFleet:
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
     has to go with. Without `node_metrics` no kubelet is asked what pods use; with `watch_nodes` pods are
-    known whose node is about to go. `model_cache` is the URL by which pods reach that of their node.
+    known whose node is about to go. `model_cache` is the URL by which pods reach that of their node;
+    `pull_secrets` name Secrets of each namespace, for the registries of its pods.
     `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
@@ -100,6 +101,7 @@ class KubernetesFleet:
         request_timeout_s: Callable[[EndpointName], float] = lambda _: REQUEST_TIMEOUT_MAX_S,
         watch_nodes: bool = False,
         model_cache: str = "",
+        pull_secrets: Sequence[str] = (),
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -115,7 +117,7 @@ class KubernetesFleet:
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
         self._model_cache = model_cache
-        self._attendants = Attendants(api, callers or Callers())
+        self._attendants = Attendants(api, callers or Callers(), pull_secrets)
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
         self._key_of: dict[Key, RevisionKey] = {}  # of pods
