@@ -466,6 +466,21 @@ async def _is_gone(api: Api, path: str) -> bool:
     return False
 
 
+async def test_images_are_pulled_by_secrets_of_the_pods_own_namespace(
+    api: Api, revision: Make, namespace: str
+) -> None:
+    """Those that are named; one that is not there is no error."""
+    images = {HOLD_IMAGE: HOLD}
+    fleet = KubernetesFleet(api, SystemClock(), images, namespace, pull_secrets=("registry", "another"))
+    await fleet.open()
+    try:
+        (pod,) = await start(fleet, revision(), 1)
+        spec = (await read(api, PODS.path(namespace, pod.id.partition("/")[2])))["spec"]
+        assert spec["imagePullSecrets"] == [{"name": "registry"}, {"name": "another"}]
+    finally:
+        await fleet.close()
+
+
 async def test_a_budget_that_somebody_deleted_is_there_again_with_the_next_control_plane(
     api: Api, revision: Make, namespace: str
 ) -> None:
