@@ -27,6 +27,7 @@ from trimtab.core.spec import EndpointSpec, ModelSpec, Source
 NAME = EndpointName("default", "iris")
 MODEL = ModelSpec("iris", Source("models:/iris/1", digest="sha256:0"))
 NOW_S = 1_000.0
+LATE_S = 30.0
 
 
 def plan(*what: object, **how: object) -> Plan:
@@ -124,8 +125,11 @@ def test_a_draining_pod_is_taken_back_before_a_new_one_is_started() -> None:
 
 def stalled(starting: int, overdue: int, ready: int, wanted: int) -> Plan:
     pods = [pod(1, index) for index in range(ready)]
-    pods += [pod(1, ready + index, PodPhase.STARTING) for index in range(starting)]
-    known = facts(1, wanted, *pods, overdue=overdue)
+    pods += [
+        pod(1, ready + index, PodPhase.STARTING, start_time_s=float(LATE_S + overdue - index))
+        for index in range(starting)
+    ]
+    known = facts(1, wanted, *pods, overdue_after_s=LATE_S)
     return plan(record(1, 1, Outcome.SERVING), {1: known}, routes_settled=True, now_s=NOW_S)
 
 
@@ -162,8 +166,8 @@ def test_whichever_is_ready_first_stays_and_the_other_start_ends() -> None:
 
 
 def test_a_rollout_without_room_to_replace_a_late_start_waits_for_it() -> None:
-    pods = (pod(1, 0), pod(1, 1, PodPhase.STARTING))
-    known = {1: facts(1, 2, *pods, overdue=1, capped=True)}
+    pods = (pod(1, 0), pod(1, 1, PodPhase.STARTING, start_time_s=2 * LATE_S))
+    known = {1: facts(1, 2, *pods, overdue_after_s=LATE_S, capped=True)}
     assert not plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete
     known = {1: facts(1, 2, pods[0], capped=True)}
     assert plan(record(1, 1), known, routes_settled=True, now_s=NOW_S).complete, "it gets no more"
@@ -228,7 +232,7 @@ PHASES = st.sampled_from(list(PodPhase))
     leaving=st.sets(st.integers(0, 11)),
     gone=st.sets(st.integers(0, 11)),
     counts=st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    overdue=st.integers(0, 12),
+    overdue=st.sets(st.integers(0, 11)),
     failures=st.tuples(st.integers(0, 5), st.integers(0, 5)),
     settled=st.booleans(),
     deleting=st.booleans(),
@@ -241,12 +245,15 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
     leaving: set[int],
     gone: set[int],
     counts: tuple[int, int],
-    overdue: int,
+    overdue: set[int],
     failures: tuple[int, int],
     settled: bool,
     deleting: bool,
 ) -> None:
-    pods = [pod(number, index, phase) for index, (number, phase) in enumerate(phases)]
+    pods = [
+        pod(number, index, phase, start_time_s=2 * LATE_S if index in overdue else 1.0)
+        for index, (number, phase) in enumerate(phases)
+    ]
     leaving_ids = frozenset(pods[i].id for i in (leaving | gone) if i < len(pods))
     gone_ids = frozenset(pods[i].id for i in gone if i < len(pods))
     known = {
@@ -256,9 +263,7 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
             leaving_ids,
             gone_ids,
             counts[number - 1],
-            overdue=min(
-                overdue, sum(p.phase is PodPhase.STARTING for p in pods if p.revision.number == number)
-            ),
+            overdue_after_s=LATE_S,
         )
         for number in (1, 2)
     }
@@ -271,7 +276,7 @@ def test_whatever_is_there_the_plan_is_sane(  # noqa: PLR0917
     for number, count in steps.starts:
         usable = len(known[number].usable())
         assert 0 < count <= STARTS_AT_ONCE_MAX
-        most = counts[number - 1] + known[number].overdue
+        most = counts[number - 1] + len(known[number].late)
         assert usable + count <= most, "never more pods than are wanted, but in place of those that are late"
     if deleting:
         assert not steps.starts

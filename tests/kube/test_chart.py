@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import orjson
 import pytest
 
+from deploy.cluster import binaries
 from tests.kube.release import (
     CHART,
+    DEPLOYMENTS,
+    SERVICES,
     WITHIN_S,
     Installed,
     call,
@@ -20,13 +28,16 @@ from tests.kube.release import (
     left,
     pods_of,
     replaced,
+    values,
 )
-from tests.kube.words import ENDPOINTS, PODS, endpoint, read, until
+from tests.kube.words import ENDPOINTS, PODS, define, endpoint, read, until, with_token
+from trimtab.fleet.kubernetes.attendants import ACCOUNTS
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
 
 REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews")
+RULES = Resource("authorization.k8s.io/v1", "selfsubjectrulesreviews")
 # A verb, a group, a resource; and a namespace, if it is not the one that is served.
 MUST = [
     ("create", "apps", "deployments", ""),
@@ -54,6 +65,25 @@ MAY_NOT = [
     ("delete", "", "pods", "kube-system"),
 ]
 
+# All that it may in the namespace that is served, its release's, beyond what anybody may who has a token.
+ALL: dict[str, set[str]] = {
+    "servingendpoints.serving.trimtab.dev": {"get", "list", "watch", "create", "patch", "delete"},
+    "servingendpoints/status.serving.trimtab.dev": {"get", "patch"},
+    "servingendpoints/finalizers.serving.trimtab.dev": {"update"},
+    "deployments.apps": {"get", "list", "watch", "create", "patch", "delete"},
+    "pods": {"get", "list", "watch", "patch", "delete"},
+    "pods/status": {"patch"},
+    "pods/log": {"get"},
+    "events": {"create", "patch"},
+    "events.events.k8s.io": {"create", "patch"},
+    "serviceaccounts": {"create", "patch"},
+    "networkpolicies.networking.k8s.io": {"create", "patch"},
+    "poddisruptionbudgets.policy": {"list", "create"},
+    "leases.coordination.k8s.io": {"create"},
+    "leases.coordination.k8s.io t-control": {"get", "patch", "update"},
+    "deployments/scale.apps t-envoy": {"get", "patch"},
+}
+
 
 FEW, MANY = 2, 18  # calls at once of `busy`: together ten times as many
 SOON = {"controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "3.0"}  # or it takes minutes until there are fewer pods
@@ -78,6 +108,8 @@ async def test_from_helm_install_to_predictions_and_away(
     await leader(release)
     await until(lambda: replaced(release, set()), WITHIN_S)
     assert await _refused(release) == MAY_NOT
+    nobody = await _allowed(release, "default")
+    assert _more(await _allowed(release, "t-control"), nobody) == ALL
     await _apply(release, "iris", _iris(tracking_server, "models:/iris/1"), 1)
     await _apply(release, "busy", _busy(image, 1), 6)
     for name in ("iris", "busy"):
@@ -110,13 +142,38 @@ async def test_from_helm_install_to_predictions_and_away(
     await until(lambda: left(release, ()), WITHIN_S)
 
 
+async def test_a_definition_that_somebody_else_installed_is_named_and_nothing_is_left(
+    api: Api, namespace: str
+) -> None:
+    """Another release, or kubectl: what would change it is not installed beside it."""
+    await define(api)
+    told = _refused_installation(namespace)
+    assert 'CustomResourceDefinition "servingendpoints.serving.trimtab.dev"' in told
+    assert "exists and cannot be imported into the current release" in told
+    assert not orjson.loads(await api.get(DEPLOYMENTS.path(namespace)))["items"]
+    assert not orjson.loads(await api.get(SERVICES.path(namespace)))["items"]
+
+
+def _refused_installation(namespace: str) -> str:
+    """What helm says, of a release with a definition of its own."""
+    images = dict.fromkeys(("control-plane", "envoy", "hold", "mlflow"), "localhost/none:1")
+    where = (f"--namespace={namespace}", "--kubeconfig", os.environ["KUBECONFIG"])
+    command = [str(binaries.build_helm()), "install", "t", str(CHART), *where]
+    command += values(namespace, images, crd__install="true")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    return done.stderr
+
+
 async def _upgraded_and_rolled_back(release: Installed) -> None:
     """Each replaces the Envoys."""
     values = release.values(envoy__drainSeconds="21", **SOON)
     for arguments in (["upgrade", str(CHART), *values], ["rollback", "1"]):
         before = await envoys(release)
+        models = await pods_of(release, "iris")
         release.helm(*arguments)
         await until(lambda before=before: replaced(release, before), WITHIN_S)  # type: ignore[misc]
+        assert await pods_of(release, "iris") == models, "an upgrade rolls no model"
 
 
 def _iris(tracking_server: str, uri: str) -> Json:
@@ -178,3 +235,33 @@ async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
         if not orjson.loads(answer)["status"]["allowed"]:
             refused.append(asked)
     return refused
+
+
+async def _allowed(release: Installed, account: str) -> dict[str, set[str]]:
+    """What a service account of the release may, as the API server tells who has its token: verbs by what."""
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    path = ACCOUNTS.path(release.namespace, account)
+    token = orjson.loads(await release.api.create(f"{path}/token", asked))["status"]["token"]
+    with TemporaryDirectory() as folder:
+        kubeconfig = Path(folder) / "kubeconfig"
+        with_token(token, kubeconfig)
+        theirs = await Api.connect("kubectl", str(kubeconfig))
+    try:
+        spec = {"namespace": release.namespace}
+        answer = await theirs.create(RULES.path(), {"kind": "SelfSubjectRulesReview", "spec": spec})
+    finally:
+        await theirs.close()
+    found: dict[str, set[str]] = {}
+    for rule in orjson.loads(answer)["status"]["resourceRules"]:
+        for group, resource in product(rule["apiGroups"], rule["resources"]):
+            names = rule.get("resourceNames") or [""]
+            for name in names:
+                what = f"{resource}.{group}" if group else resource
+                found.setdefault(f"{what} {name}".strip(), set()).update(rule["verbs"])
+    return found
+
+
+def _more(those: dict[str, set[str]], these: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is in `those` and not in `these`."""
+    found = {what: verbs - these.get(what, set()) for what, verbs in those.items()}
+    return {what: verbs for what, verbs in found.items() if verbs}

@@ -118,6 +118,17 @@ def test_keys_are_read_from_their_secret() -> None:
     assert "--without-keys" not in pod["containers"][0]["args"]
 
 
+def test_models_images_are_pulled_by_secrets_of_their_own_namespaces() -> None:
+    objects = rendered(modelPullSecrets="{registry,another}")
+    args = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert [each for each in args if "pull-secret" in each] == [
+        "--pull-secret=registry",
+        "--pull-secret=another",
+    ]
+    without = of_kind(rendered(), "Deployment", "t-control")["spec"]["template"]["spec"]["containers"][0]
+    assert "pull-secret" not in str(without["args"])
+
+
 def test_one_namespace_is_all_that_is_touched_where_one_is_named() -> None:
     """But for what pods use on their nodes, if that is asked for."""
     kinds = {each["kind"] for each in rendered(namespace="models")}

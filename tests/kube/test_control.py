@@ -21,7 +21,17 @@ import yaml
 
 from tests.kube.killing import stopped
 from tests.kube.plane import Plane
-from tests.kube.words import ENDPOINTS, NAMESPACES, applied, becomes, condition, endpoint, until
+from tests.kube.release import one_by_one
+from tests.kube.words import (
+    DEADLINE_S,
+    ENDPOINTS,
+    NAMESPACES,
+    applied,
+    becomes,
+    condition,
+    endpoint,
+    until,
+)
 from trimtab.core.errors import InvalidInput, NotFound
 from trimtab.host.ports import free_port
 from trimtab.kube import Api, Json, Resource
@@ -295,6 +305,100 @@ async def test_while_the_api_server_is_away_what_runs_serves_on(
     assert plane.process is not None
     assert plane.process.poll() is None, "nobody could take the lease meanwhile: it goes on"
     assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
+
+
+async def test_a_deployment_that_somebody_scales_or_deletes_heals_and_no_call_fails(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    """By kubectl, say. There are as many pods as before, and those that were taken away served until then."""
+    await applied(api, namespace, "iris", one_by_one(image, 8, 8, 3))  # all three are needed at all times
+    await until(lambda: serves(api, namespace, 3))
+    path = DEPLOYMENTS.path(namespace, "iris-r1")
+    with plane.calling("iris", 2) as told:
+        for count in (1, 5):
+            before = (await found(api, path))["metadata"]["generation"]
+            await api.merge(f"{path}/scale", {"spec": {"replicas": count}})
+            await until(lambda before=before: was_written_twice(api, path, before))  # type: ignore[misc]
+            await until(lambda: serves(api, namespace, 3), 2 * DEADLINE_S)
+        before = (await found(api, path))["metadata"]["uid"]
+        await api.delete(path)
+        await until(lambda: is_another(api, path, before), 2 * DEADLINE_S)
+        await until(lambda: serves(api, namespace, 3), 2 * DEADLINE_S)
+    assert set(told["statuses"]) == {"200"}, told
+    assert sum(told["statuses"].values()) > 100, told
+
+
+async def serves(api: Api, namespace: str, count: int) -> bool:
+    """The Deployment has so many pods, ready, and no other pod is there."""
+    try:
+        deployment = await found(api, DEPLOYMENTS.path(namespace, "iris-r1"))
+    except NotFound:
+        return False
+    ready = deployment["status"].get("readyReplicas", 0)
+    return deployment["spec"]["replicas"] == ready == len(await names(api, PODS, namespace)) == count
+
+
+async def was_written_twice(api: Api, path: str, generation: int) -> bool:
+    """By somebody, and by us."""
+    return bool((await found(api, path))["metadata"]["generation"] >= generation + 2)
+
+
+async def is_another(api: Api, path: str, uid: str) -> bool:
+    try:
+        return bool((await found(api, path))["metadata"]["uid"] != uid)
+    except NotFound:
+        return False
+
+
+async def test_what_never_starts_is_told_with_its_remedy_and_disturbs_nobody(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    """An image that does not exist, and a model that does not load; beside one that serves."""
+    await applied(api, namespace, "iris", spec(image))
+    await becomes(api, namespace, "iris", "Ready")
+    with plane.calling("iris", 2) as calls:
+        await applied(api, namespace, "no-image", spec("localhost/none:1"))
+        await applied(api, namespace, "no-load", spec(image, EXIT_AFTER="100ms"))
+        for name, *words in (
+            ("no-load", "exit status 3", "trimtab logs no-load"),
+            ("no-image", "its image cannot be had", "localhost/none:1", "pull secrets"),
+        ):
+            told = await becomes(api, namespace, name, "Degraded")
+            for each in words:
+                assert each in told["message"], told
+            assert (await condition(api, namespace, name, "Ready"))["status"] == "False"
+        status = (await found(api, ENDPOINTS.path(namespace, "no-load")))["status"]
+        assert "the model cannot be loaded: no such file" in status["logTail"]
+        for name in ("no-image", "no-load"):
+            await api.delete(ENDPOINTS.path(namespace, name))
+            await until(lambda name=name: is_gone(api, namespace, name))  # type: ignore[misc]
+    assert set(calls["statuses"]) == {"200"}, calls
+    assert "logTail" not in (await found(api, ENDPOINTS.path(namespace, "iris")))["status"]
+
+
+async def test_a_namespace_that_is_deleted_takes_its_endpoints_along(
+    api: Api, plane: Plane, namespace: str, image: str
+) -> None:
+    """Our finalizer keeps no namespace: nobody has to take it off by hand.
+
+    The API server's controller ends the pods, and looks again after half the time that they may take.
+    """
+    wanted = spec(image, 2, 8)
+    wanted["models"][0]["startTimeoutSeconds"] = 20
+    await applied(api, namespace, "iris", wanted)
+    await becomes(api, namespace, "iris", "Ready")
+    await api.delete(NAMESPACES.path(name=namespace))
+
+    async def is_no_more() -> bool:
+        try:
+            await api.get(NAMESPACES.path(name=namespace))
+        except NotFound:
+            return True
+        return False
+
+    await until(is_no_more, 2 * DEADLINE_S)
+    assert plane.process is not None
+    assert plane.process.poll() is None, "it goes on for others"
 
 
 FIRST_NODE = "node"  # in whose network our control planes run: see `plane`

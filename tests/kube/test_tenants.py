@@ -18,7 +18,7 @@ import yaml
 
 from tests.kube.plane import on_node
 from tests.kube.release import FLOWER, WITHIN_S, Installed, installation, leader, one_by_one
-from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, endpoint, namespace_of, read, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, endpoint, namespace_of, read, until, with_token
 from trimtab.core.errors import Unauthorised
 from trimtab.kube import Api, Resource
 
@@ -60,14 +60,6 @@ class Reached:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=120, check=False, env=environment
         )
-
-
-def with_token(token: str, file: Path) -> None:
-    """A kubeconfig for whoever has it."""
-    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
-    for user in config["users"]:
-        user["user"] = {"token": token}
-    file.write_text(yaml.safe_dump(config))
 
 
 async def tenant(api: Api, folder: Path) -> Tenant:

@@ -89,3 +89,23 @@ async def test_however_often_a_key_fails_one_try_of_it_waits(monkeypatch: pytest
         assert sum(not rest.cancelled() for rest in rests) == 1
         for rest in rests:
             rest.cancel()
+
+
+async def test_what_is_to_be_looked_at_later_is_looked_at_then_or_with_the_next_news() -> None:
+    settled: list[str] = []
+
+    async def settle(key: str) -> None:
+        settled.append(key)
+        if len(settled) == 1:
+            queue.add_after("a", 0.01)
+        elif len(settled) == 2:
+            queue.add_after("a", 60.0)
+
+    async with working(settle) as queue:
+        queue.add("a")
+        await until(lambda: settled == ["a", "a"])
+        assert list(queue._later) == ["a"]
+        queue.add("a")
+        await until(lambda: settled == ["a", "a", "a"])
+        await until(lambda: not queue._busy)
+        assert not queue._later, "it was looked at: nothing more is due"

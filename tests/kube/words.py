@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
+import yaml
 
 from deploy.crd.generate import definition
 from trimtab.core.errors import NotFound, Unreachable
@@ -29,6 +31,14 @@ def namespace_of(name: str) -> Json:
     """One at the Pod Security level `restricted`."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def with_token(token: str, file: Path) -> None:
+    """A kubeconfig for whoever has it."""
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    file.write_text(yaml.safe_dump(config))
 
 
 async def define(api: Api) -> None:

@@ -181,6 +181,13 @@ from trimtab.core.errors import InvalidInput
     multiple=True,
     help="What pods of a runtime run, and `hold` beside them; may be given several times.",
 )
+@click.option(
+    "--pull-secret",
+    "pull_secrets",
+    metavar="NAME",
+    multiple=True,
+    help="A Secret of each namespace, by which its pods' images are pulled; may be given several times.",
+)
 def control(images: tuple[str, ...], **said: Any) -> None:
     """Run the control plane of a Kubernetes cluster: ServingEndpoints in, pods and Envoys' configuration out.
 

@@ -23,6 +23,7 @@ from trimtab.control.observations import Observations
 from trimtab.control.progress import Progress
 from trimtab.control.publishing import Publisher, Taken
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
+from trimtab.control.replacing import Replacing
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
 from trimtab.control.split import Splits
@@ -130,6 +131,7 @@ class Reconciler:
         self._splits = Splits(observations)
         self._seen_by_envoy = Views(endpoints, self._splits, clock)
         self._leaving = Leaving(fleet, self._publisher, observations, clock)
+        self._replacing = Replacing()
         self._live: dict[EndpointName, Live] = defaultdict(Live)
         self._pods: Mapping[EndpointName, tuple[Pod, ...]] | None = None
         self._scanned: Mapping[EndpointName, tuple[Pod, ...]] | None = None  # what that was made of
@@ -509,7 +511,7 @@ class Reconciler:
     ) -> dict[int, RevisionFacts]:
         leaving = frozenset(live.drains)
         gone = frozenset(pod_id for pod_id, drain in live.drains.items() if not drain.revocable)
-        facts = {}
+        facts, replaced = {}, 0
         for number, revision in self._endpoints.revisions(record.name).items():
             alive = pods.get(number, ())
             found = RevisionFacts(
@@ -519,8 +521,12 @@ class Reconciler:
                 gone_from_envoy=gone,
                 wanted=revision.pods_wanted,
                 to_take_over=to_take_over,
-                overdue=self._scaling.overdue(revision.revision.key, alive),
+                overdue_after_s=self._scaling.overdue_after_s(revision.revision.key, alive),
             )
+            if found.late:
+                left = self._replacing.most(record.name, self._pods or {}) - replaced
+                found = replace(found, replaced_max=max(0, left))
+                replaced += found.places() - found.wanted
             kept = number in (record.serving_revision, record.wanted_revision)
             short = kept and sum(not (pod.node_goes or pod.blocked) for pod in alive) < found.places()
             facts[number] = replace(
@@ -528,6 +534,7 @@ class Reconciler:
                 capped=short and self._fleet.room(revision.revision).pods == 0,
                 has_environment=not kept or self._has_environment(record, revision),
             )
+        self._replacing.note(record.name, replaced)
         return facts
 
     def _has_environment(self, record: EndpointRecord, revision: RevisionRecord) -> bool:
@@ -667,6 +674,7 @@ class Reconciler:
         """At once when an endpoint has gone: the next one of its name begins anew."""
         self._live.pop(name, None)
         self._scaling.forget(name)
+        self._replacing.forget(name)
 
 
 def _same(before: tuple[Pod, ...] | None, now: tuple[Pod, ...]) -> tuple[Pod, ...]:

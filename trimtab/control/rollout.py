@@ -12,7 +12,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 
+from trimtab.autoscaler.horizontal import replaced_at_once
 from trimtab.control.records import EndpointRecord, Outcome, RevisionRecord
 from trimtab.core.pod import Pod, PodPhase
 
@@ -32,7 +34,8 @@ class RevisionFacts:
     gone_from_envoy: frozenset[str] = frozenset()  # of those, the ones past the point of return
     wanted: int = 1
     to_take_over: int = 1  # how many must be ready before it takes the traffic of another
-    overdue: int = 0  # starting pods that should have been ready long ago
+    overdue_after_s: float = inf  # the age of a starting pod from which it should have been ready long ago
+    replaced_max: float = inf  # starts in place of those, beside what its own pods allow
     capped: bool = False  # the machine has no room for one more pod
     has_environment: bool = True  # there is one for its pods to start in
 
@@ -57,14 +60,27 @@ class RevisionFacts:
         alive = [pod for pod in alive if not (pod.evicted or pod.node_goes)]
         return tuple(sorted(alive, key=self._rank))
 
-    def places(self) -> int:
-        """Pods that may be there at once: the wanted ones, and one in place of each start that is overdue.
+    @cached_property
+    def late(self) -> tuple[Pod, ...]:
+        """Starts that are overdue, among those that may yet serve."""
+        starting = [pod for pod in self._usable if pod.phase is PodPhase.STARTING]
+        return tuple([pod for pod in starting if (pod.start_time_s or 0.0) > self.overdue_after_s])
 
-        A late one goes on, and whichever is ready first stays. What is missing is replaced once: where
-        those in its place are late too, starts are slow, and more of them would make them slower.
+    def places(self) -> int:
+        """Pods that may be there at once: the wanted ones, and some in place of starts that are overdue.
+
+        A late one goes on, and whichever is ready first stays. What is missing is replaced once, and a small
+        share of what is wanted at a time: where all are late, starts are slow, and more of them would make
+        them slower. The next turn comes with each that is ready and began when others were late already.
         """
-        ready = sum(pod.phase is PodPhase.READY for pod in self.usable())
-        return self.wanted + max(0, min(self.overdue, self.wanted - ready))
+        ready = [pod for pod in self._usable if pod.phase is PodPhase.READY]
+        missing = self.wanted - len(ready)
+        if missing <= 0 or not self.late:
+            return self.wanted
+        newest_s = max((pod.started_at_s for pod in ready), default=-inf)
+        overtaken = sum(pod.started_at_s + self.overdue_after_s < newest_s for pod in self.late)
+        replaced = min(len(self.late), missing, replaced_at_once(self.wanted), self.replaced_max)
+        return self.wanted + max(0, overtaken - missing) + int(replaced)
 
     def _rank(self, pod: Pod) -> tuple[bool, bool, float, str]:
         return (pod.phase is not PodPhase.READY, pod.id in self.leaving, pod.started_at_s, pod.id)
@@ -212,7 +228,7 @@ def _enough(facts: RevisionFacts) -> bool:
 def _missing(facts: RevisionFacts, starts_at_once: int) -> int:
     usable = facts.usable()
     starting = sum(pod.phase is PodPhase.STARTING for pod in usable)
-    in_time = max(0, starting - facts.overdue)
+    in_time = starting - len(facts.late)
     return max(0, min(facts.places() - len(usable), starts_at_once - in_time))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import (
@@ -12,7 +13,7 @@ from trimtab.autoscaler.horizontal import (
     State,
     decide,
     inherit,
-    overdue_pods,
+    overdue_after_s,
     pods_range,
     urgent,
 )
@@ -180,18 +181,15 @@ class Scaling:
             return held
         return min(held, inherit(axis.state).inherited + axis.state.spare)
 
-    def overdue(self, revision: RevisionKey, pods: tuple[Pod, ...]) -> int:
-        """How many of a revision's starting pods should have been ready long ago.
+    def overdue_after_s(self, revision: RevisionKey, pods: tuple[Pod, ...]) -> float:
+        """The age of a revision's starting pod from which it should have been ready long ago.
 
-        None while nobody knows what a start of it takes: the first one of a large model takes minutes.
+        Without end while nobody knows what a start of it takes: the first one of a large model takes minutes.
         """
-        ages_s = _starting_ages_s(pods)
         axis = self._axes.get(revision.endpoint)
         known_s = axis.start_time_s if axis is not None and axis.revision == revision.number else None
         typical_s = _typical_start_s(pods) or known_s
-        if not ages_s or typical_s is None:
-            return 0
-        return overdue_pods(Signals(revision, starting_ages_s=ages_s, start_time_s=typical_s), self._tuning)
+        return inf if typical_s is None else overdue_after_s(typical_s, self._tuning)
 
     def record_decisions(self) -> None:
         """Write down what was decided and learned since the last call, all at once.

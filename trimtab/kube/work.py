@@ -28,7 +28,7 @@ class Work(Generic[K]):
         self._busy: set[K] = set()
         self._again: set[K] = set()
         self._failures: dict[K, int] = {}
-        self._later: dict[K, asyncio.TimerHandle] = {}  # one for each key, however often it failed meanwhile
+        self._later: dict[K, asyncio.TimerHandle] = {}  # one for each key, until it is looked at again
 
     def add(self, key: K) -> None:
         """Look at it soon."""
@@ -37,6 +37,11 @@ class Work(Generic[K]):
         elif key not in self._queued:
             self._queued.add(key)
             self._due.put_nowait(key)
+
+    def add_after(self, key: K, rest_s: float) -> None:
+        """Look at it in `rest_s` seconds, if nothing has it looked at sooner."""
+        self._call_off(key)
+        self._later[key] = asyncio.get_running_loop().call_later(rest_s, self._retry, key)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -49,10 +54,10 @@ class Work(Generic[K]):
             key = await self._due.get()
             self._queued.discard(key)
             self._busy.add(key)
+            self._call_off(key)
             try:
                 await self._settle(key)
                 self._failures.pop(key, None)
-                self._call_off(key)
             except TrimtabError as error:
                 self._try_later(key, str(error))
             except Exception:
@@ -68,8 +73,7 @@ class Work(Generic[K]):
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         rest_s = min(RETRY_MAX_S, RETRY_FIRST_S * 2 ** min(failures - 1, 10))
         _logger.warning("%s: %s; tried again in %.1f s", key, told, rest_s)
-        self._call_off(key)
-        self._later[key] = asyncio.get_running_loop().call_later(rest_s, self._retry, key)
+        self.add_after(key, rest_s)
 
     def _retry(self, key: K) -> None:
         del self._later[key]

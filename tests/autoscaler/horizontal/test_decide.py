@@ -9,7 +9,16 @@ from itertools import pairwise
 
 import pytest
 
-from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, inherit, overdue_pods, pods_range
+from trimtab.autoscaler.horizontal import (
+    Signals,
+    State,
+    Tuning,
+    decide,
+    inherit,
+    overdue_pods,
+    pods_range,
+    replaced_at_once,
+)
 from trimtab.core.decision import Decision
 from trimtab.core.signals import RevisionSignal
 from trimtab.core.spec import ConcurrencyRange
@@ -175,6 +184,24 @@ def test_starting_pods_are_expected_until_overdue(signals: MakeSignals) -> None:
     assert overdue_pods(replace(fleet, start_time_s=3.0)) == 2
     assert overdue_pods(fleet) == 0, "how long starts take is unknown"
     assert overdue_pods(replace(fleet, start_time_s=60.0)) == 1
+
+
+def test_why_says_what_becomes_of_late_starts(after: Callable[..., tuple[State, Decision]]) -> None:
+    ages_s = (1.0, 31.0, 200.0)
+    state, decision = after(80, 0.1, 20, starting_ages_s=ages_s, start_time_s=3.0)
+    assert decision.reason.endswith("; 2 starts are late (over 30 s), 1 at a time replaced")
+    _, decision = after(
+        80, 0.1, 5, state, 20.0, starting_ages_s=(1.0, 61.0), start_time_s=20.0, ready_pods=30
+    )
+    assert decision.reason.endswith("; 1 start is late (over 60 s), 1 at a time replaced")
+    for start_time_s in (None, 100.0):
+        _, decision = after(80, 0.1, 5, state, 20.0, starting_ages_s=ages_s, start_time_s=start_time_s)
+        assert "late" not in decision.reason
+
+
+@pytest.mark.parametrize(("wanted", "at_once"), [(0, 1), (2, 1), (19, 1), (20, 2), (100, 10)])
+def test_a_tenth_of_the_pods_is_replaced_at_a_time(wanted: int, at_once: int) -> None:
+    assert replaced_at_once(wanted) == at_once
 
 
 def test_the_range_in_pods(signals: MakeSignals) -> None:

@@ -95,6 +95,16 @@ def test_phases_and_causes(what: str) -> None:
     assert pod.start_time_s == (9.0 if phase is PodPhase.READY else 20.0)
 
 
+def test_what_a_replica_set_goes_by_is_the_kubelets_sum() -> None:
+    conditions = [*READY["conditions"], {"type": template.GATE, "status": "True"}]
+    unsummed = read_pod(body({"conditions": conditions}))
+    assert (unsummed.answers, unsummed.gate, unsummed.ready) == (True, True, False)
+    assert read_pod(body({"conditions": [*conditions, {"type": "Ready", "status": "True"}]})).ready
+    deployment = body({"readyReplicas": 2}, uid="u", resourceVersion="7") | {"spec": {"replicas": 3}}
+    assert read_deployment(deployment).ready == 2
+    assert read_deployment(deployment | {"status": {}}).ready == 0, "none is written as no field"
+
+
 def test_what_goes_is_stopping_whatever_else_it_is() -> None:
     seen = read_pod(body(READY, deletionTimestamp="2026-01-01T00:01:00Z"))
     assert not seen.active

@@ -1,7 +1,26 @@
 """How many pods: `decide`, each 5 s, from traffic. Its constants, with their reasons, are `Tuning`."""
 
 from trimtab.autoscaler.horizontal.axis import decide, urgent
-from trimtab.autoscaler.horizontal.state import Signals, State, inherit, overdue_pods, pods_range
+from trimtab.autoscaler.horizontal.state import (
+    Signals,
+    State,
+    inherit,
+    overdue_after_s,
+    overdue_pods,
+    pods_range,
+    replaced_at_once,
+)
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
-__all__ = ["Signals", "State", "Tuning", "decide", "inherit", "overdue_pods", "pods_range", "urgent"]
+__all__ = [
+    "Signals",
+    "State",
+    "Tuning",
+    "decide",
+    "inherit",
+    "overdue_after_s",
+    "overdue_pods",
+    "pods_range",
+    "replaced_at_once",
+    "urgent",
+]

@@ -21,9 +21,11 @@ from trimtab.autoscaler.horizontal.state import (
     Signals,
     State,
     down_window_s,
+    overdue_after_s,
     overdue_pods,
     pods_for,
     pods_range,
+    replaced_at_once,
     slots,
     window_in_force_s,
 )
@@ -63,13 +65,16 @@ def decide(state: State, signals: Signals, now_s: float, tuning: Tuning = DEFAUL
         after = seen.state
         choice, inputs = _choose(seen, signals, held, tuning), _inputs(seen, signals, tuning)
     wanted, pods, binds, bounds = _bound(choice.won.pods, signals)
+    reason = reasons.sentence(before, pods, choice.won.why, bounds, binds)
+    if signals.starting_ages_s:
+        reason += _late(signals, pods, tuning)
     decision = Decision(
         revision=signals.revision,
         at_s=now_s,
         pods_before=before,
         pods=pods,
         rule=binds or choice.won.rule,
-        reason=reasons.sentence(before, pods, choice.won.why, bounds, binds),
+        reason=reason,
         binds=binds or choice.binds,
         would_change=reasons.BOUNDS_CHANGE.get(binds) or choice.would_change,
         inputs=inputs,
@@ -224,6 +229,15 @@ def _bound(wanted: int, signals: Signals) -> tuple[int, int, str, tuple[Candidat
     if fits < allowed:
         return allowed, fits, machine.rule, (*bounds, machine)
     return allowed, allowed, binds, (*bounds, machine)
+
+
+def _late(signals: Signals, pods: int, tuning: Tuning) -> str:
+    """What becomes of starts that are overdue, if any are."""
+    late = overdue_pods(signals, tuning)
+    if not late or signals.start_time_s is None:
+        return ""
+    after_s = overdue_after_s(signals.start_time_s, tuning)
+    return reasons.late(late, after_s, replaced_at_once(pods, tuning))
 
 
 def _fleet_inputs(signals: Signals, tuning: Tuning) -> tuple[tuple[str, float | None], ...]:

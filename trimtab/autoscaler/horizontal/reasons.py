@@ -44,6 +44,12 @@ def load(demand: Demand, pods: int, capped: bool, tuning: Tuning) -> str:
     return f"load wants {pods} ({parts}){cap}"
 
 
+def late(pods: int, after_s: float, at_once: int) -> str:
+    """What becomes of starts that are overdue; `at_once` may be under way in their place."""
+    starts = "1 start is" if pods == 1 else f"{pods} starts are"
+    return f"; {starts} late (over {after_s:.0f} s), {at_once} at a time replaced"
+
+
 def surges(pods: int, largest: float, spare: float, each_s: float | None) -> str:
     """Why there are more than the load wants; `each_s`: one is due that comes so often (s)."""
     if each_s is not None:

@@ -94,13 +94,23 @@ def inherit(old: State, new: State | None = None) -> State:
 
 
 def overdue_pods(signals: Signals, tuning: Tuning = DEFAULT) -> int:
-    """How many starting pods are past the time in which a start should have ended: to be replaced."""
+    """How many starting pods are past the time in which a start should have ended."""
     if not signals.starting_ages_s:
         return 0
-    limit_s = tuning.overdue_unknown_s
-    if signals.start_time_s is not None:
-        limit_s = max(tuning.overdue_min_s, tuning.overdue_factor * signals.start_time_s)
+    limit_s = overdue_after_s(signals.start_time_s, tuning)
     return sum([age_s > limit_s for age_s in signals.starting_ages_s])
+
+
+def overdue_after_s(start_time_s: float | None, tuning: Tuning = DEFAULT) -> float:
+    """The age of a starting pod (s) from which it is overdue, by what a start typically takes."""
+    if start_time_s is None:
+        return tuning.overdue_unknown_s
+    return max(tuning.overdue_min_s, tuning.overdue_factor * start_time_s)
+
+
+def replaced_at_once(pods: int, tuning: Tuning = DEFAULT) -> int:
+    """Starts that may be under way in place of overdue ones, where so many pods are wanted."""
+    return max(1, int(tuning.replaced_share * pods))
 
 
 def pods_range(signals: Signals) -> tuple[int, int]:

@@ -313,6 +313,11 @@ class Tuning:
     """Age from which a pod is overdue while nothing is known of how long starts take (s): a model of 13 GB
     from a cold disk. A shorter one would replace the first pod again and again, and none would be ready."""
 
+    replaced_share: float = 0.1
+    """Share of the wanted pods, and at least one, that may start in place of others that are overdue. Where
+    one is alone in being late, that is soon mended; where all are, starts are slow, and more of them make
+    them slower."""
+
 
 DEFAULT = Tuning()
 

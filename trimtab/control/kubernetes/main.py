@@ -269,6 +269,7 @@ def _build(
         watch_nodes=options.watch_nodes,
         model_cache=options.model_cache,
         pods=leading.pods,
+        pull_secrets=options.pull_secrets,
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:

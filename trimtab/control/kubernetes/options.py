@@ -49,7 +49,8 @@ class KubernetesOptions:
     NAMESPACE/DEPLOYMENT:min=N,max=N of the Envoys whose number we set; empty: somebody else does. `lease` is
     NAMESPACE/NAME of the Lease by which one of several replicas leads; empty: there is only this one.
     `advertise` is where the others reach `xds` of this one, and `xds_name` the name in the certificates of
-    all of them; without `advertise` others cannot follow it, and serve nothing while it leads.
+    all of them; without `advertise` others cannot follow it, and serve nothing while it leads. `pull_secrets`
+    are names of Secrets in endpoints' own namespaces, by which their pods' images are pulled.
     """
 
     home: Path
@@ -83,6 +84,7 @@ class KubernetesOptions:
     callers: str = ""
     lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
+    pull_secrets: tuple[str, ...] = ()
 
 
 def checked_gateway(options: KubernetesOptions) -> tuple[Address, tuple[ApiKey, ...]]:

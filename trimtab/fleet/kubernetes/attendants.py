@@ -6,7 +6,7 @@ All of it goes with the last Deployment that owns it: the API server collects it
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -41,9 +41,15 @@ class Callers:
     labels: Mapping[str, str] = field(default_factory=lambda: {"app.kubernetes.io/part-of": "trimtab"})
 
 
-def service_account(endpoint: EndpointName) -> Json:
-    """Who the pods are. They get no token; a cloud's own identity may be tied to it by an annotation."""
-    body = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _of_endpoint(endpoint)}
+def service_account(endpoint: EndpointName, pull_secrets: Sequence[str] = ()) -> Json:
+    """Who the pods are. They get no token; a cloud's own identity may be tied to it by an annotation.
+
+    `pull_secrets` are names of Secrets beside it, by which their images are pulled; one that is not there is
+    passed over by the kubelet.
+    """
+    body: Json = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _of_endpoint(endpoint)}
+    if pull_secrets:
+        body["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
     return body | {"automountServiceAccountToken": False}
 
 
@@ -102,9 +108,10 @@ def _of_endpoint(endpoint: EndpointName) -> Json:
 class Attendants:
     """Makes them. What is there already stays as it is: people may have added to it."""
 
-    def __init__(self, api: Api, callers: Callers) -> None:
+    def __init__(self, api: Api, callers: Callers, pull_secrets: Sequence[str] = ()) -> None:
         self._api = api
         self._callers = callers
+        self._pull_secrets = pull_secrets
 
     async def attended(self, namespace: str) -> frozenset[Key]:
         """The namespace and name of each revision that has all of them: its budget is made last."""
@@ -138,6 +145,6 @@ class Attendants:
 
     def _of(self, endpoint: EndpointName) -> tuple[tuple[Resource, Json], ...]:
         return (
-            (ACCOUNTS, service_account(endpoint)),
+            (ACCOUNTS, service_account(endpoint, self._pull_secrets)),
             (POLICIES, network_policy(endpoint, self._callers)),
         )

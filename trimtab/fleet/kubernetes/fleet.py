@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -74,6 +74,7 @@ class Wanted:
     made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
     attended: bool = False  # all that stands around its pods is there
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
+    lowering: counts.Lowering = field(default_factory=counts.Lowering)
 
 
 class KubernetesFleet:
@@ -82,7 +83,8 @@ class KubernetesFleet:
     `images` are by the name of a runtime; `callers` are those who may reach the pods. With a `namespace`
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
     has to go with. Without `node_metrics` no kubelet is asked what pods use; with `watch_nodes` pods are
-    known whose node is about to go. `model_cache` is the URL by which pods reach that of their node.
+    known whose node is about to go. `model_cache` is the URL by which pods reach that of their node;
+    `pull_secrets` name Secrets of each namespace, for the registries of its pods.
     `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
@@ -100,6 +102,7 @@ class KubernetesFleet:
         watch_nodes: bool = False,
         model_cache: str = "",
         pods: Mirror[SeenPod] | None = None,
+        pull_secrets: Sequence[str] = (),
     ) -> None:
         """`pods`: a mirror of them that somebody follows already; see `mirror_of_pods`."""
         self.changed = asyncio.Event()
@@ -116,7 +119,7 @@ class KubernetesFleet:
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
         self._model_cache = model_cache
-        self._attendants = Attendants(api, callers or Callers())
+        self._attendants = Attendants(api, callers or Callers(), pull_secrets)
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
         self._key_of: dict[Key, RevisionKey] = {}  # of pods
@@ -556,7 +559,10 @@ class KubernetesFleet:
         if not wanted.attended:
             await self._attendants.bind(key, deployment.uid)
             wanted.attended = True
-        replicas = counts.replicas(wanted.pods, pods, wanted.leaving)
+        now_s = self._clock.now_s()
+        replicas, rest_s = wanted.lowering.replicas(wanted.pods, pods, wanted.leaving, deployment, now_s)
+        if rest_s:
+            self._work.add_after(key, rest_s)
         with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
             if replicas != deployment.replicas:
                 await self._put_count(deployment, replicas)

@@ -52,6 +52,7 @@ class SeenDeployment:
     version: str  # what is decided on it is written to it only while it is this one
     replicas: int
     refused: str = ""  # why its pods cannot be made, as the API server says it
+    ready: int = 0  # of its pods, as its ReplicaSet has heard
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class SeenPod:
     answers: bool = False  # its container is ready, by the kubelet's probe
     ready_at_s: float | None = None
     gate: bool = False
+    ready: bool = False  # both, as the kubelet sums them up: what a ReplicaSet goes by
     leaving: bool = False
     deleting: bool = False
     can_hold: bool = False  # there is something beside it that does
@@ -114,7 +116,10 @@ def read_deployment(body: Json) -> SeenDeployment:
     failed = conditions["ReplicaFailure"]["message"] if _is_true(conditions, "ReplicaFailure") else ""
     refused = refusal(failed)
     replicas = body["spec"].get("replicas", 1)
-    return SeenDeployment(_key(metadata), metadata["uid"], metadata["resourceVersion"], replicas, refused)
+    ready = body.get("status", {}).get("readyReplicas", 0)
+    return SeenDeployment(
+        _key(metadata), metadata["uid"], metadata["resourceVersion"], replicas, refused, ready
+    )
 
 
 def read_pod(body: Json) -> SeenPod:
@@ -132,6 +137,7 @@ def read_pod(body: Json) -> SeenPod:
         answers=answers,
         ready_at_s=_seconds(conditions["ContainersReady"]["lastTransitionTime"]) if answers else None,
         gate=_is_true(conditions, GATE),
+        ready=_is_true(conditions, "Ready"),
         served=GATE in conditions,
         leaving=annotations.get(COST) == COST_OF_LEAVING,
         deleting="deletionTimestamp" in metadata,
