@@ -30,6 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What would have been done."""
     done: list[tuple[str, int]] = []
     monkeypatch.setattr(command, "here", lambda: Place(tmp_path / "kube-none"))
+    monkeypatch.setattr(command, "places", lambda: (Place(tmp_path / "kube-none"),))
     monkeypatch.setattr(lifecycle, "is_up", lambda _: any(what.startswith("up") for what, _ in done))
     monkeypatch.setattr(lifecycle, "prepare", lambda fake_nodes: done.append(("prepare", int(fake_nodes))))
     monkeypatch.setattr(
