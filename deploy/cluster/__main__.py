@@ -12,15 +12,19 @@ python -m deploy.cluster why-not        says why no cluster can be started here;
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from deploy.cluster import binaries, lifecycle, machine, shares
 from deploy.cluster.errors import ClusterError
 from deploy.cluster.lock import Lock, locked
 from deploy.cluster.place import MOST, Place, here, places
+
+END_WITHIN_S = 10.0
 
 
 def main() -> int:
@@ -84,7 +88,7 @@ def _side_by_side(asked: argparse.Namespace) -> int:
 def _with(place: Place, command: list[str], fake_nodes: int, nodes: int) -> int:
     """The cluster of KUBECONFIG where one is given; ours otherwise."""
     if os.environ.get("KUBECONFIG"):
-        return subprocess.run(command, check=False).returncode
+        return _run(command, os.environ)
     lifecycle.prepare(fake_nodes=True)  # no test should have to wait for a build
     with locked(place, own=False) as lock:
         was_up = lifecycle.is_up(place)
@@ -95,11 +99,24 @@ def _with(place: Place, command: list[str], fake_nodes: int, nodes: int) -> int:
         elif fake_nodes:
             lifecycle.up(place, fake_nodes)  # says so where it has nobody who plays them
         try:
-            environment = os.environ | {"KUBECONFIG": str(place.kubeconfig)}
-            return subprocess.run(command, env=environment, check=False).returncode
+            return _run(command, os.environ | {"KUBECONFIG": str(place.kubeconfig)})
         finally:
             if not was_up:
                 _down_unless_used(place, lock)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> int:
+    """Its status. Where we are told to end it has a moment to end what it has started, clusters too."""
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except BaseException as told:
+            if not isinstance(told, KeyboardInterrupt):  # the terminal's Ctrl-C has reached it too
+                process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_WITHIN_S)
+            process.kill()
+            raise
 
 
 def _up(place: Place, fake_nodes: int, nodes: int) -> None:

@@ -26,7 +26,7 @@ def run(command: Sequence[str], count: int) -> int:
 
     It is given the number of its cluster, and which share is its own, in the environment. The first writes
     to our stdout and stderr; what the others said is shown after it has ended. Whoever ends us ends them:
-    each is asked once, and given the time to take its cluster down.
+    each is told once, and given the time to take its cluster down.
     """
     with contextlib.ExitStack() as files:
         said: list[IO[bytes] | None] = [None]
@@ -39,8 +39,10 @@ def run(command: Sequence[str], count: int) -> int:
             for number, file in enumerate(said, start=1):
                 running.append(_begin(command, number, count, file))
             statuses = [process.wait() for process in running]
-        finally:
+        except BaseException:
             _end(running)
+            raise
+        finally:
             for number, file in enumerate(said, start=1):
                 _show(file, number, count)
     return worst(statuses)
@@ -69,15 +71,17 @@ def _begin(
 
 
 def _end(running: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Those that still run. To the whole group: tests have programs, which should end too."""
     left = [process for process in running if process.poll() is None]
     for process in left:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
     for process in left:
         try:
             process.wait(GONE_WITHIN_S)
         except subprocess.TimeoutExpired:
             tell(f"process {process.pid} does not end; `make kube-down` removes what it leaves")
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what its tests had no time to end
 
 
 def _show(file: IO[bytes] | None, number: int, count: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.cluster import __main__ as command
@@ -65,10 +67,8 @@ raise SystemExit(status)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_is_told_to_end_ends_them_with_their_programs_and_waits(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """Each, and what it has started, is told once, and is given the time to clean up."""
+def test_whoever_is_told_to_end_ends_them_and_waits(tmp_path: Path, number: signal.Signals) -> None:
+    """Each is told once and given the time to clean up; what it has started and not ended goes too."""
     share = f"""
 import os, signal, subprocess, sys, time
 own = "{tmp_path}/" + os.environ["{place.WHICH}"]
@@ -76,8 +76,9 @@ told = []
 signal.signal(signal.SIGTERM, lambda *_: told.append(1))
 test = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print("began", flush=True)
+open(own + ".started", "w").write(str(test.pid))
 open(own + ".began", "w").close()
-test.wait()
+while not told: time.sleep(0.01)
 time.sleep(0.5)
 open(own + ".ended", "w").write(str(len(told)))
 """
@@ -88,9 +89,8 @@ from deploy.cluster import shares
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 shares.run([sys.executable, "{tmp_path}/share.py"], 2)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", outer], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=place.CHECKOUT
-    ) as running:
+    command = [sys.executable, "-c", outer]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         try:
             _until_there(tmp_path / "1.began", tmp_path / "2.began")
             running.send_signal(number)
@@ -100,6 +100,19 @@ shares.run([sys.executable, "{tmp_path}/share.py"], 2)
     assert running.returncode != 0
     assert [(tmp_path / f"{each}.ended").read_text() for each in (1, 2)] == ["1", "1"]
     assert said.split() == [b"began", b"began"], "what the second has said is shown then too"
+    for each in (1, 2):
+        assert _ends(int((tmp_path / f"{each}.started").read_text()))
+
+
+def _ends(process: int) -> bool:
+    """Within a moment: it has been killed, and is somebody else's to bury."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        left = psutil.Process(process)
+        deadline_s = time.monotonic() + WITHIN_S
+        while left.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        return left.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def _until_there(*paths: Path) -> None:
