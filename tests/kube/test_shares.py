@@ -126,10 +126,15 @@ def _until_there(*paths: Path) -> None:
 def run_beside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
     """The commands that would have been run on several clusters, and on how many."""
     asked: list[tuple[list[str], int]] = []
+
+    def noted(words: list[str], count: int) -> int:
+        asked.append((words, count))
+        return 3
+
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setattr(machine, "why_one", str)
     monkeypatch.setattr(lifecycle, "prepare", lambda fake_nodes: None)
-    monkeypatch.setattr(shares, "run", lambda words, count: asked.append((words, count)) or 3)
+    monkeypatch.setattr(shares, "run", noted)
     monkeypatch.setattr(command, "_with", lambda *_: 4)
     return asked
 
