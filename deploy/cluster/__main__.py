@@ -67,6 +67,8 @@ def main() -> int:
     except ClusterError as error:
         sys.stderr.write(f"error: {error}\nhint: {error.hint}\n")
         return 1
+    except KeyboardInterrupt:  # what was begun has been removed
+        return 128 + signal.SIGINT
     return 0
 
 

@@ -92,6 +92,16 @@ except KeyboardInterrupt:  # as pytest does, it ends what it has started
     assert asked[-1] == ("down", 1), "after it"
 
 
+def test_a_command_is_interrupted_as_one_would_be_by_itself(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the terminal, which tells both."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGINT); raise SystemExit(2)"
+    assert run(monkeypatch, "with", sys.executable, "-c", code) == 130
+    assert asked[-1] == ("down", 0)
+
+
 def test_a_command_that_does_not_end_is_killed(
     asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
