@@ -102,10 +102,13 @@ kube-up: setup  ## a real Kubernetes on this machine; NODES=2 has two nodes, FAK
 kube-down: setup  ## remove every trace of it
 	@$(PY) -m deploy.cluster down
 
+# One half of the tests on each of two clusters; some of them on one. All others need not be looked through.
 .PHONY: test-kube
-test-kube: setup  ## tests on a real Kubernetes: that of KUBECONFIG, or one of our own
+test-kube: CLUSTERS ?= $(if $(filter tests/% -k%,$(ARGS)),1,2)
+test-kube: WHERE = $(if $(filter tests/%,$(ARGS)),,$(shell grep -rl 'mark\.kube' --include='test_*.py' tests | sort))
+test-kube: setup  ## tests on a real Kubernetes: that of KUBECONFIG, or two of our own side by side (CLUSTERS=1: one)
 	@if [ -z "$${KUBECONFIG:-}" ]; then $(PY) -m deploy.cluster prepare && $(PY) -m deploy.images build >/dev/null; fi
-	@$(PY) -m deploy.cluster with --fake-nodes 1 $(PY) -m pytest -m kube $(ARGS)
+	@$(PY) -m deploy.cluster with --clusters $(CLUSTERS) --fake-nodes 1 $(PY) -m pytest -m kube $(WHERE) $(ARGS)
 
 .PHONY: lint
 lint: setup  ## ruff: rules and format

@@ -12,6 +12,9 @@ from deploy.cluster.errors import ClusterError
 from deploy.cluster.place import cache
 
 CNI_PLUGINS = Path("/usr/lib/cni")
+MEMINFO = Path("/proc/meminfo")
+SIDE_BY_SIDE_BYTES_MIN = 12 << 30  # two clusters, what tests have in them, and what else is there
+CPUS_MIN = 2
 GO_MIN = (1, 26)
 BUILD_BYTES_MIN = 8 << 30  # 0.6 GB of programs; what Go downloads and keeps for the next build is the rest
 
@@ -38,6 +41,18 @@ def why_not(needs_go: bool) -> str:
     if shutil.which("unshare") and not _may_make_namespaces():
         return "a cluster needs namespaces of its own: this root may not make any (CAP_SYS_ADMIN)"
     return _why_no_go() or _why_no_room() if needs_go else ""
+
+
+def why_one() -> str:
+    """Why no two clusters should run side by side now, in one sentence; empty if they may."""
+    if len(os.sched_getaffinity(0)) < CPUS_MIN:
+        return f"{CPUS_MIN} CPUs are needed for two clusters side by side"
+    said = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
+    free = int(said["MemAvailable"].split()[0]) << 10
+    if free < SIDE_BY_SIDE_BYTES_MIN:
+        wanted = f"{SIDE_BY_SIDE_BYTES_MIN >> 30} GB of memory"
+        return f"two clusters side by side need {wanted}, and {free / (1 << 30):.1f} are free"
+    return ""
 
 
 def missing() -> list[str]:

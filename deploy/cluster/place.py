@@ -7,8 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.cluster.errors import ClusterError
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
+WHICH = "TRIMTAB_KUBE_CLUSTER"  # of those that a checkout may have, in the environment: 1 if it is not set
+MOST = 2  # side by side
 
 # Inside the cluster's own network namespace: every cluster has the same ones.
 SERVICES = "10.0.0.0/24"
@@ -92,10 +96,21 @@ class Place:
 
 
 def here() -> Place:
-    """The cluster of this checkout, in $XDG_STATE_HOME/trimtab."""
+    """The cluster of this checkout that the environment names. Raises ClusterError."""
+    named = os.environ.get(WHICH, "1")
+    for number, place in enumerate(places(), start=1):
+        if named == str(number):
+            return place
+    raise ClusterError(f"{WHICH} is `{named}`", f"use 1 to {MOST}, or do not set it")
+
+
+def places() -> tuple[Place, ...]:
+    """All clusters that this checkout may have, in $XDG_STATE_HOME/trimtab."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    named = hashlib.sha256(f"{CHECKOUT} {state}".encode()).hexdigest()[:8]
-    return Place(state / "trimtab" / f"kube-{named}")
+    names = [f"{CHECKOUT} {state}", *(f"{CHECKOUT} {state} {number}" for number in range(2, MOST + 1))]
+    return tuple(
+        Place(state / "trimtab" / f"kube-{hashlib.sha256(name.encode()).hexdigest()[:8]}") for name in names
+    )
 
 
 def cache() -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster import binaries, images, lifecycle
+from deploy.cluster import binaries, images, lifecycle, shares
 from deploy.cluster.place import here
 from deploy.images import build
 from tests.kube import tracking
@@ -36,17 +36,31 @@ BEGAN_S = time.monotonic()
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
     "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
-    "tenants", "chart_text", "mirror", "watch", "work", "command", "migration", "edge", "models",
+    "tenants", "chart_text", "mirror", "watch", "work", "command", "shares", "migration", "edge", "models",
     "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus", "cluster", "scale",
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """As ORDER has it, whatever else is collected before; a file that is not named there is the last."""
     places = {Path(__file__).with_name(f"test_{name}.py"): place for place, name in enumerate(ORDER)}
     ours = [each for each in items if _is_ours(each)]
     others = [each for each in items if not _is_ours(each)]
     items[:] = others + sorted(ours, key=lambda item: places.get(item.path, len(ORDER)))
+    if share := os.environ.get(shares.SHARE):
+        share_of = _shares(items)
+        config.hook.pytest_deselected(items=[each for each in items if share_of[each.path] != share])
+        items[:] = [each for each in items if share_of[each.path] == share]
+
+
+def _shares(items: list[pytest.Item]) -> dict[Path, str]:
+    """Of each file: it stays whole, for what it installs is installed once.
+
+    Our images take a minute and gigabytes to come onto a cluster's nodes: on two clusters only the first has
+    them, and does what needs them, which is about half of all.
+    """
+    heavy = {each.path for each in items if "our_images" in getattr(each, "fixturenames", ())}
+    return {each.path: "1/2" if each.path in heavy else "2/2" for each in items}
 
 
 def _is_ours(item: pytest.Item) -> bool:

@@ -30,6 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, in
     """What would have been done."""
     done: list[tuple[str, int]] = []
     monkeypatch.setattr(command, "here", lambda: Place(tmp_path / "kube-none"))
+    monkeypatch.setattr(command, "places", lambda: (Place(tmp_path / "kube-none"),))
     monkeypatch.setattr(lifecycle, "is_up", lambda _: any(what.startswith("up") for what, _ in done))
     monkeypatch.setattr(lifecycle, "prepare", lambda fake_nodes: done.append(("prepare", int(fake_nodes))))
     monkeypatch.setattr(
@@ -72,10 +73,46 @@ def test_a_command_runs_with_the_cluster_that_is_given(
 
 
 def test_a_command_that_is_told_to_end_takes_its_cluster_along(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    ended = tmp_path / "ended"
+    code = f"""
+import os, signal, time
+try:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+except KeyboardInterrupt:  # as pytest does, it ends what it has started
+    time.sleep(0.5)
+    open({str(ended)!r}, "w").close()
+"""
+    monkeypatch.setattr(lifecycle, "down", lambda _: asked.append(("down", int(ended.exists()))))
+    with pytest.raises(SystemExit, match="143"):
+        run(monkeypatch, "with", sys.executable, "-c", code)
+    assert asked[-1] == ("down", 1), "after it"
+
+
+def test_a_command_is_interrupted_as_one_would_be_by_itself(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the terminal, which tells both."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    code = "import os, signal; os.kill(os.getppid(), signal.SIGINT); raise SystemExit(2)"
+    assert run(monkeypatch, "with", sys.executable, "-c", code) == 130
+    assert asked[-1] == ("down", 0)
+
+
+def test_a_command_that_does_not_end_is_killed(
     asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("KUBECONFIG", raising=False)
-    code = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60)"
+    monkeypatch.setattr(command, "END_WITHIN_S", 0.5)
+    code = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.kill(os.getppid(), signal.SIGTERM)
+time.sleep(600)
+"""
     with pytest.raises(SystemExit, match="143"):
         run(monkeypatch, "with", sys.executable, "-c", code)
     assert asked[-1] == ("down", 0)
@@ -135,11 +172,11 @@ def test_a_command_leaves_its_cluster_to_another_that_uses_it_meanwhile(
     monkeypatch.delenv("KUBECONFIG", raising=False)
     place, held = Place(tmp_path / "kube-none"), contextlib.ExitStack()
 
-    def another(_command: object, **_: object) -> SimpleNamespace:
+    def another(*_: object) -> int:
         held.enter_context(locked(place, own=False))
-        return SimpleNamespace(returncode=0)
+        return 0
 
-    monkeypatch.setattr(command.subprocess, "run", another)
+    monkeypatch.setattr(command, "_run", another)
     with held:
         assert run(monkeypatch, "with", "true") == 0
         assert asked == [("prepare", 1), ("up 2", 0)]
