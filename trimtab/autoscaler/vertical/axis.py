@@ -19,7 +19,7 @@ from trimtab.autoscaler.vertical.evidence import Window, observe
 from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
-from trimtab.autoscaler.vertical.steady import watch
+from trimtab.autoscaler.vertical.steady import anew, watch, worth_another
 from trimtab.autoscaler.vertical.stress import lower, lowered, press, saturated
 from trimtab.autoscaler.vertical.tuning import DEFAULT, LimitTuning
 from trimtab.core.decision import LimitCandidate, LimitDecision
@@ -184,6 +184,8 @@ def _explore(
     if step.done:
         held_at = signals.ceiling if _range_held(step, signals.ceiling, tuning) else 0
         after = replace(after, limit=step.choice.limit, phase=RESTING, rested_s=now_s, looked_s=now_s)
+        doubted = after.doubted + 1 if after.contradicted else 0
+        after = replace(after, contradicted=False, doubted=doubted)
         after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
 
@@ -207,13 +209,19 @@ def _rest(
 ) -> _Choice:
     if state.held_at and signals.ceiling > state.held_at:
         wider = LimitCandidate("range", seen.limit, reasons.wider(state.held_at, signals.ceiling))
-        anew = replace(state, phase=ONBOARDING, explored=0, held_at=0)
-        return _explore(anew, seen, signals, window, now_s, tuning)._replace(others=(wider,))
+        further = replace(state, phase=ONBOARDING, explored=0, held_at=0)
+        return _explore(further, seen, signals, window, now_s, tuning)._replace(others=(wider,))
     known = level_at(state.levels, seen.limit)
     after, factor = watch(state, seen, now_s, tuning)
     if factor is not None:
         changed = LimitCandidate("change", seen.limit, reasons.changed(factor, seen))
         return _explore(after, seen, signals, window, now_s, tuning)._replace(others=(changed,))
+    if after.rested_s is None and after.doubted:  # since a restart
+        after = replace(after, rested_s=now_s)
+    if known is not None and state.limit == seen.limit and worth_another(after, known, now_s, tuning):
+        doubt = LimitCandidate("doubt", seen.limit, reasons.doubted(known))
+        again = replace(anew(after, seen.limit, slower=False), cap=state.cap)  # no metric has changed
+        return _explore(again, seen, signals, window, now_s, tuning)._replace(others=(doubt,))
     if after.looked_s is None:
         after = replace(after, looked_s=now_s)
     elif now_s - after.looked_s >= tuning.reconsider_s:

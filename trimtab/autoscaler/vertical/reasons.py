@@ -129,6 +129,13 @@ def misled(goal: int, known: Level) -> str:
     )
 
 
+def doubted(known: Level) -> str:
+    return (
+        f"the knee was found here ({rate(known)}) in windows that contradicted each other; it is quiet now,"
+        " and it is looked for once more"
+    )
+
+
 def wider(held_at: int, ceiling: int) -> str:
     return f"the range held the limit at {held_at} and reaches {ceiling} now; exploring on"
 

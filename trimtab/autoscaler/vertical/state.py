@@ -83,6 +83,8 @@ class LimitState:
     down_first: bool = False  # it began because throughput fell
     suspect: int = 0  # a limit at which throughput collapsed, to be confirmed
     odd: int = 0  # windows in a row that did not fit
+    contradicted: bool = False  # windows of this exploration spoke against each other beyond chance
+    doubted: int = 0  # explorations in a row of which that holds; 0: what was found is believed
     spread: float = 0.0  # mean distance of throughput at rest from its mean (logarithm)
     residuals: tuple[float, ...] = ()  # of the last windows at rest, in units of what counts as changed
     pressed: tuple[Pressed, ...] = ()
@@ -111,6 +113,8 @@ class Learned:
     spread: float = 0.0
     held_at: int = 0
     gpu_memory_least: float = 1.0
+    contradicted: bool = False
+    doubted: int = 0
 
     def to_json(self) -> str:
         """As compact JSON."""
@@ -160,6 +164,8 @@ def learned(state: LimitState) -> Learned:
         spread=state.spread,
         held_at=state.held_at,
         gpu_memory_least=state.gpu_memory_least,
+        contradicted=state.contradicted,
+        doubted=state.doubted,
     )
 
 
@@ -178,6 +184,8 @@ def resume(stored: Learned) -> LimitState:
         spread=stored.spread,
         held_at=stored.held_at,
         gpu_memory_least=stored.gpu_memory_least,
+        contradicted=stored.contradicted,
+        doubted=stored.doubted,
     )
 
 

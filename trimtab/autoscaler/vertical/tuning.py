@@ -139,6 +139,18 @@ class LimitTuning:
     odd_windows_max: int = 4
     """Such windows in a row that restart exploring: a minute touches three. While exploring only."""
 
+    contradicted_errors: float = 3.0
+    """Standard errors, by the number of completions alone, by which two windows at the same limit must differ
+    while exploring, and at least by `odd_most`, for what is found to be looked for once more. One more, and
+    the window is set aside; of a dozen completions in each it is that factor of three."""
+
+    doubted_growth: float = 4.0
+    """By how much `rest_s` grows before the next such look, if the last one was contradicted as well, to an
+    hour, 4, 16: where traffic is never alike, looking again tells nothing, and costs changes."""
+
+    doubted_max: int = 5
+    """Looks after which it grows no more: one in two or three days."""
+
     collapse: float = 0.35
     """Fall of throughput (logarithm: to 70 %) at a higher limit that is not believed at once: the
     lower limit is tried again, to tell a collapse from costs that rose meanwhile."""
