@@ -9,7 +9,7 @@ import pytest
 from tests.autoscaler.vertical.models import cpu
 from tests.autoscaler.vertical.world import Loop, World
 from trimtab.autoscaler.vertical import DEFAULT, RESTING, Learned, LimitState, learned, resume
-from trimtab.autoscaler.vertical.explore import Bounds, explore
+from trimtab.autoscaler.vertical.explore import Bounds, explore, falls_by_few
 from trimtab.autoscaler.vertical.levels import contradicts
 from trimtab.autoscaler.vertical.state import Level
 from trimtab.autoscaler.vertical.steady import watch, worth_another
@@ -43,6 +43,14 @@ def test_two_windows_contradict_each_other_if_neither_costs_nor_chance_explain_i
     assert not contradicts(state, level(8, 1.0), DEFAULT), "a factor of 2.7 is costs"
     assert not contradicts(LimitState(levels=(level(8, 0.1),)), level(8, 0.4), DEFAULT), "3 and 12 are chance"
     assert not contradicts(state, level(16, 0.05), DEFAULT), "another limit"
+
+
+def test_a_fall_to_a_fraction_is_doubted_once_if_few_requests_tell_of_it() -> None:
+    one, three, thirty = level(1, 0.6, 20.0), level(2, 0.06, 50.0), level(2, 0.6, 50.0)
+    assert falls_by_few(LimitState(levels=(one, three)), 1, DEFAULT)
+    assert not falls_by_few(LimitState(levels=(level(1, 6.0), thirty)), 1, DEFAULT), "many tell of it"
+    assert not falls_by_few(LimitState(levels=(level(1, 0.2), three)), 1, DEFAULT), "locks may do that"
+    assert not falls_by_few(LimitState(levels=(one, replace(three, limit=8))), 1, DEFAULT), "and so may those"
 
 
 def test_a_torn_window_begins_nothing() -> None:

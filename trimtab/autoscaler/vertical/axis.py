@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, reconsider
+from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, falls_by_few, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import anew, watch, worth_another
@@ -185,6 +185,8 @@ def _explore(
         held_at = signals.ceiling if _range_held(step, signals.ceiling, tuning) else 0
         after = replace(after, limit=step.choice.limit, phase=RESTING, rested_s=now_s, looked_s=now_s)
         doubted = after.doubted + 1 if after.contradicted else 0
+        if not state.doubted and falls_by_few(after, step.choice.limit, tuning):
+            doubted = 1
         after = replace(after, contradicted=False, doubted=doubted)
         after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)

@@ -237,6 +237,19 @@ def _once_more(curve: Fit, goal: int, state: LimitState, bounds: Bounds, tuning:
     return None
 
 
+def falls_by_few(state: LimitState, limit: int, tuning: LimitTuning) -> bool:
+    """Whether few requests alone say that throughput falls to a fraction right above a limit.
+
+    Of one core 16 complete in 20 s, and of two in flight 3 in a minute: those cost more, as likely as not.
+    """
+    below = min(state.levels, key=lambda level: abs(log(level.limit / limit)))
+    return any(
+        log(below.rate / above.rate) > tuning.implausible and error(above, state, tuning) > tuning.few
+        for above in state.levels
+        if below.limit < above.limit <= tuning.step_up * below.limit
+    )
+
+
 def _step(goal: int, limit: int, tuning: LimitTuning) -> int:
     """Towards the goal, as far as one decision may go."""
     return max(ceil(limit / tuning.step_down), min(goal, int(limit * tuning.step_up)))

@@ -144,6 +144,10 @@ class LimitTuning:
     while exploring, and at least by `odd_most`, for what is found to be looked for once more. One more, and
     the window is set aside; of a dozen completions in each it is that factor of three."""
 
+    few: float = 0.2
+    """Relative error of throughput from which `implausible` falls are looked at once more when it is quiet:
+    that of twenty-five requests, of which one more that is costly tells nothing."""
+
     doubted_growth: float = 4.0
     """By how much `rest_s` grows before the next such look, if the last one was contradicted as well, to an
     hour, 4, 16: where traffic is never alike, looking again tells nothing, and costs changes."""
