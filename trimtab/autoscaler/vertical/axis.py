@@ -12,6 +12,7 @@ keeps nothing outside `LimitState`, and answers the same for the same input. Its
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
@@ -154,7 +155,9 @@ def _choose(
             state, LimitCandidate("settling", limit, reasons.filling(limit, (window.time_s or 0.0))), "rest"
         )
     if state.phase == ONBOARDING:
-        return _explore(state, window.seen, signals, window, now_s, tuning)
+        return _early(state, window, limit, now_s, tuning) or _explore(
+            state, window.seen, signals, window, now_s, tuning
+        )
     return _rest(state, window.seen, signals, window, now_s, tuning)
 
 
@@ -175,6 +178,17 @@ def _hold(
     return None
 
 
+def _early(
+    state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning
+) -> _Choice | None:
+    """Wait while what completes had begun before the limit was changed: it tells of that one, not of this."""
+    since_s = inf if state.changed_s is None else now_s - state.changed_s
+    if window.completed_s <= since_s or since_s > tuning.early_s or state.waited >= tuning.early_max:
+        return None
+    why = reasons.early(limit, window.completed_s)
+    return _Choice(replace(state, waited=state.waited + 1), LimitCandidate("settling", limit, why), "rest")
+
+
 def _explore(
     state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
 ) -> _Choice:
@@ -187,7 +201,7 @@ def _explore(
         doubted = after.doubted + 1 if after.contradicted else 0
         if not state.doubted and falls_by_few(after, step.choice.limit, tuning):
             doubted = 1
-        after = replace(after, contradicted=False, doubted=doubted)
+        after = replace(after, contradicted=False, doubted=doubted, waited=0)
         after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
 

@@ -83,6 +83,7 @@ class LimitState:
     down_first: bool = False  # it began because throughput fell
     suspect: int = 0  # a limit at which throughput collapsed, to be confirmed
     odd: int = 0  # windows in a row that did not fit
+    waited: int = 0  # windows of this exploration in which only what had begun before the change completed
     contradicted: bool = False  # windows of this exploration spoke against each other beyond chance
     doubted: int = 0  # explorations in a row of which that holds; 0: what was found is believed
     spread: float = 0.0  # mean distance of throughput at rest from its mean (logarithm)

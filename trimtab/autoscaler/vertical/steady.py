@@ -82,6 +82,7 @@ def anew(state: LimitState, limit: int, slower: bool) -> LimitState:
         down_first=slower,
         suspect=0,
         odd=0,
+        waited=0,
         contradicted=False,
         residuals=(),
     )

@@ -30,6 +30,14 @@ class LimitTuning:
     settle_max_s: float = 120.0
     """Longest time in which nothing counts (s); streams that last longer are told from their rate."""
 
+    early_s: float = 600.0
+    """Time after a change (s) in which what began before it is not taken for what the new limit gives, while
+    the knee is looked for: requests of two minutes, doubled beyond the knee, take four to ten. They were let
+    in together, so that a window soon after may see all of them complete."""
+
+    early_max: int = 40
+    """Windows of an exploration that are spent so: 20 min, and then what is known is what there is."""
+
     dispersion: float = 1.0
     """Variance over mean of completions in a period, until it is known: as of independent ones."""
 
