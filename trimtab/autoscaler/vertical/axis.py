@@ -21,7 +21,7 @@ from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, falls_by_
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.steady import anew, watch, worth_another
-from trimtab.autoscaler.vertical.stress import lower, lowered, press, saturated
+from trimtab.autoscaler.vertical.stress import lower, lowered, most_in_memory, press, saturated, with_memory
 from trimtab.autoscaler.vertical.tuning import DEFAULT, LimitTuning
 from trimtab.core.decision import LimitCandidate, LimitDecision
 
@@ -61,7 +61,7 @@ def decide_limit(
         won = LimitCandidate("applying", state.limit, reasons.applying(state.limit, signals.limit))
         choice = _Choice(state, won, "rest")
     else:
-        choice = _choose(_taken_in(state, window, tuning), signals, window, now_s, tuning)
+        choice = _choose(_taken_in(state, window, signals.limit, tuning), signals, window, now_s, tuning)
     # what is kept is what was wanted, also where the range lets less of it come into force
     wanted = choice.state.limit
     if choice.won.limit != _bounded(wanted, signals):
@@ -128,10 +128,10 @@ def _in_force(
     return replace(state, limit=max(1, signals.limit), changed_s=now_s, settled_s=settled_s), False
 
 
-def _taken_in(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
+def _taken_in(state: LimitState, window: Window, limit: int, tuning: LimitTuning) -> LimitState:
     """The state with what every window tells, whatever is decided."""
     state = with_unloaded(with_noise(state, window, tuning), window)
-    return press(state, window.metrics, tuning)
+    return press(with_memory(state, window, limit, tuning), window.metrics, tuning)
 
 
 def _choose(
@@ -192,7 +192,7 @@ def _early(
 def _explore(
     state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
 ) -> _Choice:
-    bounds = _bounds_within(state, signals, window)
+    bounds = _bounds_within(state, signals, window, tuning)
     step = explore(state, seen, window.torn, bounds, tuning)
     after = step.state
     if step.done:
@@ -212,9 +212,10 @@ def _range_held(step: Step, ceiling: int, tuning: LimitTuning) -> bool:
     return limit >= ceiling or (top >= ceiling and limit * tuning.step_up > top)
 
 
-def _bounds_within(state: LimitState, signals: LimitSignals, window: Window) -> Bounds:
-    """Those of the range, and what a metric beyond its band leaves of it."""
+def _bounds_within(state: LimitState, signals: LimitSignals, window: Window, tuning: LimitTuning) -> Bounds:
+    """Those of the range, what a metric beyond its band leaves of it, and what memory has room for."""
     floor, ceiling = _bounds(signals)
+    ceiling = max(floor, int(min(ceiling, most_in_memory(state, signals.limit, tuning))))
     if state.cap:
         ceiling = max(floor, min(ceiling, state.cap))
     return Bounds(floor, ceiling, saturated(state.pressed, window.metrics))
@@ -241,7 +242,7 @@ def _rest(
     if after.looked_s is None:
         after = replace(after, looked_s=now_s)
     elif now_s - after.looked_s >= tuning.reconsider_s:
-        better = reconsider(after, seen.limit, _bounds_within(after, signals, window), tuning)
+        better = reconsider(after, seen.limit, _bounds_within(after, signals, window, tuning), tuning)
         after = replace(after, looked_s=now_s)
         if better is not None:
             return _Choice(replace(after, rested_s=now_s, residuals=()), better)

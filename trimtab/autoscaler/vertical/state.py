@@ -90,6 +90,7 @@ class LimitState:
     residuals: tuple[float, ...] = ()  # of the last windows at rest, in units of what counts as changed
     pressed: tuple[Pressed, ...] = ()
     gpu_memory_least: float = 1.0  # share in use where it was least
+    memory: tuple[tuple[int, float], ...] = ()  # share in use at the last limits that were held, by limit
     decided_s: float | None = None
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here

@@ -208,6 +208,9 @@ class LimitTuning:
     memory_band: tuple[float, float] = (0.9, 0.8)
     """Resident memory over its limit. The kernel kills at 1; requests come in tenths."""
 
+    memory_limits: int = 4
+    """Limits of which the memory in use is remembered, to draw a line through three of them: the nearest."""
+
     memory_urgent: float = 0.96
     """Memory share at which one window is enough."""
 
