@@ -13,6 +13,7 @@ EACH = 8  # seeds of the horizontal axis for one of this: each simulates hours
 SHARE = 10
 ONCE_BROKEN = (30103, 50101, 50108, 51083, 51140, 51444, 51563, 51919, 60015, 60101, 60143, 60306, 60444)
 ONCE_BROKEN += (60544, 60803, 60949, 60967, 60980, 80669, 80709)
+ONCE_BROKEN += (51193, 60502, 4000088, 7000051)
 """Seeds in which a poisonous minute, one bad pod of two, a range that was narrow while exploring or an Envoy
 that was late to take a limit once left it where it was, at 1 to 79 % of the best throughput."""
 SHARES = [

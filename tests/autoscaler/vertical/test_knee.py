@@ -16,7 +16,8 @@ from tests.autoscaler.vertical.models import (
     thrashing,
     usl,
 )
-from tests.autoscaler.vertical.world import Loop, World
+from tests.autoscaler.vertical.world import Loop, World, replaced
+from trimtab.autoscaler.vertical import LimitSignals
 
 KINDS: dict[str, Rate] = {
     "one core": cpu(1, 0.05),
@@ -121,6 +122,25 @@ def test_few_long_requests_do_not_let_the_limit_run_away(seed: int, service_s: f
     loop = Loop(World(cpu(1, service_s), pods=3, limit=1, seed=seed)).run(60)
     assert max(loop.limits()) <= 16
     assert loop.limit <= 4
+
+
+@pytest.mark.parametrize("seed", range(1, 4))
+def test_requests_of_minutes_that_began_together_do_not_let_the_limit_run_away(seed: int) -> None:
+    """What completes two minutes after a doubling beyond the knee was let in before it, all at once: more
+    than the limit gives. It once ended at nine to seventeen times the knee, of 50."""
+    loop = Loop(World(cpu(50, 120.0), pods=3, limit=1, seed=seed)).onboard(120)
+    assert loop.state.phase == "resting"
+    assert 0.95 * 50 <= loop.limit <= 2.2 * 50
+    assert any("began before the change to" in d.reason for d in loop.decisions)
+
+
+def test_where_requests_are_said_to_take_longer_than_they_do_it_waits_twenty_minutes_at_most() -> None:
+    def told(signals: LimitSignals) -> LimitSignals:
+        return replaced(signals, request_time_s=1e5)
+
+    loop = Loop(World(cpu(6, 0.1), pods=2, limit=1)).run(40 + 11, told)
+    assert (loop.state.phase, loop.limit) == ("resting", 6)
+    assert sum("began before the change" in d.reason for d in loop.decisions) == 40
 
 
 @pytest.mark.parametrize("seed", range(3))

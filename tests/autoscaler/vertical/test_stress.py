@@ -162,3 +162,35 @@ def test_gpu_utilisation_decides_nothing(utilisation: float | None) -> None:
     )
     plain = Loop(World(batching(8, 0.5, 0.5), pods=2, limit=2)).run(12)
     assert Loop(world).run(12).limits() == plain.limits()
+
+
+@pytest.mark.parametrize("each", [1e8, 2e7, 5e6])
+@pytest.mark.parametrize("kept", [False, True], ids=["given back", "kept"])
+def test_a_doubling_that_memory_has_no_room_for_is_not_tried(each: float, kept: bool) -> None:
+    """Twice the requests that took 84 % are killed. There is room for 8, 40 and 160 of them, not for 300."""
+    most = 0.0
+
+    def used(limit: int, in_flight: float) -> dict[str, object]:
+        nonlocal most
+        now = 2e8 + each * in_flight
+        most = max(most, now)
+        return {"memory_bytes": most if kept else now}
+
+    loop = Loop(World(cpu(300, 3.0), pods=1, limit=1, memory_limit_bytes=1e9, metrics=used)).run(40)
+    assert most < 0.9 * 1e9
+    assert loop.state.phase == "resting"
+    assert 0.5 <= loop.limit * each / 1e9 <= 0.7, "with 200 MB of its own it is short of where memory presses"
+
+
+def test_memory_that_the_first_requests_took_once_holds_nothing_down() -> None:
+    """Caches fill up: 30 % more with the second request, and nothing with the next hundred."""
+    loop = Loop(
+        World(
+            cpu(64, 0.5),
+            pods=1,
+            limit=1,
+            memory_limit_bytes=1e9,
+            metrics=lambda limit, n: {"memory_bytes": 3e8 if limit < 2 else 6e8},
+        )
+    ).run(12)
+    assert loop.limit == pytest.approx(64, abs=2)

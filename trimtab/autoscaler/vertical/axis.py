@@ -12,15 +12,16 @@ keeps nothing outside `LimitState`, and answers the same for the same input. Its
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.evidence import Window, observe
-from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, reconsider
+from trimtab.autoscaler.vertical.explore import Bounds, Step, explore, falls_by_few, reconsider
 from trimtab.autoscaler.vertical.levels import is_torn, level_at, with_noise, with_unloaded
 from trimtab.autoscaler.vertical.state import ONBOARDING, RESTING, Level, LimitSignals, LimitState
-from trimtab.autoscaler.vertical.steady import watch
-from trimtab.autoscaler.vertical.stress import lower, lowered, press, saturated
+from trimtab.autoscaler.vertical.steady import anew, watch, worth_another
+from trimtab.autoscaler.vertical.stress import lower, lowered, most_in_memory, press, saturated, with_memory
 from trimtab.autoscaler.vertical.tuning import DEFAULT, LimitTuning
 from trimtab.core.decision import LimitCandidate, LimitDecision
 
@@ -60,7 +61,7 @@ def decide_limit(
         won = LimitCandidate("applying", state.limit, reasons.applying(state.limit, signals.limit))
         choice = _Choice(state, won, "rest")
     else:
-        choice = _choose(_taken_in(state, window, tuning), signals, window, now_s, tuning)
+        choice = _choose(_taken_in(state, window, signals.limit, tuning), signals, window, now_s, tuning)
     # what is kept is what was wanted, also where the range lets less of it come into force
     wanted = choice.state.limit
     if choice.won.limit != _bounded(wanted, signals):
@@ -127,10 +128,10 @@ def _in_force(
     return replace(state, limit=max(1, signals.limit), changed_s=now_s, settled_s=settled_s), False
 
 
-def _taken_in(state: LimitState, window: Window, tuning: LimitTuning) -> LimitState:
+def _taken_in(state: LimitState, window: Window, limit: int, tuning: LimitTuning) -> LimitState:
     """The state with what every window tells, whatever is decided."""
     state = with_unloaded(with_noise(state, window, tuning), window)
-    return press(state, window.metrics, tuning)
+    return press(with_memory(state, window, limit, tuning), window.metrics, tuning)
 
 
 def _choose(
@@ -154,7 +155,9 @@ def _choose(
             state, LimitCandidate("settling", limit, reasons.filling(limit, (window.time_s or 0.0))), "rest"
         )
     if state.phase == ONBOARDING:
-        return _explore(state, window.seen, signals, window, now_s, tuning)
+        return _early(state, window, limit, now_s, tuning) or _explore(
+            state, window.seen, signals, window, now_s, tuning
+        )
     return _rest(state, window.seen, signals, window, now_s, tuning)
 
 
@@ -175,15 +178,30 @@ def _hold(
     return None
 
 
+def _early(
+    state: LimitState, window: Window, limit: int, now_s: float, tuning: LimitTuning
+) -> _Choice | None:
+    """Wait while what completes had begun before the limit was changed: it tells of that one, not of this."""
+    since_s = inf if state.changed_s is None else now_s - state.changed_s
+    if window.completed_s <= since_s or since_s > tuning.early_s or state.waited >= tuning.early_max:
+        return None
+    why = reasons.early(limit, window.completed_s)
+    return _Choice(replace(state, waited=state.waited + 1), LimitCandidate("settling", limit, why), "rest")
+
+
 def _explore(
     state: LimitState, seen: Level, signals: LimitSignals, window: Window, now_s: float, tuning: LimitTuning
 ) -> _Choice:
-    bounds = _bounds_within(state, signals, window)
+    bounds = _bounds_within(state, signals, window, tuning)
     step = explore(state, seen, window.torn, bounds, tuning)
     after = step.state
     if step.done:
         held_at = signals.ceiling if _range_held(step, signals.ceiling, tuning) else 0
         after = replace(after, limit=step.choice.limit, phase=RESTING, rested_s=now_s, looked_s=now_s)
+        doubted = after.doubted + 1 if after.contradicted else 0
+        if not state.doubted and falls_by_few(after, step.choice.limit, tuning):
+            doubted = 1
+        after = replace(after, contradicted=False, doubted=doubted, waited=0)
         after = replace(after, held_at=held_at, down_first=False, odd=0, residuals=())
     return _Choice(after, step.choice)
 
@@ -194,9 +212,10 @@ def _range_held(step: Step, ceiling: int, tuning: LimitTuning) -> bool:
     return limit >= ceiling or (top >= ceiling and limit * tuning.step_up > top)
 
 
-def _bounds_within(state: LimitState, signals: LimitSignals, window: Window) -> Bounds:
-    """Those of the range, and what a metric beyond its band leaves of it."""
+def _bounds_within(state: LimitState, signals: LimitSignals, window: Window, tuning: LimitTuning) -> Bounds:
+    """Those of the range, what a metric beyond its band leaves of it, and what memory has room for."""
     floor, ceiling = _bounds(signals)
+    ceiling = max(floor, int(min(ceiling, most_in_memory(state, signals.limit, tuning))))
     if state.cap:
         ceiling = max(floor, min(ceiling, state.cap))
     return Bounds(floor, ceiling, saturated(state.pressed, window.metrics))
@@ -207,17 +226,23 @@ def _rest(
 ) -> _Choice:
     if state.held_at and signals.ceiling > state.held_at:
         wider = LimitCandidate("range", seen.limit, reasons.wider(state.held_at, signals.ceiling))
-        anew = replace(state, phase=ONBOARDING, explored=0, held_at=0)
-        return _explore(anew, seen, signals, window, now_s, tuning)._replace(others=(wider,))
+        further = replace(state, phase=ONBOARDING, explored=0, held_at=0)
+        return _explore(further, seen, signals, window, now_s, tuning)._replace(others=(wider,))
     known = level_at(state.levels, seen.limit)
     after, factor = watch(state, seen, now_s, tuning)
     if factor is not None:
         changed = LimitCandidate("change", seen.limit, reasons.changed(factor, seen))
         return _explore(after, seen, signals, window, now_s, tuning)._replace(others=(changed,))
+    if after.rested_s is None and after.doubted:  # since a restart
+        after = replace(after, rested_s=now_s)
+    if known is not None and state.limit == seen.limit and worth_another(after, known, now_s, tuning):
+        doubt = LimitCandidate("doubt", seen.limit, reasons.doubted(known))
+        again = replace(anew(after, seen.limit, slower=False), cap=state.cap)  # no metric has changed
+        return _explore(again, seen, signals, window, now_s, tuning)._replace(others=(doubt,))
     if after.looked_s is None:
         after = replace(after, looked_s=now_s)
     elif now_s - after.looked_s >= tuning.reconsider_s:
-        better = reconsider(after, seen.limit, _bounds_within(after, signals, window), tuning)
+        better = reconsider(after, seen.limit, _bounds_within(after, signals, window, tuning), tuning)
         after = replace(after, looked_s=now_s)
         if better is not None:
             return _Choice(replace(after, rested_s=now_s, residuals=()), better)

@@ -14,7 +14,15 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.envoys import PERIOD_MAX_S, Counts, as_pod, count, full, mean, most
 from trimtab.autoscaler.vertical.metrics import Metrics, of_pods
-from trimtab.autoscaler.vertical.pods import Periods, add, dispersion, held_share, in_step, odd_pods
+from trimtab.autoscaler.vertical.pods import (
+    Periods,
+    add,
+    completed_s,
+    dispersion,
+    held_share,
+    in_step,
+    odd_pods,
+)
 from trimtab.autoscaler.vertical.state import Level, LimitSignals, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.signals import RevisionSignal
@@ -35,6 +43,7 @@ class Window(NamedTuple):
     periods: int  # in which pods held about the limit
     metrics: Metrics
     left_out: tuple[tuple[str, str], ...]  # pod, why
+    completed_s: float = 0.0  # time in the pod of what completed; 0: not known
     torn: bool = False  # its periods are too unlike each other: a disturbance began or ended in it
 
     def binds(self, tuning: LimitTuning) -> bool:
@@ -126,6 +135,7 @@ def _window(
     names = {name for name, _ in left_out}
     rated = [pod for pod in rated if pod.name not in names]
     measured = [pod for pod in measured if pod.name not in names]
+    took_s = completed_s(rated)
     rated = in_step(rated, signals.limit, tuning)
     squares, degrees = dispersion(rated)
     loaded = measured if any(pod.known_s for pod in measured) else rated
@@ -144,6 +154,7 @@ def _window(
         periods=sum([len(pod.done) for pod in rated]),
         metrics=of_pods([pod.metrics for pod in measured], signals),
         left_out=left_out,
+        completed_s=took_s,
     )
 
 

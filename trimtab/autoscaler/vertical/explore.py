@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from trimtab.autoscaler.vertical import reasons
 from trimtab.autoscaler.vertical.curve import Fit, error, fit, knee, peak_between
-from trimtab.autoscaler.vertical.levels import fits, fold, level_at
+from trimtab.autoscaler.vertical.levels import contradicts, fits, fold, level_at
 from trimtab.autoscaler.vertical.state import Level, LimitState
 from trimtab.autoscaler.vertical.tuning import LimitTuning
 from trimtab.core.decision import LimitCandidate
@@ -36,7 +36,7 @@ def explore(state: LimitState, seen: Level, torn: bool, bounds: Bounds, tuning: 
     `torn`: its periods are so unlike each other that a disturbance began or ended in it.
     """
     if torn or not fits(state, seen, tuning):
-        state = _set_aside(state, seen, tuning)
+        state = _set_aside(state, seen, torn, tuning)
         if state.odd:
             return Step(state, LimitCandidate("disturbance", seen.limit, reasons.disturbed(seen)))
     else:
@@ -44,7 +44,9 @@ def explore(state: LimitState, seen: Level, torn: bool, bounds: Bounds, tuning: 
         # confirmed by a lower limit that gives what it gave; one to be tried again stays a suspect until then
         confirmed = seen.limit != state.suspect and level_at(state.levels, state.suspect) is not None
         suspect = 0 if confirmed and level_at(state.levels, seen.limit) is not None else state.suspect
-        state = replace(state, levels=fold(state.levels, seen, tuning), odd=0, suspect=suspect)
+        contradicted = state.contradicted or contradicts(state, seen, tuning)
+        levels = fold(state.levels, seen, tuning)
+        state = replace(state, levels=levels, odd=0, suspect=suspect, contradicted=contradicted)
     level = level_at(state.levels, seen.limit)
     assert level is not None  # just folded
     if collapse := _collapsed(state, level, tuning):
@@ -52,13 +54,14 @@ def explore(state: LimitState, seen: Level, torn: bool, bounds: Bounds, tuning: 
     return _up(state, level, bounds, tuning) or _settle(state, level, bounds, tuning)
 
 
-def _set_aside(state: LimitState, seen: Level, tuning: LimitTuning) -> LimitState:
+def _set_aside(state: LimitState, seen: Level, torn: bool, tuning: LimitTuning) -> LimitState:
     """A window that does not fit: not folded; with too many in a row, all is measured anew.
 
+    A torn one begins nothing: what it tells is half of what was and half of what is.
     A collapse that was to be confirmed at a lower limit was none, if this limit gives less as well.
     """
     odd = state.odd + 1
-    if odd >= tuning.odd_windows_max:
+    if odd >= tuning.odd_windows_max and not torn:
         return replace(state, levels=(seen,), odd=0, suspect=0, unloaded_s=0.0, explored=1)
     kept = tuple(level for level in state.levels if level.limit != state.suspect or level.limit == seen.limit)
     return replace(state, levels=kept, odd=odd, suspect=0)
@@ -232,6 +235,19 @@ def _once_more(curve: Fit, goal: int, state: LimitState, bounds: Bounds, tuning:
         if off < -max(tuning.gain_min, doubt) or off + doubt > tuning.worth:
             return above
     return None
+
+
+def falls_by_few(state: LimitState, limit: int, tuning: LimitTuning) -> bool:
+    """Whether few requests alone say that throughput falls to a fraction right above a limit.
+
+    Of one core 16 complete in 20 s, and of two in flight 3 in a minute: those cost more, as likely as not.
+    """
+    below = min(state.levels, key=lambda level: abs(log(level.limit / limit)))
+    return any(
+        log(below.rate / above.rate) > tuning.implausible and error(above, state, tuning) > tuning.few
+        for above in state.levels
+        if below.limit < above.limit <= tuning.step_up * below.limit
+    )
 
 
 def _step(goal: int, limit: int, tuning: LimitTuning) -> int:

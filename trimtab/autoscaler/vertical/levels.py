@@ -55,6 +55,19 @@ def fits(state: LimitState, seen: Level, tuning: LimitTuning) -> bool:
     return True
 
 
+def contradicts(state: LimitState, seen: Level, tuning: LimitTuning) -> bool:
+    """Whether a window that fits tells something else than the same limit gave before.
+
+    It is folded in all the same: which of the two was disturbed, it does not say. How completions disperse
+    is not asked, since a disturbance disperses them.
+    """
+    known = level_at(state.levels, seen.limit)
+    if known is None:
+        return False
+    counted = tuning.contradicted_errors * sqrt(1.0 / seen.completions + 1.0 / known.completions)
+    return abs(log(seen.rate / known.rate)) > max(tuning.odd_most, counted)
+
+
 def is_torn(state: LimitState, window: Window, tuning: LimitTuning) -> bool:
     """Whether the periods of a window are so unlike each other that a disturbance began or ended in it.
 

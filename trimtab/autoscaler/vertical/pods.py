@@ -58,6 +58,15 @@ def in_step(pods: Sequence[Periods], limit: int, tuning: LimitTuning) -> Sequenc
     return counted if dispersion(counted)[0] < tuning.in_step * squares else pods
 
 
+def completed_s(pods: Sequence[Periods]) -> float:
+    """Mean time in the pod of what completed (s): what is under way has no part in it. 0: not known."""
+    aged_s = [each for pod in pods for each in pod.aged_s if each is not None]
+    done = sum(sum(pod.done) for pod in pods)
+    if done < 1.0 or len(aged_s) < sum(len(pod.done) for pod in pods):
+        return 0.0
+    return (sum(pod.held_in_flight_s for pod in pods) - sum(aged_s)) / done
+
+
 def _with_begun(pod: Periods, time_s: float, limit: int) -> Periods:
     """The same with each period's change of age told as completions; no more than `limit` are under way."""
     begun = [max(-limit, min((aged_s or 0.0) / time_s, limit)) for aged_s in pod.aged_s]

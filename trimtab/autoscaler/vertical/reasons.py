@@ -39,6 +39,10 @@ def filling(limit: int, time_s: float) -> str:
     return f"the pods have only begun to hold {limit} requests, of {time_s:.3g} s each"
 
 
+def early(limit: int, completed_s: float) -> str:
+    return f"what completes took {completed_s:.0f} s, and so began before the change to {limit}"
+
+
 def applying(limit: int, in_force: int) -> str:
     return f"{limit} is not in force yet, {in_force} is"
 
@@ -126,6 +130,13 @@ def odd(seen: Level, known: Level) -> str:
 def misled(goal: int, known: Level) -> str:
     return (
         f"after long enough at rest ({rate(known)}) the curve through all limits tried has its knee at {goal}"
+    )
+
+
+def doubted(known: Level) -> str:
+    return (
+        f"the knee was found here ({rate(known)}) in windows that contradicted each other; it is quiet now,"
+        " and it is looked for once more"
     )
 
 

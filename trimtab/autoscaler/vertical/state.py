@@ -83,10 +83,14 @@ class LimitState:
     down_first: bool = False  # it began because throughput fell
     suspect: int = 0  # a limit at which throughput collapsed, to be confirmed
     odd: int = 0  # windows in a row that did not fit
+    waited: int = 0  # windows of this exploration in which only what had begun before the change completed
+    contradicted: bool = False  # windows of this exploration spoke against each other beyond chance
+    doubted: int = 0  # explorations in a row of which that holds; 0: what was found is believed
     spread: float = 0.0  # mean distance of throughput at rest from its mean (logarithm)
     residuals: tuple[float, ...] = ()  # of the last windows at rest, in units of what counts as changed
     pressed: tuple[Pressed, ...] = ()
     gpu_memory_least: float = 1.0  # share in use where it was least
+    memory: tuple[tuple[int, float], ...] = ()  # share in use at the last limits that were held, by limit
     decided_s: float | None = None
     changed_s: float | None = None
     settled_s: float | None = None  # evidence counts from here
@@ -111,6 +115,8 @@ class Learned:
     spread: float = 0.0
     held_at: int = 0
     gpu_memory_least: float = 1.0
+    contradicted: bool = False
+    doubted: int = 0
 
     def to_json(self) -> str:
         """As compact JSON."""
@@ -160,6 +166,8 @@ def learned(state: LimitState) -> Learned:
         spread=state.spread,
         held_at=state.held_at,
         gpu_memory_least=state.gpu_memory_least,
+        contradicted=state.contradicted,
+        doubted=state.doubted,
     )
 
 
@@ -178,6 +186,8 @@ def resume(stored: Learned) -> LimitState:
         spread=stored.spread,
         held_at=stored.held_at,
         gpu_memory_least=stored.gpu_memory_least,
+        contradicted=stored.contradicted,
+        doubted=stored.doubted,
     )
 
 

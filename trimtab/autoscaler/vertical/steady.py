@@ -24,8 +24,10 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     known = level_at(state.levels, seen.limit)
     if known is None:
         # half of a request's time after the change a whole batch of equal ones may end, or none
-        if not fits(state, seen, tuning) and state.odd + 1 < tuning.odd_windows_max:
-            return Rest(replace(state, odd=state.odd + 1), None)
+        if not fits(state, seen, tuning):
+            if state.odd + 1 < tuning.odd_windows_max:
+                return Rest(replace(state, odd=state.odd + 1), None)
+            state = replace(state, doubted=max(1, state.doubted))  # the others are of another time
         return Rest(replace(state, levels=fold(state.levels, seen, tuning), odd=0, residuals=()), None)
     off = log(seen.rate / known.rate)
     chance = error(seen, state, tuning)
@@ -44,7 +46,7 @@ def watch(state: LimitState, seen: Level, now_s: float, tuning: LimitTuning) -> 
     rested = state.rested_s is None or now_s - state.rested_s >= tuning.rest_s
     if not rested or not _changed(residuals, tuning):
         return Rest(state, None)
-    return Rest(_anew(state, seen.limit, slower=off < 0), seen.rate / known.rate)
+    return Rest(anew(state, seen.limit, slower=off < 0), seen.rate / known.rate)
 
 
 def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -> Rest:
@@ -55,7 +57,7 @@ def _unsure(state: LimitState, seen: Level, known: Level, tuning: LimitTuning) -
     if state.odd + 1 < tuning.odd_windows_max:
         return Rest(replace(state, odd=state.odd + 1), None)
     factor = seen.rate / known.rate
-    return Rest(_anew(state, seen.limit, slower=factor < 1.0), factor)
+    return Rest(anew(state, seen.limit, slower=factor < 1.0), factor)
 
 
 def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:
@@ -66,7 +68,7 @@ def _changed(residuals: tuple[float, ...], tuning: LimitTuning) -> bool:
     return sum(1 for x in residuals[-of:] if x > 1.0) >= enough and residuals[-1] > 0
 
 
-def _anew(state: LimitState, limit: int, slower: bool) -> LimitState:
+def anew(state: LimitState, limit: int, slower: bool) -> LimitState:
     """Explore again, from the limit in force, with nothing but what holds now."""
     return replace(
         state,
@@ -80,5 +82,20 @@ def _anew(state: LimitState, limit: int, slower: bool) -> LimitState:
         down_first=slower,
         suspect=0,
         odd=0,
+        waited=0,
+        contradicted=False,
         residuals=(),
     )
+
+
+def worth_another(state: LimitState, known: Level, now_s: float, tuning: LimitTuning) -> bool:
+    """Whether an exploration whose windows contradicted each other is to be repeated: once, in quiet times.
+
+    A disturbance of which it met the end left points that are true of no limit, and at rest no window
+    ever comes by that would say so: where it has ended, nothing seems to change any more.
+    """
+    if not state.doubted or state.rested_s is None or known.windows < tuning.memory_windows - 1:
+        return False
+    quiet = state.odd == 0 and all(abs(residual) <= 1.0 for residual in state.residuals)
+    looks = min(state.doubted, tuning.doubted_max)
+    return quiet and now_s - state.rested_s >= tuning.rest_s * tuning.doubted_growth ** (looks - 1)

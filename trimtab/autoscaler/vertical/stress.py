@@ -8,7 +8,7 @@ Of a GPU that others share the figures are theirs as much: they are shown, and d
 from __future__ import annotations
 
 from dataclasses import replace
-from math import floor
+from math import floor, inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.vertical.evidence import Window
@@ -42,6 +42,33 @@ def press(state: LimitState, metrics: Metrics, tuning: LimitTuning) -> LimitStat
             windows = known.windows + 1 if known else 1
             after.append(Pressed(gauge.metric, windows, known.lowered_at if known else None))
     return replace(state, pressed=tuple(after))
+
+
+def with_memory(state: LimitState, window: Window, limit: int, tuning: LimitTuning) -> LimitState:
+    """The state with the memory in use at this limit, if pods held it."""
+    share = window.metrics.memory
+    if share is None or not window.binds(tuning):
+        return state
+    others = [point for point in state.memory if point[0] != limit]
+    nearest = sorted(others, key=lambda point: abs(point[0] - limit))[: tuning.memory_limits - 1]
+    return replace(state, memory=tuple(sorted([*nearest, (limit, share)])))
+
+
+def most_in_memory(state: LimitState, limit: int, tuning: LimitTuning) -> float:
+    """The highest limit whose requests fit into memory, drawn on from this and two lower ones; inf: any.
+
+    Memory at 84 % is in its band, and twice the requests that took 64 % of it are killed. What the first
+    requests take once grows from one limit to another, but not to a third. Never below the limit in force:
+    of that the band itself decides.
+    """
+    shares = dict(state.memory)
+    lower = [each for each in shares if each < limit]
+    if limit not in shares or len(lower) < 2:
+        return inf
+    one, other = sorted(lower)[-2:]
+    each = min((shares[b] - shares[a]) / (b - a) for a, b in ((one, other), (other, limit)))
+    room = sum(tuning.memory_band) / 2 - shares[limit]  # short of where it presses
+    return limit + max(0.0, room) / each if each > 0.0 else inf
 
 
 def saturated(pressed: tuple[Pressed, ...], metrics: Metrics) -> str:

@@ -30,6 +30,14 @@ class LimitTuning:
     settle_max_s: float = 120.0
     """Longest time in which nothing counts (s); streams that last longer are told from their rate."""
 
+    early_s: float = 600.0
+    """Time after a change (s) in which what began before it is not taken for what the new limit gives, while
+    the knee is looked for: requests of two minutes, doubled beyond the knee, take four to ten. They were let
+    in together, so that a window soon after may see all of them complete."""
+
+    early_max: int = 40
+    """Windows of an exploration that are spent so: 20 min, and then what is known is what there is."""
+
     dispersion: float = 1.0
     """Variance over mean of completions in a period, until it is known: as of independent ones."""
 
@@ -139,6 +147,22 @@ class LimitTuning:
     odd_windows_max: int = 4
     """Such windows in a row that restart exploring: a minute touches three. While exploring only."""
 
+    contradicted_errors: float = 3.0
+    """Standard errors, by the number of completions alone, by which two windows at the same limit must differ
+    while exploring, and at least by `odd_most`, for what is found to be looked for once more. One more, and
+    the window is set aside; of a dozen completions in each it is that factor of three."""
+
+    few: float = 0.2
+    """Relative error of throughput from which `implausible` falls are looked at once more when it is quiet:
+    that of twenty-five requests, of which one more that is costly tells nothing."""
+
+    doubted_growth: float = 4.0
+    """By how much `rest_s` grows before the next such look, if the last one was contradicted as well, to an
+    hour, 4, 16: where traffic is never alike, looking again tells nothing, and costs changes."""
+
+    doubted_max: int = 5
+    """Looks after which it grows no more: one in two or three days."""
+
     collapse: float = 0.35
     """Fall of throughput (logarithm: to 70 %) at a higher limit that is not believed at once: the
     lower limit is tried again, to tell a collapse from costs that rose meanwhile."""
@@ -183,6 +207,9 @@ class LimitTuning:
     # -- bands: a metric counts from the first share on, until it falls below the second ------------
     memory_band: tuple[float, float] = (0.9, 0.8)
     """Resident memory over its limit. The kernel kills at 1; requests come in tenths."""
+
+    memory_limits: int = 4
+    """Limits of which the memory in use is remembered, to draw a line through three of them: the nearest."""
 
     memory_urgent: float = 0.96
     """Memory share at which one window is enough."""
