@@ -74,7 +74,7 @@ def test_it_waits_until_it_has_been_quiet_for_a_quarter_of_an_hour() -> None:
     assert not worth_another(AT_REST, QUIET, 890.0, DEFAULT)
     assert worth_another(AT_REST, QUIET, 900.0, DEFAULT)
     for unquiet in ({"odd": 1}, {"residuals": (0.1, -1.1, 0.2)}, {"doubted": 0}, {"rested_s": None}):
-        assert not worth_another(replace(AT_REST, **unquiet), QUIET, 900.0, DEFAULT)  # type: ignore[arg-type]
+        assert not worth_another(replace(AT_REST, **unquiet), QUIET, 900.0, DEFAULT)
     assert not worth_another(AT_REST, replace(QUIET, windows=4.0), 900.0, DEFAULT)
 
 
