@@ -37,7 +37,7 @@ async def test_pods_that_a_quota_refuses_are_told_and_come_once_it_is_raised(
     api: Api, plane: Plane, namespace: str, image: str
 ) -> None:
     await limited(api, namespace, pods="2")
-    await applied(api, namespace, "iris", one_by_one(image, 3, 8, 3))
+    await applied(api, namespace, "iris", one_by_one(image, 64, 64, 3))  # whatever limit is learned
     await becomes(api, namespace, "iris", "Ready")
     told = await becomes(api, namespace, "iris", "Degraded")
     assert told["reason"] == "Capped"
