@@ -311,7 +311,7 @@ async def test_a_deployment_that_somebody_scales_or_deletes_heals_and_no_call_fa
     api: Api, plane: Plane, namespace: str, image: str
 ) -> None:
     """By kubectl, say. There are as many pods as before, and those that were taken away served until then."""
-    await applied(api, namespace, "iris", one_by_one(image, 8, 8, 3))  # all three are needed at all times
+    await applied(api, namespace, "iris", one_by_one(image, 64, 64, 3))  # whatever limit is learned
     await until(lambda: serves(api, namespace, 3))
     path = DEPLOYMENTS.path(namespace, "iris-r1")
     with plane.calling("iris", 2) as told:
