@@ -86,6 +86,7 @@ ALL: dict[str, set[str]] = {
 
 
 FEW, MANY = 2, 18  # calls at once of `busy`: together ten times as many
+MOST = 4  # pods of it: each of them takes a while to go
 SOON = {"controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "3.0"}  # or it takes minutes until there are fewer pods
 
 
@@ -111,7 +112,7 @@ async def test_from_helm_install_to_predictions_and_away(
     nobody = await _allowed(release, "default")
     assert _more(await _allowed(release, "t-control"), nobody) == ALL
     await _apply(release, "iris", _iris(tracking_server, "models:/iris/1"), 1)
-    await _apply(release, "busy", _busy(image, 1), 6)
+    await _apply(release, "busy", _busy(image, 1), MOST)
     for name in ("iris", "busy"):
         await until(lambda name=name: _is_ready(release, name), WITHIN_S)  # type: ignore[misc]
     url = await release.url("iris")
@@ -120,17 +121,17 @@ async def test_from_helm_install_to_predictions_and_away(
     assert told.returncode == 0, told.stderr
     with calling(url, 2) as through, calling(await release.url("busy"), FEW) as few:
         with calling(await release.url("busy"), MANY) as many:
-            await until(lambda: _has(release, "busy", 3, 6), WITHIN_S)
+            await until(lambda: _has(release, "busy", 3, MOST), WITHIN_S)
             led = await leader(release)
             await release.api.delete(PODS.path(release.namespace, led), {"gracePeriodSeconds": 0})
             await _apply(release, "iris", _iris(tracking_server, "models:/iris/2"), 1)
-            await _apply(release, "busy", _busy(image, 2, NEXT="1"), 6)
+            await _apply(release, "busy", _busy(image, 2, NEXT="1"), MOST)
             for name in ("iris", "busy"):
                 await until(lambda name=name: _serves_the_second(release, name), WITHIN_S)  # type: ignore[misc]
             await _upgraded_and_rolled_back(release)
             assert await leader(release) != led, "another one took over"
-            await _apply(release, "busy", _busy(image, 2, NEXT="1"), 7)
-            await until(lambda: _has(release, "busy", 3, 7), WITHIN_S)
+            await _apply(release, "busy", _busy(image, 2, NEXT="1"), MOST + 1)
+            await until(lambda: _has(release, "busy", 3, MOST + 1), WITHIN_S)
         await until(lambda: _has(release, "busy", 2, 3), WITHIN_S)  # one may be spare, for the next surge
     for calls in (through, few, many):
         assert calls.statuses.keys() == {"200"}, calls.statuses
