@@ -49,6 +49,7 @@ DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else i
 FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
+TURN = 4  # endpoints that are looked at before others, such as news of pods, get their turn: some milliseconds
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ class Reconciler:
             if name not in self._looking:
                 task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
                 begun.append(task)
-                if len(begun) % self.at_once == 0:
+                if len(begun) % TURN == 0:
                     await asyncio.sleep(0)  # a look that waits for nobody gives way to nobody either
         if begun:
             _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
