@@ -225,11 +225,9 @@ class Cluster:
     async def generations(self, resource: Resource) -> dict[str, Any]:
         """By name (uid, generation) of each object in the endpoints' namespaces."""
         found = orjson.loads(await self.api.get(resource.path(), None, NAMES_ONLY))
-        ours, all_of_them = {*self.teams, *self.late}, (each["metadata"] for each in found["items"] or ())
+        there, ours = (each["metadata"] for each in found["items"] or ()), {*self.teams, *self.late}
         return {
-            each["name"]: (each["uid"], each.get("generation"))
-            for each in all_of_them
-            if each["namespace"] in ours
+            each["name"]: (each["uid"], each.get("generation")) for each in there if each["namespace"] in ours
         }
 
     async def take_away(self, place: Key) -> None:

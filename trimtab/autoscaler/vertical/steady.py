@@ -89,7 +89,7 @@ def anew(state: LimitState, limit: int, slower: bool) -> LimitState:
 
 
 def worth_another(state: LimitState, known: Level, now_s: float, tuning: LimitTuning) -> bool:
-    """Whether an exploration whose windows contradicted each other is to be repeated: once, in quiet times.
+    """Whether an exploration whose windows contradicted each other is to be repeated, in quiet times.
 
     A disturbance of which it met the end left points that are true of no limit, and at rest no window
     ever comes by that would say so: where it has ended, nothing seems to change any more.

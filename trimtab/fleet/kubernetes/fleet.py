@@ -84,7 +84,8 @@ class KubernetesFleet:
     only what is in there is seen; otherwise the pods of all. `owner` gives a reference to what a Deployment
     has to go with. Without `node_metrics` no kubelet is asked what pods use; with `watch_nodes` pods are
     known whose node is about to go. `model_cache` is the URL by which pods reach that of their node;
-    `pull_secrets` name Secrets of each namespace, for the registries of its pods.
+    `pull_secrets` name Secrets of each namespace, for the registries of its pods. `pods` is a mirror of them
+    that somebody follows already, see `mirror_of_pods`; without it the fleet follows one of its own.
     `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
@@ -104,7 +105,6 @@ class KubernetesFleet:
         pods: Mirror[SeenPod] | None = None,
         pull_secrets: Sequence[str] = (),
     ) -> None:
-        """`pods`: a mirror of them that somebody follows already; see `mirror_of_pods`."""
         self.changed = asyncio.Event()
         self._api = api
         self._clock = clock
