@@ -33,7 +33,7 @@ from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.signals import EndpointSignal, PodSignal, RevisionSignal
+from trimtab.core.signals import PodSignal, PodsSignal, RevisionSignal
 from trimtab.core.spec import ConcurrencyRange, EndpointSpec, ModelSpec, Source, with_defaults
 from trimtab.envoy.process import EnvoyStatus
 from trimtab.fleet.protocol import Room, by_endpoint
@@ -391,12 +391,12 @@ class Plane:
         if not self.envoy.connected:
             return
         now_s = self.clock.now_s()
-        revisions, pods = [], []
+        revisions, pods = [], dict[str, int]()
         for key, backends in self.envoy.assignments.items():
             serves = key.number == self.envoy.serving(key.endpoint)
             revisions.append(_signal(key, now_s, self.load.get(key.endpoint, 0.0) if serves else 0.0))
-            pods += [EndpointSignal(key, NODE, at, now_s, self.in_flight.get(at, 0)) for at in backends]
-        self.observations.add(tuple(revisions), tuple(pods), ())
+            pods |= {address: self.in_flight.get(address, 0) for address in backends}
+        self.observations.add(tuple(revisions), PodsSignal(NODE, now_s, pods), ())
         self.reconciler.saw_requests()
 
     async def look(self, times: int = 1) -> None:

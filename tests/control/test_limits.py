@@ -328,7 +328,7 @@ async def test_with_the_real_axis_a_pod_that_bears_more_is_given_more(
         flush = RevisionSignal(
             key, "e", now_s, 1.0, int(rate), int(rate), 0, 0, limit, 20 - min(limit, 20), 20.0
         )
-        plane.observations.add((flush,), (), ())
+        plane.observations.add((flush,), None, ())
         if not plane.clock.now_s() % 5:
             told = PodSignal(key, "p", now_s, 5.0, float(limit), 0.0, 5 * rate, 5.0 * limit, 0.0, 0.5)
             plane.pod_news[key] = (*plane.pod_news.get(key, ()), told)

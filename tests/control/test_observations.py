@@ -10,7 +10,7 @@ from trimtab.control.observations import BATCH_MAX, ENVOYS_MAX, FRESH_S, LOOK_BA
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
 
 KEY = RevisionKey(EndpointName("default", "iris"), 1)
 POD = Pod("p", KEY, PodPhase.READY, "127.0.0.1", 9, 1, 0.0)
@@ -24,7 +24,7 @@ def signal(at_s: float, arrivals: int = 0, envoy: str = "a", **other: object) ->
 def saw(*signals: RevisionSignal) -> Observations:
     found = Observations()
     for one in signals:
-        found.add((one,), (), ())
+        found.add((one,), None, ())
     return found
 
 
@@ -65,7 +65,7 @@ def test_the_median_is_weighted_and_the_p99_is_the_worst() -> None:
     found = saw(signal(100.0))
     quick, slow = LatencySignal(KEY, "a", 99.0, 90, 0.1, 0.3), LatencySignal(KEY, "b", 100.0, 10, 1.1, 2.0)
     old, empty = LatencySignal(KEY, "a", 80.0, 900, 9.0, 9.0), LatencySignal(KEY, "a", 100.0, 0, 9.0, 9.0)
-    found.add((), (), (quick, slow, old, empty))
+    found.add((), None, (quick, slow, old, empty))
     load = found.load(KEY, 100.0)
     assert (load.p50_s, load.p99_s) == (pytest.approx(0.2), 2.0)
     bare = saw(signal(100.0)).load(KEY, 100.0)
@@ -89,8 +89,8 @@ def test_signals_that_nobody_takes_are_bounded() -> None:
 
 def test_a_pod_is_seen_by_all_envoys_and_only_while_fresh() -> None:
     found = Observations()
-    found.add((), tuple(EndpointSignal(KEY, envoy, POD.address, at, n) for envoy, at, n in
-                        [("a", 98.0, 9), ("a", 99.0, 2), ("b", 100.0, 3)]), ())  # fmt: skip
+    for envoy, at_s, in_flight in (("a", 98.0, 9), ("a", 99.0, 2), ("b", 100.0, 3)):
+        found.add((), PodsSignal(envoy, at_s, {POD.address: in_flight}), ())
     assert found.in_flight(POD, 100.0) == (99.0, 5)
     assert found.in_flight(POD, 99.0 + FRESH_S + 0.5) == (100.0, 3)
     assert found.in_flight(POD, 100.0 + FRESH_S + 0.1) is None
@@ -100,22 +100,36 @@ def test_a_pod_is_seen_by_all_envoys_and_only_while_fresh() -> None:
 def test_a_pod_is_known_once_every_envoy_has_told_of_it() -> None:
     """One that says nothing may have requests there: unknown is not zero."""
     found = Observations()
-    found.add((), (EndpointSignal(KEY, "a", POD.address, 99.0, 0),), ())
+    found.add((), PodsSignal("a", 99.0, {POD.address: 0}), ())
     assert found.in_flight(POD, 100.0, {"a", "b"}) is None
-    found.add((), (EndpointSignal(KEY, "b", POD.address, 99.5, 2),), ())
+    found.add((), PodsSignal("b", 99.5, {"10.0.0.9:80": 1}), ())
+    assert found.in_flight(POD, 100.0, {"a", "b"}) is None, "it has told of others"
+    found.add((), PodsSignal("b", 99.5, {POD.address: 2}), ())
     assert found.in_flight(POD, 100.0, {"a", "b"}) == (99.0, 2)
+
+
+def test_what_envoy_no_longer_tells_of_is_unknown() -> None:
+    found = Observations()
+    found.add((), PodsSignal("a", 99.0, {POD.address: 0}), ())
+    found.add((), PodsSignal("a", 100.0, {}), ())
+    assert found.in_flight(POD, 100.0) is None
+
+
+def test_an_envoy_that_has_long_told_nothing_is_forgotten() -> None:
+    found = Observations()
+    for second in range(3):
+        found.add((), PodsSignal(f"envoy-{second}", second * (FRESH_S + 1), {POD.address: 0}), ())
+    assert found._pods.keys() == {"envoy-2"}
 
 
 def test_a_pod_with_a_port_for_grpc_is_seen_whole_or_not_at_all() -> None:
     both = replace(POD, grpc_port=8001)
     found = Observations()
-    found.add((), (EndpointSignal(KEY, "a", both.address, 100.0, 0),), ())
+    found.add((), PodsSignal("a", 100.0, {both.address: 0}), ())
     assert found.in_flight(both, 100.0) is None, "nobody has told of gRPC"
-    found.add((), (EndpointSignal(KEY, "a", both.addresses[1], 99.0, 2),), ())
-    assert found.in_flight(both, 100.0) == (99.0, 2)
-    assert found.by_address(both, 100.0) == (0, 2)
-    found.keep_only(set(), (both,))
-    assert found.in_flight(both, 100.0) == (99.0, 2)
+    found.add((), PodsSignal("b", 99.0, dict(zip(both.addresses, (1, 2), strict=True))), ())
+    assert found.in_flight(both, 100.0) == (99.0, 3)
+    assert found.by_address(both, 100.0) == (1, 2)
 
 
 def test_cores_used_between_two_looks_far_enough_apart() -> None:
@@ -131,15 +145,12 @@ def test_cores_used_between_two_looks_far_enough_apart() -> None:
 def test_what_is_gone_is_forgotten() -> None:
     found = saw(signal(100.0, 5))
     other = RevisionKey(KEY.endpoint, 2)
-    told = EndpointSignal(KEY, "a", POD.address, 100.0, 1)
-    found.add((replace(signal(100.0, 7), revision=other),), (told,), ())
+    found.add((replace(signal(100.0, 7), revision=other),), None, ())
     found.cpu_cores(replace(POD, cpu_seconds=1.0), 97.0)
     found.keep_only({KEY}, (POD,))
     assert found.load(other, 100.0) == LoadNow()
     assert found.load(KEY, 100.0).requests_per_s == 5.0
-    assert found.in_flight(POD, 100.0) == (100.0, 1)
     found.keep_only({KEY}, ())
-    assert found.in_flight(POD, 100.0) is None
     assert found.cpu_cores(replace(POD, cpu_seconds=9.0), 100.0) is None
 
 

@@ -66,7 +66,7 @@ async def test_a_jump_is_decided_on_before_the_next_decision_is_due(plane: Any, 
     for _ in range(int(DECIDE_EACH_S) - 1):
         plane.clock.advance(1.0)
         jump = RevisionSignal(key, "envoy", plane.clock.now_s(), 1.0, 200, 10, 0, 0, 1, 190, 1.0)
-        plane.observations.add((jump,), (), ())
+        plane.observations.add((jump,), None, ())
         await plane.look(2)
     told = decisions(plane)
     new = [last_s, *reversed([decision.at_s for decision in told if decision.at_s > last_s])]

@@ -11,7 +11,7 @@ from trimtab.control.split import LOOK_S, REST_S, Splits, Use, divided, even
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal
+from trimtab.core.signals import PodsSignal
 
 KEY = RevisionKey(EndpointName("default", "iris"), 1)
 POD = Pod("iris-1", KEY, PodPhase.READY, "127.0.0.1", 8000, 1, 0.0, grpc_port=8001)
@@ -45,8 +45,7 @@ def test_the_parts_are_never_more_than_the_whole(data: st.DataObject, target: in
 
 def told(http: int, grpc: int, at_s: float) -> Observations:
     found = Observations()
-    signals = [EndpointSignal(KEY, "a", POD.addresses[i], at_s, n) for i, n in enumerate((http, grpc))]
-    found.add((), tuple(signals), ())
+    found.add((), PodsSignal("a", at_s, dict(zip(POD.addresses, (http, grpc), strict=True))), ())
     return found
 
 

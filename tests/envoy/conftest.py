@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import LatencySignal, RevisionSignal
 from trimtab.envoy.bootstrap import Bootstrap, document
 from trimtab.envoy.process import find_binary
 from trimtab.envoy.statistics import Signals
@@ -233,9 +233,6 @@ class Collector:
 
     def of(self, key: RevisionKey) -> list[RevisionSignal]:
         return [s for bundle in self.bundles for s in bundle.revisions if s.revision == key]
-
-    def pods(self, key: RevisionKey) -> list[EndpointSignal]:
-        return [s for bundle in self.bundles for s in bundle.pods if s.revision == key]
 
     def latencies(self, key: RevisionKey) -> list[LatencySignal]:
         return [s for bundle in self.bundles for s in bundle.latencies if s.revision == key]

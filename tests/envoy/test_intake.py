@@ -100,8 +100,8 @@ async def test_a_full_queue_refuses_and_says_how_many_wait(
     calls += [asyncio.create_task(gateway.get("patient/default/iris/r1?hold=1")) for _ in range(7)]
     await eventually(lambda: collector.sums(IRIS)["rejected"] == 4, "four are refused")
     await collector.flushes(2)
-    busy, pods = collector.of(IRIS)[-1], collector.pods(IRIS)[-1]
-    assert (busy.in_flight, busy.queued, pods.in_flight) == (2, 3, 2)
+    busy, pods = collector.of(IRIS)[-1], collector.bundles[-1].pods.in_flight
+    assert (busy.in_flight, busy.queued, sum(pods.values())) == (2, 3, 2)
     assert collector.sums(IRIS)["arrivals"] == 5
     model.release.set()
     assert Counter(await asyncio.gather(*calls)) == {200: 5, 429: 4}

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
 
 LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short enough to follow a spike
 FRESH_S = 5.0  # a gauge older than this is unknown
@@ -42,18 +42,18 @@ class _Seen:
 
 
 class Observations:
-    """Keeps a bounded number of signals per revision, and the last gauge per pod."""
+    """Keeps a bounded number of signals per revision, and of each Envoy the last gauges of pods."""
 
     def __init__(self) -> None:
         self._revisions: dict[RevisionKey, _Seen] = {}
-        self._pods: dict[str, dict[str, EndpointSignal]] = {}  # by address, then by Envoy
+        self._pods: dict[str, PodsSignal] = {}  # of each Envoy the last
         self._cpu: dict[str, tuple[float, float, float | None]] = {}
         self._envoys: dict[str, deque[EnvoySignal]] = {}
 
     def add(
         self,
         revisions: tuple[RevisionSignal, ...],
-        pods: tuple[EndpointSignal, ...],
+        pods: PodsSignal | None,
         latencies: tuple[LatencySignal, ...],
     ) -> None:
         for signal in revisions:
@@ -62,8 +62,16 @@ class Observations:
             _keep(seen.recent, signal)
         for latency in latencies:
             _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
-        for pod in pods:
-            self._pods.setdefault(pod.address, {})[pod.envoy] = pod
+        if pods is not None:
+            self._note_pods(pods)
+
+    def _note_pods(self, signal: PodsSignal) -> None:
+        """Envoys that have long told nothing are forgotten when another one comes."""
+        if signal.envoy not in self._pods:
+            for envoy, told in list(self._pods.items()):
+                if signal.at_s - told.at_s > FRESH_S or len(self._pods) >= ENVOYS_MAX:
+                    del self._pods[envoy]
+        self._pods[signal.envoy] = signal
 
     def add_envoy(self, signal: EnvoySignal) -> None:
         """How busy an Envoy was. Those that have long told nothing are forgotten."""
@@ -127,16 +135,17 @@ class Observations:
         found = [self._at(address, now_s) for address in pod.addresses]
         if not all(found) or any(set(envoys) - {s.envoy for s in signals} for signals in found):
             return None
-        told = [signal for signals in found for signal in signals]
-        return min(s.at_s for s in told), sum(s.in_flight for s in told)
+        at_s = min(signal.at_s for signals in found for signal in signals)
+        return at_s, sum(map(_in_flight, pod.addresses, found))
 
     def by_address(self, pod: Pod, now_s: float) -> tuple[int, ...] | None:
         """The same by each of its addresses; None if one of them is not fresh."""
         found = [self._at(address, now_s) for address in pod.addresses]
-        return tuple(sum(s.in_flight for s in signals) for signals in found) if all(found) else None
+        return tuple(map(_in_flight, pod.addresses, found)) if all(found) else None
 
-    def _at(self, address: str, now_s: float) -> list[EndpointSignal]:
-        return [s for s in self._pods.get(address, {}).values() if now_s - s.at_s <= FRESH_S]
+    def _at(self, address: str, now_s: float) -> list[PodsSignal]:
+        """Those that tell of this address."""
+        return [s for s in self._pods.values() if address in s.in_flight and now_s - s.at_s <= FRESH_S]
 
     def cpu_cores(self, pod: Pod, now_s: float) -> float | None:
         """Cores that a pod used since it was last looked at, at least CPU_PERIOD_S ago; None is unknown."""
@@ -151,14 +160,15 @@ class Observations:
 
     def keep_only(self, revisions: set[RevisionKey], pods: tuple[Pod, ...]) -> None:
         """Forget what is gone."""
-        addresses = {address for pod in pods for address in pod.addresses}
         ids = {pod.id for pod in pods}
         for pod_id in self._cpu.keys() - ids:
             del self._cpu[pod_id]
         for key in self._revisions.keys() - revisions:
             del self._revisions[key]
-        for address in self._pods.keys() - addresses:
-            del self._pods[address]
+
+
+def _in_flight(address: str, told: list[PodsSignal]) -> int:
+    return sum(signal.in_flight[address] for signal in told)
 
 
 def _keep(told: deque[S], new: S) -> None:

@@ -629,10 +629,10 @@ class Reconciler:
 
     def saw_requests(self) -> None:
         """After new signals: let drains count the flushes in which their pod was empty."""
-        draining = [live.drains for live in self._live.values() if live.drains]
-        pods = {pod.id: pod for pod in self._fleet.pods()} if draining else {}
-        for drains in draining:
-            self._leaving.saw_requests(drains, pods)
+        draining = {name: live.drains for name, live in self._live.items() if live.drains}
+        pods = self._fleet.by_endpoint() if draining else {}
+        for name, drains in draining.items():
+            self._leaving.saw_requests(drains, {pod.id: pod for pod in pods.get(name, ())})
         self._signals_came = True
         self.wake.set()
 

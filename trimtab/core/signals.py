@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab.core.revision import RevisionKey
@@ -31,14 +32,12 @@ class RevisionSignal:
 
 
 @dataclass(frozen=True)
-class EndpointSignal:
-    """What one Envoy saw of one pod in the same flush: gauges at `at_s`. `address` is `host:port`."""
+class PodsSignal:
+    """What one Envoy saw of all pods in the same flush: requests in flight at `at_s`, by `host:port`."""
 
-    revision: RevisionKey
     envoy: str
-    address: str
     at_s: float
-    in_flight: int
+    in_flight: Mapping[str, int]
 
 
 @dataclass(frozen=True)

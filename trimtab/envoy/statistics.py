@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from statistics import median_high
 
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EndpointSignal, EnvoySignal, LatencySignal, RevisionSignal
+from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
 from trimtab.envoy.histogram import Histogram
 from trimtab.envoy.otlp import Counts, Flush
 
@@ -45,7 +45,7 @@ class Signals:
     """What one flush of one Envoy says."""
 
     revisions: tuple[RevisionSignal, ...] = ()
-    pods: tuple[EndpointSignal, ...] = ()
+    pods: PodsSignal | None = None
     latencies: tuple[LatencySignal, ...] = ()
     stages: tuple[StageTimes, ...] = ()
     unusable: tuple[str, ...] = ()  # certificates that Envoy could not use: see `envoy.secrets`
@@ -77,11 +77,6 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
             _revision_signal(key, flush.node, counts, waited.get(key, 0), at_s, period_s)
             for key, counts in flush.revisions.items()
         )
-    pods = tuple(
-        EndpointSignal(key, flush.node, address, at_s, in_flight)
-        for key, counts in flush.revisions.items()
-        for address, in_flight in counts.pods.items()
-    )
     latencies = tuple(
         LatencySignal(key, flush.node, at_s, t.count, t.quantile_s(0.5), t.quantile_s(0.99))
         for key, counts in flush.revisions.items()
@@ -94,7 +89,7 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
     )
     told = Signals(
         revisions,
-        pods,
+        PodsSignal(flush.node, at_s, flush.pods) if flush.pods else None,
         latencies,
         stages,
         flush.unusable,
