@@ -23,6 +23,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import GpuSignal, PodSignal
+from trimtab.fleet.protocol import by_endpoint
 from trimtab.runtime.catalog import MLFLOW, Runtime
 
 KEY = RevisionKey(EndpointName("default", "iris"), 1)
@@ -116,7 +117,7 @@ async def pages() -> AsyncIterator[tuple[Pages, int]]:
 
 def fleet_of(pods: list[Pod]) -> Mock:
     fleet = Mock()
-    fleet.pods.return_value = tuple(pods)
+    fleet.by_endpoint.return_value = by_endpoint(pods)
     return fleet
 
 
@@ -241,7 +242,7 @@ def test_a_turn_is_in_the_future_and_within_a_round(name: str, now_s: float, eac
 def test_who_tells_anything_is_found_out_once_for_the_same_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet, clock = Mock(), ManualClock()
     quiet = replace(pod("b"), runtime="unknown")
-    fleet.pods.return_value = pods = (pod("a"), quiet)
+    fleet.by_endpoint.return_value = by_endpoint([pod("a"), quiet])
     scraper = Scraper(fleet, clock, runtimes={"mlflow": MLFLOW})
     looked, real = list[str](), scraper._tells
     monkeypatch.setattr(scraper, "_tells", lambda each: looked.append(each.id) or real(each))
@@ -250,6 +251,32 @@ def test_who_tells_anything_is_found_out_once_for_the_same_pods(monkeypatch: pyt
         scraper._due()
         clock.advance(0.1)
     assert (looked, set(scraper._due_at_s)) == (["a", "b"], {"a"})
-    fleet.pods.return_value = (*pods[:1], replace(quiet, cpu_seconds=1.0))
+    fleet.by_endpoint.return_value = by_endpoint([pod("a"), replace(quiet, cpu_seconds=1.0)])
     scraper._due()
     assert set(scraper._due_at_s) == {"a", "b"}
+    fleet.by_endpoint.return_value = by_endpoint([replace(quiet, phase=PodPhase.STOPPING)])
+    scraper._due()
+    assert not scraper._due_at_s
+
+
+async def test_a_pod_that_went_while_it_was_read_has_no_other_turn() -> None:
+    fleet = fleet_of([pod("a")])
+    scraper, session = Scraper(fleet, ManualClock(), runtimes={"mlflow": MLFLOW}), Mock()
+    scraper._due()
+    fleet.by_endpoint.return_value = {}
+    scraper._due()
+    session.get.side_effect = OSError
+    await scraper._look(session, "a", pod("a"))
+    assert not scraper._due_at_s
+
+
+def test_exporters_may_come_and_go() -> None:
+    exporters = {"http://one"}
+    scraper = Scraper(fleet_of([]), ManualClock(), dcgm=exporters)
+    scraper._due()
+    exporters.add("http://two")
+    scraper._due()
+    assert set(scraper._due_at_s) == exporters
+    exporters.remove("http://one")
+    scraper._due()
+    assert set(scraper._due_at_s) == {"http://two"}

@@ -12,6 +12,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from trimtab.control import rollout
 from trimtab.control.draining import Drain, Step
@@ -45,7 +46,7 @@ LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
 REST_MAX_S = 0.25  # after a look for as long as it took: what comes meanwhile is one look
 LOG_TAIL_LINES = 20
-DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else is to be done: 8 ms
+DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else is to be done
 FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
@@ -139,7 +140,7 @@ class Reconciler:
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._forgets_at_s = float("-inf")
-        self._kept: tuple[list[EndpointRecord], tuple[Pod, ...] | None] = ([], None)
+        self._kept: tuple[list[EndpointRecord], Mapping[EndpointName, tuple[Pod, ...]] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self._slots: asyncio.Semaphore | None = None
         self._looking: dict[EndpointName, asyncio.Task[None]] = {}  # looks that go on
@@ -236,7 +237,7 @@ class Reconciler:
             seen, records = self._scan(), self._endpoints.all()
             names, deciding = self._due(records, seen)
             more = len(deciding) > DECISIONS_AT_ONCE_MAX
-            names += [name for name in deciding[:DECISIONS_AT_ONCE_MAX] if not self._decided_still(name)]
+            names += await self._decided(deciding[:DECISIONS_AT_ONCE_MAX])
             await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
             for name in seen.keys() - {record.name for record in records}:
                 await self._contained(name, self._leaving.remove(seen[name]))
@@ -307,6 +308,16 @@ class Reconciler:
             ):
                 deciding.append(record.name)
         return found, deciding
+
+    async def _decided(self, names: Iterable[EndpointName]) -> list[EndpointName]:
+        """Let the autoscaler decide about those that are still; returns of which more follows from it."""
+        more = []
+        for number, name in enumerate(names, 1):
+            if not self._decided_still(name):
+                more.append(name)
+            if number % TURN == 0:
+                await asyncio.sleep(0)
+        return more
 
     def _decided_still(self, name: EndpointName) -> bool:
         """Let the autoscaler decide about an endpoint that is still; whether nothing else follows from it."""
@@ -656,10 +667,10 @@ class Reconciler:
         self._forgets_at_s = began_s + max(FORGET_EACH_S, min(FORGET_REST_MAX_S, took_s / FORGET_SHARE))
 
     def _keep_only_present(self) -> None:
-        records, pods = self._endpoints.all(), self._fleet.pods()
-        if pods is self._kept[1] and records == self._kept[0]:
+        records, told = self._endpoints.all(), self._fleet.by_endpoint()
+        if told is self._kept[1] and records == self._kept[0]:
             return
-        self._kept = records, pods
+        self._kept, pods = (records, told), tuple(chain.from_iterable(told.values()))
         keys = {
             RevisionKey(record.name, number)
             for record in records

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import floor
 from zlib import crc32
 
@@ -24,6 +25,7 @@ from trimtab.control.signals.gpus import gpu_signals
 from trimtab.control.signals.pods import Look, PodSignals
 from trimtab.control.signals.reading import Reading, Totals, read
 from trimtab.core.clock import Clock
+from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import GpuSignal, PodSignal
@@ -92,9 +94,9 @@ class Scraper:
         self._runtimes = runtimes
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
-        self._pods: Collection[Pod] = ()  # the last that the fleet told of,
-        self._ready: dict[str, Pod] = {}  # those of them that are ready,
-        self._telling: list[str] | None = None  # and those of which anything is told; None: to be found out
+        self._pods: Mapping[EndpointName, tuple[Pod, ...]] = {}  # the last that the fleet told of,
+        self._ready: dict[str, Pod] = {}  # and those of them that are ready
+        self._exporters: frozenset[str] = frozenset()
         self._all_kept, self._kept_at_s = False, float("-inf")  # whether what has gone is forgotten, and when
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
@@ -133,7 +135,7 @@ class Scraper:
         gpus = read_gpus(text) if text is not None else None
         if gpus is not None:
             self._gpus[exporter] = (self._clock.now_s(), gpus)
-            self._match_gpus(self._fleet.pods())
+            self._match_gpus(self._fleet.by_endpoint())
 
     def counts(self, revision: RevisionKey) -> Counts:
         """The sums of the last WINDOW_S."""
@@ -147,25 +149,43 @@ class Scraper:
 
     def _due(self) -> dict[str, Pod | None]:
         """Whose turn has come: pods by id, exporters (None) by address. What has gone is forgotten."""
-        pods, now_s = self._fleet.pods(), self._clock.now_s()
-        if pods is not self._pods:
-            self._pods = pods
-            self._ready = {pod.id: pod for pod in pods if pod.phase is PodPhase.READY}
-            self._all_kept, self._telling = False, None
+        now_s, before = self._clock.now_s(), self._pods
+        self._pods = now = self._fleet.by_endpoint()
+        if now is not before:
+            self._all_kept = False
+            for name in now.keys() | before.keys():
+                if now.get(name) is not before.get(name):
+                    self._see(before.get(name, ()), now.get(name, ()), now_s)
         if not self._all_kept and now_s - self._kept_at_s >= self._each_s:  # thousands of pods: not each tick
             self._all_kept, self._kept_at_s = True, now_s
-            self._keep_only(pods)
-        self._match_gpus(pods)
-        if self._telling is None:
-            self._telling = [name for name, pod in self._ready.items() if self._tells(pod)]
-        names, before = dict.fromkeys((*self._telling, *self._dcgm)), self._due_at_s
-        if names.keys() != before.keys():
-            self._due_at_s = {
-                name: before[name] if name in before else self._turn_s(name, now_s) for name in names
-            }
+            self._keep_only()
+        self._match_gpus(now)
+        self._see_exporters(frozenset(self._dcgm), now_s)
         due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
         self._due_at_s.update(dict.fromkeys(due, float("inf")))
         return {name: self._ready.get(name) for name in due}
+
+    def _see(self, before: Iterable[Pod], now: Iterable[Pod], now_s: float) -> None:
+        """The pods of one endpoint as they were and are."""
+        ready = {pod.id: pod for pod in now if pod.phase is PodPhase.READY}
+        for pod_id in {pod.id for pod in before} - ready.keys():
+            self._ready.pop(pod_id, None)
+            self._due_at_s.pop(pod_id, None)
+        self._ready |= ready
+        for pod_id, pod in ready.items():
+            self._in_turn(pod_id, now_s, tells=self._tells(pod))
+
+    def _see_exporters(self, now: frozenset[str], now_s: float) -> None:
+        for exporter in self._exporters ^ now:
+            self._in_turn(exporter, now_s, tells=exporter in now)
+        self._exporters = now
+
+    def _in_turn(self, name: str, now_s: float, *, tells: bool) -> None:
+        """Read it from now on, or no more."""
+        if not tells:
+            self._due_at_s.pop(name, None)
+        elif name not in self._due_at_s:
+            self._due_at_s[name] = self._turn_s(name, now_s)
 
     def _tells(self, pod: Pod) -> bool:
         """Whether anything of it may be known: by its own page, its fleet, or an exporter."""
@@ -191,7 +211,8 @@ class Scraper:
         except Exception:
             log.exception("reading the metrics of %s", name)
         finally:
-            self._due_at_s[name] = self._turn_s(name, self._clock.now_s())
+            if name in self._due_at_s:
+                self._due_at_s[name] = self._turn_s(name, self._clock.now_s())
 
     async def _page(self, session: aiohttp.ClientSession, url: str) -> str | None:
         """The whole page; None if there is none within TIMEOUT_S and PAGE_BYTES_MAX: half of one misleads."""
@@ -218,17 +239,19 @@ class Scraper:
         while now_s - recent[0][0] > WINDOW_S:
             recent.popleft()
 
-    def _match_gpus(self, pods: Collection[Pod]) -> None:
+    def _match_gpus(self, pods: Mapping[EndpointName, tuple[Pod, ...]]) -> None:
         """What the exporters said of late, by pod; one that failed holds no GPU any more."""
         if not self._gpus:
             return
-        since_s = self._clock.now_s() - GPUS_FRESH_S
-        fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= since_s)
-        alive = [pod for pod in pods if pod.phase is not PodPhase.FAILED]
+        now_s, before = self._clock.now_s(), self._gpu_signals
+        fresh = merged(gpus for at_s, gpus in self._gpus.values() if at_s >= now_s - GPUS_FRESH_S)
+        alive = [pod for pod in chain.from_iterable(pods.values()) if pod.phase is not PodPhase.FAILED]
         self._gpu_signals = gpu_signals(fresh, alive) if fresh else {}
-        self._telling = None
+        for pod_id in (before.keys() ^ self._gpu_signals.keys()) & self._ready.keys():
+            self._in_turn(pod_id, now_s, tells=self._tells(self._ready[pod_id]))
 
-    def _keep_only(self, pods: Collection[Pod]) -> None:
+    def _keep_only(self) -> None:
+        pods = tuple(chain.from_iterable(self._pods.values()))
         self._signals.keep_only(pods)
         self.latencies.keep_only({pod.revision for pod in pods}, pods)
         ids = {pod.id for pod in pods}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.core.errors import InvalidInput, Problem
 
@@ -14,9 +14,8 @@ RESERVED_NAMES = frozenset({"chat", "completions", "embeddings"})  # path segmen
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
-@dataclass(frozen=True, order=True)
-class EndpointName:
-    """Names one endpoint. Both parts are DNS labels; see `name_problems`."""
+class EndpointName(NamedTuple):
+    """Names one endpoint. Both parts are DNS labels; see `name_problems`. Looked up by all the time: a tuple."""
 
     namespace: str
     name: str

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import Custom, ModelSpec, Placement, Resources
 
 
-@dataclass(frozen=True, order=True)
-class RevisionKey:
+class RevisionKey(NamedTuple):
     """Names one revision; `number` counts from 1 within its endpoint and is never used again."""
 
     endpoint: EndpointName

@@ -123,7 +123,9 @@ class PodFolder:
 
     def write(self, record: PodRecord) -> None:
         """Write the record whole. Raises Exhausted or Unauthorised."""
-        content = asdict(record) | {"version": VERSION}
+        key = record.revision
+        names = {"endpoint": key.endpoint._asdict(), "number": key.number}
+        content = asdict(record) | {"revision": names, "version": VERSION}
         write_whole(self.record, json.dumps(content).encode())
 
     def read(self) -> PodRecord | None:

@@ -68,6 +68,7 @@ class Work(Generic[K]):
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
+            await asyncio.sleep(0)  # of a thousand that need not wait for anybody none keeps others waiting
 
     def _try_later(self, key: K, told: str) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 WORKERS = 8  # endpoints that are written at a time
 ROUND_S = 5.0  # in which each endpoint's status is compared with what was written last
-SLICES = 25  # into which that round is cut
+SLICES = 100  # into which that round is cut: of a thousand endpoints some milliseconds
 LOAD_EACH_S = 30.0  # of one endpoint: how often figures alone are worth a write
 LOADS_PER_S = 2.0  # of all endpoints
 LOAD_DIFFERS = 0.2  # by which part a figure has to be another one

@@ -130,8 +130,7 @@ class KubernetesFleet:
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
         self._stale: set[EndpointName] = set()  # of which that may have changed since
-        self._ageing: set[EndpointName] = set()  # that have pods which start
-        self._aged_at_s = float("-inf")  # wall clock
+        self._ageing: dict[EndpointName, float] = {}  # that have pods which start, and until when as told: s
         self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
         self._all: tuple[Pod, ...] | None = None
         self._told: Mapping[EndpointName, tuple[Pod, ...]] | None = None
@@ -212,14 +211,13 @@ class KubernetesFleet:
 
     def _look_again(self) -> None:
         """At what may have changed. A pod that starts has started for longer each second."""
-        now_s = self._clock.wall_s()
-        if not 0.0 <= now_s - self._aged_at_s < AGED_EACH_S:
-            self._stale |= self._ageing
-            self._aged_at_s = now_s
+        now_s, monotonic_s = self._clock.wall_s(), self._clock.now_s()
+        self._stale.update([name for name, until_s in self._ageing.items() if monotonic_s >= until_s])
         for name in tuple(self._stale):
             pods = self._pods_of(name, now_s)
-            starts = any(pod.ready_at_s is None for pod in pods)
-            (self._ageing.add if starts else self._ageing.discard)(name)
+            self._ageing.pop(name, None)
+            if any(pod.ready_at_s is None for pod in pods):  # each at its own time: not all at once
+                self._ageing[name] = monotonic_s + AGED_EACH_S
             self._stale.discard(name)
             if pods == self._shown.get(name, ()):
                 continue
