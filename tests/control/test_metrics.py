@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import urllib.request
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import Gauge
 
 import trimtab
+from trimtab.control import platform as platform_module
 from trimtab.control.metrics import Metrics
 from trimtab.control.options import Address
 from trimtab.control.records import Outcome
@@ -63,7 +65,7 @@ async def test_the_numbers_are_what_is_there(
     iris = {"namespace": "team", "endpoint": "iris"}
     plane.apply(spec(1, low=2), name)
     await plane.look()
-    platform.update_metrics()
+    await platform.update_metrics()
     assert value("trimtab_pods", **iris, phase="starting") == 2
     assert value("trimtab_pods_wanted", **iris) == 0, "nothing serves yet"
     assert value("trimtab_endpoints", state="DEPLOYING") == 1
@@ -72,7 +74,7 @@ async def test_the_numbers_are_what_is_there(
     await plane.until(lambda: plane.record(name).outcome is Outcome.SERVING)
     await plane.seconds(2)
     plane.envoy.nack, process.restarts = "no such cluster", 3
-    platform.update_metrics()
+    await platform.update_metrics()
     assert value("trimtab_pods", **iris, phase="ready") == len(plane.fleet.pods())
     assert value("trimtab_pods", **iris, phase="starting") is None
     assert value("trimtab_pods_wanted", **iris) == plane.endpoints.revisions(name)[1].pods_wanted
@@ -87,9 +89,35 @@ async def test_the_numbers_are_what_is_there(
     plane.endpoints.delete(name)
     await plane.until(lambda: plane.endpoints.all() == [])
     plane.envoy.leave()
-    platform.update_metrics()
+    await platform.update_metrics()
     assert value("trimtab_pods", **iris, phase="ready") is None
     assert value("trimtab_envoy_connected") == 0
+
+
+async def test_of_many_endpoints_a_few_are_measured_at_a_time(
+    plane: Any, platform: Any, spec: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform_module, "MEASURED_AT_ONCE", 2)
+    names = [EndpointName("team", f"iris-{number}") for number in range(9)]
+    for name in names:
+        plane.apply(spec(1), name)
+    await plane.look()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            if turns == 2:
+                plane.endpoints.remove(names[-1])
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(others())
+    await platform.update_metrics()
+    task.cancel()
+    assert turns >= 4
+    assert plane.metrics.registry.get_sample_value("trimtab_endpoints", {"state": "DEPLOYING"}) == 8
+    assert not plane.metrics.registry.get_sample_value("trimtab_errors_total", {"where": "metrics"})
 
 
 async def test_what_stays_is_never_missing_from_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:

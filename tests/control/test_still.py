@@ -146,6 +146,31 @@ async def test_decisions_of_many_are_spread_over_looks(
     assert looks == [(2, True), (2, True), (1, False)]
 
 
+async def test_decisions_of_many_leave_room_for_what_comes_meanwhile(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _served(plane, spec, *(f"e{number}" for number in range(3 * reconcile.TURN)))
+    plane.clock.advance(10.0)  # all are due
+    turn, decisions, real = 0, Counter[int](), plane.reconciler._decided_still
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def decided(name: EndpointName) -> bool:
+        decisions[turn] += 1
+        return bool(real(name))
+
+    monkeypatch.setattr(plane.reconciler, "_decided_still", decided)
+    turning = asyncio.create_task(turns())
+    await plane.look()
+    turning.cancel()
+    assert decisions.total() == 3 * reconcile.TURN
+    assert max(decisions.values()) <= reconcile.TURN
+
+
 async def test_one_that_waits_for_somebody_else_holds_up_no_other(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -109,3 +110,43 @@ async def test_what_is_to_be_looked_at_later_is_looked_at_then_or_with_the_next_
         await until(lambda: settled == ["a", "a", "a"])
         await until(lambda: not queue._busy)
         assert not queue._later, "it was looked at: nothing more is due"
+
+
+async def test_many_that_wait_for_nobody_leave_room_for_others() -> None:
+    turn, begun = 0, Counter[int]()
+
+    async def settle(_: str) -> None:
+        begun[turn] += 1
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with working(settle, workers=8) as queue:
+        for number in range(100):
+            queue.add(f"{number}")
+        turning = asyncio.create_task(turns())
+        await until(lambda: begun.total() == 100)
+        turning.cancel()
+    assert max(begun.values()) == 1
+
+
+async def test_no_more_than_the_workers_are_at_it_at_once() -> None:
+    at_it: list[str] = []
+    go_on = asyncio.Event()
+
+    async def settle(key: str) -> None:
+        at_it.append(key)
+        await go_on.wait()
+
+    async with working(settle, workers=3) as queue:
+        for number in range(9):
+            queue.add(f"{number}")
+        await until(lambda: len(at_it) == 3)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(at_it) == 3
+        go_on.set()
+        await until(lambda: len(at_it) == 9)

@@ -63,7 +63,7 @@ def test_of_what_is_the_same_nothing_is_built_again(endpoint: Make, monkeypatch:
         snapshot, "build_assignments", lambda each: asked.append(each.key.endpoint) or real(each)
     )
     world = World(GATEWAY, (more, wine))
-    assert builder.new(world) == 1
+    assert builder.new(world) == (more,)
     after = builder.build(world)
     assert asked == [iris.name]
     assert before.version(ASSIGNMENTS) != after.version(ASSIGNMENTS)

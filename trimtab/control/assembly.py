@@ -169,7 +169,7 @@ async def _measure(platform: Platform) -> None:
     while True:
         began_s = time.monotonic()
         try:
-            platform.update_metrics()
+            await platform.update_metrics()
         except Exception:
             log.exception("metrics could not be updated")
         took_s = time.monotonic() - began_s

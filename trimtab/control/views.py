@@ -34,17 +34,21 @@ class Views:
         self._ready: dict[EndpointName, tuple[Pod, ...]] = {}
         self._views: dict[EndpointName, EndpointView] = {}
         self._stale: set[EndpointName] = set()
+        self._touched: set[EndpointName] = set()
+        self._drains: dict[EndpointName, dict[str, Drain]] = {}  # those that its view shows, if any
         self._divided: set[EndpointName] = set()  # by what is observed: never known to be what they were
         self._all: tuple[EndpointView, ...] | None = None  # until one of them is another
 
     def touch(self, name: EndpointName) -> None:
-        """Its drains may be others."""
-        self._stale.add(name)
+        """Its drains may be others: most looks change none."""
+        self._touched.add(name)
 
     def all(self, pods: Pods, drains: Callable[[EndpointName], dict[str, Drain]]) -> tuple[EndpointView, ...]:
         """In the order of their names. `pods` are those of each endpoint as they are now."""
-        stale = self._stale | self._endpoints.take_changed() | self._divided | self._others(pods)
+        drained = {name for name in self._touched if self._drains.get(name, {}) != drains(name)}
+        stale = self._stale | drained | self._endpoints.take_changed() | self._divided | self._others(pods)
         self._stale = stale  # until all is done: where one raises, all are made the next time
+        self._touched.clear()
         for name in stale:
             self._make(name, pods.get(name, ()), drains(name))
         self._pods, self._stale = pods, set()
@@ -75,6 +79,9 @@ class Views:
         record, revisions = self._endpoints.get(name), self._endpoints.revisions(name)
         made = view.endpoint_view(record, revisions, by_revision, drains, grpc_part)
         (self._divided.add if divided else self._divided.discard)(name)
+        self._drains.pop(name, None)
+        if drains:
+            self._drains[name] = dict(drains)
         self._ready[name] = _ready(pods)
         if self._views.get(name) != made:
             self._views[name] = made
@@ -83,6 +90,7 @@ class Views:
     def _forget(self, name: EndpointName) -> None:
         self._divided.discard(name)
         self._ready.pop(name, None)
+        self._drains.pop(name, None)
         if self._views.pop(name, None) is not None:
             self._all = None
 

@@ -15,7 +15,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 
 class EndpointName(NamedTuple):
-    """Names one endpoint. Both parts are DNS labels; see `name_problems`. Looked up by all the time: a tuple."""
+    """Names one endpoint. Both parts are DNS labels; see `name_problems`. A tuple: quick to look up by."""
 
     namespace: str
     name: str

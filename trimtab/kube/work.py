@@ -45,30 +45,32 @@ class Work(Generic[K]):
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        places = asyncio.Semaphore(self._workers)
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._workers):
-                group.create_task(self._work())
+            while True:
+                key = await self._due.get()
+                await places.acquire()
+                self._queued.discard(key)
+                self._busy.add(key)
+                self._call_off(key)
+                group.create_task(self._work(key, places))
+                await asyncio.sleep(0)  # one begins at a time: many that wait for nobody keep nobody waiting
 
-    async def _work(self) -> None:
-        while True:
-            key = await self._due.get()
-            self._queued.discard(key)
-            self._busy.add(key)
-            self._call_off(key)
-            try:
-                await self._settle(key)
-                self._failures.pop(key, None)
-            except TrimtabError as error:
-                self._try_later(key, str(error))
-            except Exception:
-                _logger.exception("settling %s", key)
-                self._try_later(key, "internal error")
-            finally:
-                self._busy.discard(key)
-            if key in self._again:
-                self._again.discard(key)
-                self.add(key)
-            await asyncio.sleep(0)  # of a thousand that need not wait for anybody none keeps others waiting
+    async def _work(self, key: K, places: asyncio.Semaphore) -> None:
+        try:
+            await self._settle(key)
+            self._failures.pop(key, None)
+        except TrimtabError as error:
+            self._try_later(key, str(error))
+        except Exception:
+            _logger.exception("settling %s", key)
+            self._try_later(key, "internal error")
+        finally:
+            self._busy.discard(key)
+            places.release()
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
 
     def _try_later(self, key: K, told: str) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

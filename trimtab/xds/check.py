@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import TypeVar
 
 from trimtab.core.errors import InvalidInput, Problem
@@ -13,17 +13,16 @@ from trimtab.xds.world import Backend, EndpointView, Gateway, RevisionView, Worl
 T = TypeVar("T", bound=Hashable)
 
 
-def check_world(world: World, checked: Callable[[EndpointView], bool] = lambda _: False) -> None:
+def check_world(world: World, new: Iterable[EndpointView] | None = None) -> None:
     """Raises InvalidInput with every problem of a world; returns if it can be built.
 
-    `checked` tells of which endpoints it is known already that nothing is wrong with them.
+    `new` are the endpoints of which it is not known already that nothing is wrong with them; None: all.
     """
     problems = [*_gateway_problems(world.gateway)]
     names = [endpoint.name for endpoint in world.endpoints]
     problems += [Problem(str(name), "is there twice") for name in _repeated(names)]
-    for endpoint in world.endpoints:
-        if not checked(endpoint):
-            problems += _endpoint_problems(endpoint)
+    for endpoint in world.endpoints if new is None else new:
+        problems += _endpoint_problems(endpoint)
     if problems:
         raise InvalidInput.of(tuple(problems))
 

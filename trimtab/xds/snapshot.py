@@ -118,17 +118,17 @@ class SnapshotBuilder:
         self._routes: tuple[tuple[Target, ...], str, tuple[ApiKey, ...]] | None = None
         self._last: Snapshot | None = None
 
-    def new(self, world: World) -> int:
-        """How many endpoints of `world` have to be built."""
-        return sum(not self._built(endpoint) for endpoint in world.endpoints)
+    def new(self, world: World) -> tuple[EndpointView, ...]:
+        """The endpoints of `world` that have to be built."""
+        known = {name: part.view for name, part in self._parts.items()}
+        return tuple([each for each in world.endpoints if known.get(each.name) is not each])
 
     def build(self, world: World) -> Snapshot:
         """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
-        check_world(world, self._built)
-        parts = {}
-        for endpoint in world.endpoints:
-            kept = self._parts[endpoint.name] if self._built(endpoint) else None
-            parts[endpoint.name] = kept or _part(endpoint)
+        new = self.new(world)
+        check_world(world, new)
+        made = {endpoint.name: _part(endpoint) for endpoint in new}
+        parts = {each.name: made.get(each.name) or self._parts[each.name] for each in world.endpoints}
         clusters = _collected(build_traces_cluster(world.gateway))
         for part in parts.values():
             clusters |= part.clusters
@@ -145,10 +145,6 @@ class SnapshotBuilder:
         )
         self._parts = parts
         return self._last
-
-    def _built(self, endpoint: EndpointView) -> bool:
-        known = self._parts.get(endpoint.name)
-        return known is not None and known.view is endpoint
 
     def _collection(self, kind: str, resources: dict[str, Resource]) -> Collection:
         """The last one, with the version that it has found out, if it has the same content."""

@@ -64,6 +64,7 @@ class Subscription:
     acked_version: str = ""
     nack: Nack | None = None
     _settled_at: str = ""  # a collection's version with which all was compared, and nothing differed
+    _unsent: tuple[Collection, dict[str, Resource | None]] | None = None  # of which collection: see `unsent`
 
     def ask_state(self, request: StateRequest, at_s: float, *, first: bool) -> None:
         """Take in a state-of-the-world request. One with an old nonce is followed by a newer one."""
@@ -97,15 +98,24 @@ class Subscription:
                 {name: Resource(version, b"") for name, version in known.items() if self.wants(name)}
             )
             self.owes_answer = self.wildcard
+            self._compare_again()
 
     def wants(self, name: str) -> bool:
         """Whether the client subscribes to `name`."""
         return self.wildcard or name in self.names
 
     def unsent(self, collection: Collection) -> dict[str, Resource | None]:
-        """What the client should be told of: new and changed resources; None where a name has none."""
+        """What the client should be told of: new and changed resources; None where a name has none.
+
+        It is asked several times for each push, of thousands of names: the last answer is kept.
+        """
         if self._settled_at == collection.version:
             return {}
+        if self._unsent is None or self._unsent[0] is not collection:
+            self._unsent = collection, self._compared(collection)
+        return self._unsent[1]
+
+    def _compared(self, collection: Collection) -> dict[str, Resource | None]:
         wanted = [*collection.resources, *self.names] if self.wildcard else self.names
         found: dict[str, Resource | None] = {}
         for name in wanted:
@@ -137,7 +147,7 @@ class Subscription:
                 self.sent[name] = resource
             else:  # under a wildcard, what has gone needs no record
                 self.sent.pop(name, None)
-        self._settled_at = ""
+        self._compare_again()
 
     def note_settled(self, collection: Collection) -> None:
         """Nothing differs from `collection`, removals included: skip comparing until something changes."""
@@ -166,7 +176,7 @@ class Subscription:
         else:  # send them once more in halves, so that only the bad one stays refused
             self.batch_max = len(answered) // 2
             self.sent.update(dict.fromkeys(answered, UNSURE))
-            self._settled_at = ""
+            self._compare_again()
 
     def _subscribe(self, name: str) -> None:
         """Asking again is asking to be told again."""
@@ -189,4 +199,8 @@ class Subscription:
         for name in names:
             self.sent.pop(name, None)
             self.refused.pop(name, None)
-        self._settled_at = ""
+        self._compare_again()
+
+    def _compare_again(self) -> None:
+        """What it wants, or has, has changed."""
+        self._settled_at, self._unsent = "", None

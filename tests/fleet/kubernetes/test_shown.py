@@ -147,3 +147,21 @@ async def test_a_start_is_told_of_no_more_than_once_a_second_unless_something_ha
     assert told.fleet.by_endpoint()[IRIS.endpoint] is before
     told.pod(IRIS, "a", "ready")
     assert [pod.phase for pod in told.fleet.by_endpoint()[IRIS.endpoint]] == [PodPhase.READY]
+
+
+async def test_starts_are_told_of_at_times_of_their_own() -> None:
+    """Those of hundreds of endpoints are not all made anew at the same moment."""
+    told = Told()
+    told.pod(IRIS, "a", "starting")
+    told.fleet.by_endpoint()
+    told.clock.advance(AGED_EACH_S / 2)
+    told.pod(WINE, "a", "starting")
+    before = told.fleet.by_endpoint()
+    told.clock.advance(AGED_EACH_S / 2)
+    first = told.fleet.by_endpoint()
+    assert first[IRIS.endpoint] is not before[IRIS.endpoint]
+    assert first[WINE.endpoint] is before[WINE.endpoint]
+    told.clock.advance(AGED_EACH_S / 2)
+    second = told.fleet.by_endpoint()
+    assert second[IRIS.endpoint] is first[IRIS.endpoint]
+    assert second[WINE.endpoint] is not first[WINE.endpoint]
