@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,29 @@ def quantile(values: Sequence[float], part: float) -> float | None:
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(part * len(values)) - 1)]
+
+
+def buckets(page: str, histogram: str) -> dict[float, float]:
+    """How many values were at most so much, by the /metrics of a program; empty if it does not tell."""
+    samples = (each for family in text_string_to_metric_families(page) for each in family.samples)
+    return {float(each.labels["le"]): each.value for each in samples if each.name == f"{histogram}_bucket"}
+
+
+def quantile_between(
+    before: Mapping[float, float], after: Mapping[float, float], part: float
+) -> float | None:
+    """Of the values that came between two looks at a histogram, within a bucket as Prometheus has it.
+
+    None of nothing; infinity if it is above all bounds.
+    """
+    counts = [(bound, count - before.get(bound, 0.0)) for bound, count in sorted(after.items())]
+    rank = part * counts[-1][1] if counts else 0.0
+    if rank <= 0.0:
+        return None
+    for (low, below), (high, within) in pairwise([(0.0, 0.0), *counts]):
+        if within >= rank:
+            return high if math.isinf(high) else low + (high - low) * (rank - below) / (within - below)
+    return None
 
 
 def dispatched(page: str, flow_schema: str) -> float:

@@ -16,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from bench.scale.figures import buckets
 from trimtab.control.kubernetes.forwarding import pour
 from trimtab.envoy.bootstrap import Bootstrap, render
 from trimtab.envoy.process import find_binary
@@ -75,6 +76,12 @@ class ControlPlane:
 
     def end(self) -> None:
         end(self.process)
+
+    async def told(self) -> dict[float, float]:
+        """In how many seconds Envoys were told news of pods, since it began: see `figures.buckets`."""
+        url = json.loads((self.home / "run" / "control.json").read_text())["metrics_listen"]
+        async with aiohttp.ClientSession() as session, session.get(f"http://{url}/metrics") as answer:
+            return buckets(await answer.text(), "trimtab_pod_news_to_envoy_seconds")
 
     def cpu_s(self) -> float:
         """Of a core, since it began."""

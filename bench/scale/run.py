@@ -27,7 +27,7 @@ from bench.scale.cluster import (
     chosen,
     until,
 )
-from bench.scale.figures import Figure, quantile
+from bench.scale.figures import Figure, quantile, quantile_between
 from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, before_others
 from trimtab.core.errors import TrimtabError
 from trimtab.host.ports import free_port
@@ -204,7 +204,7 @@ class Bench:
         self.wire.begin()
         self.pods.shown, self.pods.gone = self.wire.show, self.wire.gone
         plane, began_s = self.planes[0], time.monotonic()
-        used_s, lags_s = plane.cpu_s(), list[float]()
+        used_s, told, lags_s = plane.cpu_s(), await plane.told(), list[float]()
         deleting, left = set[asyncio.Task[None]](), set[Key]()
         lagging = asyncio.create_task(_lags(lags_s))
         for number in range(math.ceil(size.churn_per_s * size.churn_s)):
@@ -219,6 +219,7 @@ class Bench:
         with contextlib.suppress(TimeoutError):
             await until("the last of them", lambda: self._all_told(left), SETTLE_S)
         lagging.cancel()
+        own_s = quantile_between(told, await plane.told(), 0.99)
         self.pods.shown = self.pods.gone = lambda _pod: None
         wire, failed = self.wire, sum(isinstance(each, BaseException) for each in results)
         ms = [1e3 * each for each in wire.delays_s]
@@ -227,6 +228,7 @@ class Bench:
             Figure("shown_per_s", "pods that got ready in their place", wire.per_s, "a second"),
             Figure("wire_p50", "from its event to its assignment, median", quantile(ms, 0.5), "ms"),
             Figure("wire_p99", "from its event to its assignment, p99", quantile(ms, 0.99), "ms", 100.0),
+            Figure("own_p99", "from news of pods to an Envoy by its own metric, p99", _ms(own_s), "ms"),
             Figure("wire_shown", "pods that were shown ready, to each client", wire.shown, ""),
             Figure("wire_unseen", "of these, gone before they were told of", wire.unseen, ""),
             Figure("wire_missing", "of these, never told of", wire.waiting, "", 0.0),

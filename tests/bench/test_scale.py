@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -14,11 +15,12 @@ from envoy_data_plane.envoy.service.discovery.v3 import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from bench.scale import wire
 from bench.scale.client import Client
 from bench.scale.cluster import SeenPod, endpoint, read_pod
-from bench.scale.figures import Figure, dispatched, quantile
+from bench.scale.figures import Figure, buckets, dispatched, quantile, quantile_between
 from bench.scale.programs import FIRST, come_first, session_niceness
 from bench.scale.run import Size, Wire
 from trimtab.core.names import EndpointName
@@ -49,6 +51,21 @@ def test_quantiles() -> None:
     assert (quantile(values, 0.5), quantile(values, 0.99), quantile(values, 1.0)) == (50.0, 99.0, 100.0)
     assert quantile([7.0], 0.99) == 7.0
     assert quantile([], 0.99) is None
+
+
+def test_quantiles_of_what_came_between_two_looks_at_a_histogram() -> None:
+    registry, inf = CollectorRegistry(), math.inf
+    seen = Histogram("took", "", buckets=(0.01, 0.1), registry=registry)
+    seen.observe(7.0)
+    before = buckets(generate_latest(registry).decode(), "took")
+    assert before == {0.01: 0.0, 0.1: 0.0, inf: 1.0}
+    assert quantile_between(before, before, 0.99) is None
+    assert quantile_between({}, {}, 0.99) is None
+    for _ in range(100):
+        seen.observe(0.05)
+    after = buckets(generate_latest(registry).decode(), "took")
+    assert quantile_between(before, after, 0.5) == pytest.approx(0.055)
+    assert quantile_between({}, after, 0.999) == inf
 
 
 def test_requests_of_one_flow_schema_alone() -> None:

@@ -12,7 +12,7 @@ from trimtab.control.options import Address
 from trimtab.core.errors import InvalidInput
 
 LOOK_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-TOLD_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
+TOLD_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0)
 ENDPOINT = ("namespace", "endpoint")
 
 
