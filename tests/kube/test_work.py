@@ -130,7 +130,7 @@ async def test_many_that_wait_for_nobody_leave_room_for_others() -> None:
         turning = asyncio.create_task(turns())
         await until(lambda: begun.total() == 100)
         turning.cancel()
-    assert max(begun.values()) == 1
+    assert max(begun.values()) <= work.TURN
 
 
 async def test_no_more_than_the_workers_are_at_it_at_once() -> None:

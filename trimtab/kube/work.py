@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
+from itertools import count
 from typing import Generic, TypeVar
 
 from trimtab.core.errors import TrimtabError
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 30.0
+TURN = 4  # keys that are begun before others get on
 
 K = TypeVar("K", bound=Hashable)
 
@@ -47,14 +49,15 @@ class Work(Generic[K]):
         """Until it is cancelled."""
         places = asyncio.Semaphore(self._workers)
         async with asyncio.TaskGroup() as group:
-            while True:
+            for number in count(1):
                 key = await self._due.get()
                 await places.acquire()
                 self._queued.discard(key)
                 self._busy.add(key)
                 self._call_off(key)
                 group.create_task(self._work(key, places))
-                await asyncio.sleep(0)  # one begins at a time: many that wait for nobody keep nobody waiting
+                if number % TURN == 0:  # a thousand that wait for nobody keep nobody waiting
+                    await asyncio.sleep(0)
 
     async def _work(self, key: K, places: asyncio.Semaphore) -> None:
         try:
