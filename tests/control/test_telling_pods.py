@@ -99,7 +99,7 @@ async def test_what_took_long_is_followed_by_a_rest_as_long(
             rests.append(round(seconds, 6))
         await real(0)
 
-    takes_s = [0.001, 0.1, 7.0, 0.001]
+    takes_s = [0.001, 0.05, 7.0, 0.001]
 
     async def work(*_: object) -> None:
         if not takes_s:
@@ -112,7 +112,7 @@ async def test_what_took_long_is_followed_by_a_rest_as_long(
         monkeypatch.setattr(plane.reconciler, "look", work)
         for _ in range(4):
             await plane.reconciler._look_again()
-        expected = [0.02, 0.1, reconcile.REST_MAX_S, 0.02]
+        expected = [0.02, 0.15, reconcile.REST_MAX_S, 0.02]
     else:
         monkeypatch.setattr(plane.reconciler._publisher, "publish", work)
         plane.reconciler.pods_changed.set()

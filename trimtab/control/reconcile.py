@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
 LOOKS_APART_S = 0.02  # a burst of events is one look
-REST_MAX_S = 0.25  # after a look for as long as it took: what comes meanwhile is one look
-PODS_APART_S, PODS_REST_MAX_S = 0.01, 0.02  # the same of news of pods, which is told by itself
+REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it took: what comes meanwhile is one
+PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.01, 1.0, 0.02  # the same of news of pods, which is told apart
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else is to be done
 FORGET_EACH_S = 1.0
@@ -171,17 +171,17 @@ class Reconciler:
         except Exception:  # the next look begins anew, from what is there then
             self._metrics.errors.labels("look").inc()
             log.exception("look failed")
-        until_s = self._rested_s(began_s, REST_MAX_S)
+        until_s = self._rested_s(began_s, REST, REST_MAX_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EACH_S):  # `wait_for` of 3.11 may swallow a cancellation
                 await self.wake.wait()
         await asyncio.sleep(max(LOOKS_APART_S, until_s - self._clock.now_s()))
         self.wake.clear()
 
-    def _rested_s(self, began_s: float, most_s: float) -> float:
-        """Until when nothing is begun after what has just ended: for as long as that took, and `most_s`."""
+    def _rested_s(self, began_s: float, times: float, most_s: float) -> float:
+        """Until when nothing is begun after what has just ended: so many times as long as it took."""
         now_s = self._clock.now_s()
-        return now_s + min(most_s, now_s - began_s)
+        return now_s + min(most_s, times * (now_s - began_s))
 
     async def tell_pods(self) -> None:
         """Until cancelled: Envoy is told of pods that came or went between two looks, however long one takes.
@@ -201,7 +201,7 @@ class Reconciler:
             except Exception:  # the next look begins anew, from what is there then
                 self._metrics.errors.labels("look").inc()
                 log.exception("Envoy was not told of pods")
-            until_s = self._rested_s(began_s, PODS_REST_MAX_S)
+            until_s = self._rested_s(began_s, PODS_REST, PODS_REST_MAX_S)
 
     def gather_envoys(self, within_s: float) -> None:
         """See `Publisher.gather`."""
