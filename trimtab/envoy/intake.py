@@ -17,6 +17,7 @@ from trimtab.envoy.statistics import Before, Signals, signals_of
 
 SERVICE = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 SETTLE_S = 0.1  # the messages of one flush leave Envoy within a millisecond of each other
+LATE_S = 0.02  # of a timer: the loop was busy, and what has come meanwhile may still wait to be taken
 NODES_MAX = 1_000
 FORGET_AFTER_S = 600.0
 
@@ -94,7 +95,18 @@ class Flushes:
         node.messages.append(message)
         if node.timer is not None:
             node.timer.cancel()
-        node.timer = asyncio.get_running_loop().call_later(SETTLE_S, self._hand_on, node)
+        self._wait(node)
+
+    def _wait(self, node: _Node) -> None:
+        loop = asyncio.get_running_loop()
+        node.timer = loop.call_later(SETTLE_S, self._settled, node, loop.time() + SETTLE_S)
+
+    def _settled(self, node: _Node, due_s: float) -> None:
+        """Nothing more has come. If we come late ourselves, that tells nothing: the next flush ends it at last."""
+        if asyncio.get_running_loop().time() - due_s > LATE_S:
+            self._wait(node)
+        else:
+            self._hand_on(node)
 
     def _hand_on(self, node: _Node) -> None:
         flush, messages = node.gathering, tuple(node.messages)
