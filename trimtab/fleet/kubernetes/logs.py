@@ -80,7 +80,7 @@ class Logs:
                 if not go_on:
                     return
                 await asyncio.sleep(LOOK_EACH_S)
-            except (TrimtabError, ValueError):  # it has gone, or a line has no end
+            except (TrimtabError, ValueError):  # it has gone, or a line has no end: see `Api.stream`
                 return
 
 
