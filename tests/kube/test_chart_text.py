@@ -168,7 +168,7 @@ def test_what_stands_around_models_is_told_of_the_release() -> None:
         if "template" in each.get("spec", {})
         and said.labels.items() <= each["spec"]["template"]["metadata"]["labels"].items()
     ]
-    assert reached_by == [("Deployment", "t-control"), ("Deployment", "t-envoy")]
+    assert reached_by == [("Deployment", "t-control"), ("Deployment", "t-envoy"), ("Job", "t-uninstall")]
     assert "--no-node-metrics" in arguments()
     assert "--no-node-metrics" not in arguments(controlPlane__nodeMetrics="true")
     assert not [each for each in arguments() if each.startswith(("--image=hold", "--dcgm"))]
