@@ -321,7 +321,7 @@ MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and
         ABSENT, ABSENT, {"cpu": 1_024}, {"cpu": 1_025}, {"memory": "32Mi"}, {"memory": "31Mi"},
         {"extended": {"nvidia.com/gpu": 1_024}}, {"extended": {"nvidia.com/gpu": 1_025}},
         {"extended": {"gpu": 1}}, {"extended": {"nvidia.com/mig-1g.10gb": 1}},
-        {"extended": {"requests.nvidia.com/gpu": 1}}, {"extended": {"a.kubernetes.io/b": 1}},
+        {"extended": {"requests.nvidia.com/gpu": 1}}, {"extended": {"a.dev/b": 3}},
     ),
     "nodeSelector": (
         ABSENT, ABSENT, {"a.dev/zone": "b-1"}, {"zone": ""}, {"a b": "c"}, {"a": "c d"}, {"a/b/c": "d"}
@@ -331,7 +331,7 @@ MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and
         [{}], [{"key": "a", "operator": "Exists", "value": "c"}], [{"key": "a", "operator": "In"}],
         [{"key": "a", "effect": "Never"}], [{"key": "a b"}], [{"key": "a"}, {"key": "b", "value": "c d"}],
     ),
-    "secretRef": (ABSENT, ABSENT, {"name": "mlflow"}, {"name": "a.b-c"}, {"name": "a..b"}, {"name": "A"}),
+    "secretRef": (ABSENT, ABSENT, {"name": "mlflow"}, {"name": "a.b-c"}, {"name": "0"}, {"name": "a..b"}),
     "concurrency": (
         ABSENT, ABSENT, {"min": 1, "max": 100_000}, {"max": 100_001}, {"min": 7}, {"min": 7, "max": 6},
         {"min": -1},
