@@ -16,23 +16,24 @@ from cryptography.x509.oid import NameOID
 from trimtab.core.clock import SystemClock
 
 _numbers = itertools.count(1)
+DAY = timedelta(days=1)
 
 
 class Authority:
-    """Signs certificates; `certificate` is its own, in PEM."""
+    """Signs certificates; `certificate` is its own, in PEM. They began an hour ago and last for a day."""
 
-    def __init__(self) -> None:
+    def __init__(self, lasts: timedelta = DAY) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(f"authority {next(_numbers)}")
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        made = _begun(self._name, self._name, self._key).add_extension(constraints, critical=True)
+        made = _begun(self._name, self._name, self._key, lasts).add_extension(constraints, critical=True)
         self.certificate = made.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
 
-    def secret(self, name: str) -> dict[str, bytes]:
+    def secret(self, name: str, lasts: timedelta = DAY) -> dict[str, bytes]:
         """What a Secret for a server (or client) of this name holds."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
-        made = _begun(_named(name), self._name, key).add_extension(names, critical=False)
+        made = _begun(_named(name), self._name, key, lasts).add_extension(names, critical=False)
         return {
             "tls.crt": made.sign(self._key, SHA256()).public_bytes(Encoding.PEM),
             "tls.key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -44,7 +45,9 @@ def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _begun(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, lasts: timedelta
+) -> x509.CertificateBuilder:
     now = datetime.fromtimestamp(SystemClock().wall_s(), UTC)
     return (
         x509.CertificateBuilder()
@@ -53,7 +56,7 @@ def _begun(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKe
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_after(now + lasts)
     )
 
 

@@ -78,6 +78,7 @@ _PROTOCOLS = [protocol.value for protocol in Protocol]
 _LABEL_KEY = "^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
 _LABEL_VALUE = "^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$"
 _EXTENDED = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+_SECRET = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$"
 _GRPC = Protocol.OPEN_INFERENCE_GRPC.value
 
 
@@ -148,10 +149,10 @@ SPEC: dict[str, Json] = {
                 "say how the server is started: custom: {image: …} or custom: {command: […]}",
             ),
             rule(
-                "!has(self.env) || self.env.all(name, name != '' && !name.contains('='))",
+                "!has(self.env) || self.env.all(name, name.matches('^[ -<>-~]+$'))",
                 ".env",
                 "has a name that cannot be set in an environment",
-                "write NAME: VALUE, the name not empty and without `=`",
+                "write NAME: VALUE, the name not empty, of ASCII and without `=`",
             ),
             rule(
                 f"!has(self.envManager) || self.envManager == '{ModelSpec.env_manager}' || (!has(self.custom)"
@@ -180,7 +181,18 @@ SPEC: dict[str, Json] = {
     "Model.env_manager": {"enum": sorted(ENV_MANAGERS), "default": ModelSpec.env_manager},
     "Model.start_timeout_s": _seconds(ModelSpec.start_timeout_s, START_TIMEOUT_MAX_S),
     "Model.tracking_uri": _text(),
-    "SecretRef": {"required": ["name"], "description": None},
+    "SecretRef": {
+        "required": ["name"],
+        "description": None,
+        "x-kubernetes-validations": [
+            rule(
+                f"self.name.matches('{_SECRET}')",
+                ".name",
+                "is no name of a Secret",
+                "use that of one in the endpoint's namespace, of a-z, 0-9, - and ., for example mlflow",
+            )
+        ],
+    },
     "SecretRef.name": _text(253) | {"minLength": 1},
     "Model.node_selector": {
         "maxProperties": LIST_MAX,
@@ -246,7 +258,8 @@ SPEC: dict[str, Json] = {
         },
         "x-kubernetes-validations": [
             rule(
-                f"self.all(name, name.matches('{_EXTENDED}'))",
+                f"self.all(name, name.matches('{_EXTENDED}') && !name.contains('kubernetes.io/')"
+                " && !name.startsWith('requests.'))",
                 "",
                 "has a name that is no extended resource",
                 'use for example "nvidia.com/gpu": 1',

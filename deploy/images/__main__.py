@@ -29,7 +29,6 @@ def main() -> int:
             for built in build.build():
                 sys.stdout.write(f"{built.name} {built.archive}\n")
         else:
-            asked.folder.mkdir(parents=True)
             context.write(asked.folder)
     except build.NoBase as error:
         sys.stderr.write(f"skipped: {error}; {error.hint}\n")

@@ -19,7 +19,11 @@ ZIP_BEGINS = "315532800"  # in 1980: the same code is the same wheel, and no ima
 
 
 def write(folder: Path) -> None:
-    """Fill `folder`, which is empty. Raises ClusterError."""
+    """Fill `folder`, which is empty or not there. Raises ClusterError."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = "name another one, or remove it: what is left of an earlier wheel would be copied too"
+        raise ClusterError(f"{folder} is there, and is no empty folder", hint)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("control-plane.txt", "mlflow.txt", "drain.py"):
         shutil.copy(HERE / name, folder)
     shutil.copy(LOCK, folder)

@@ -150,6 +150,7 @@ def test_a_wrong_range_is_refused_before_anything_is_copied(
         ("resources.extended.nvidia.com/gpu=half", "`half` is not a whole number"),
         ("resources.extended.gpu=1", "is no extended resource"),
         ("node_selector.a b=c", "is no label"),
+        ("secret_ref=My Secret", "is no name of a Secret"),
         ("env_manager=conda", "uv (an environment of its own), local (trimtab's own)"),
     ],
 )
@@ -167,6 +168,14 @@ def test_a_wrong_name_needs_no_server(run: Run, name: str, says: str) -> None:
     done = run("deploy", "models:/iris/1", f"--name={name}")
     assert done.exit_code == 2
     assert says in done.stderr
+
+
+def test_the_secret_of_a_tracking_server_is_set_and_taken_back(run: Run, control: Any, model: Path) -> None:
+    """Here there are none; a cluster has them."""
+    assert run("deploy", str(model), "--name", "iris", "--set", "secret_ref=mlflow").exit_code == 0
+    assert control.endpoint("iris").spec.models[0].secret_ref.name == "mlflow"
+    assert run("deploy", str(model), "--name", "iris", "--set", "secret_ref=").exit_code == 0
+    assert not control.endpoint("iris").spec.models[0].HasField("secret_ref")
 
 
 def test_both_ways_to_name_a_namespace(run: Run, control: Any, model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -108,6 +109,36 @@ async def test_envoys_are_shown_the_newest_certificate_that_can_be_used(
             assert not await connects(port, old.secret("envoy"), old), "nor is the authority before believed"
     finally:
         await server.stop(None)
+
+
+async def test_until_when_the_certificate_in_use_is_good_is_shown(tmp_path: Path, metrics: Metrics) -> None:
+    """Or its authority, which may end before it; one that cannot be used is not meant."""
+
+    def hours() -> int:
+        begins, ends = (
+            metrics.registry.get_sample_value(f"trimtab_certificate_not_{name}_seconds", {"file": "xds-tls"})
+            for name in ("before", "after")
+        )
+        assert begins is not None
+        assert ends is not None
+        return round((ends - begins) / 3600)
+
+    authority, short = Authority(timedelta(days=9)), Authority(timedelta(hours=7))
+    mount(tmp_path, authority.secret("localhost", timedelta(hours=2)))
+    found = Certificates.open(tmp_path)
+    metrics.certificate("xds-tls", found.lasts)
+    assert hours() == 3, "it began an hour ago"
+    async with running(found.run(Unusable(metrics.unusable, "xds-tls"))):
+        mount(tmp_path, authority.secret("localhost", timedelta(hours=5)) | {"tls.key": b"no"})
+        await until(lambda: unusable(metrics, "xds-tls") == 1.0)
+        assert hours() == 3
+        mount(tmp_path, authority.secret("localhost", timedelta(hours=11)))
+        await until(lambda: hours() == 12)
+        mount(tmp_path, short.secret("localhost", timedelta(hours=20)))
+        await until(lambda: hours() == 8)
+        both = {"ca.crt": short.certificate + authority.certificate}  # while one follows the other
+        mount(tmp_path, authority.secret("localhost", timedelta(hours=30)) | both)
+        await until(lambda: hours() == 31)
 
 
 @pytest.mark.parametrize(

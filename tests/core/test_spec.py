@@ -61,6 +61,17 @@ def test_defaults_are_stable(name: str, models: list[str]) -> None:
         ({"runtime": "trition"}, "models[0].runtime"),
         ({"resources": Resources(extended=(("gpu", 1),))}, "models[0].resources.extended"),
         ({"resources": Resources(extended=(("nvidia.com/gpu", 0),))}, "models[0].resources.extended"),
+        (
+            {"resources": Resources(extended=(("requests.nvidia.com/gpu", 1),))},
+            "models[0].resources.extended",
+        ),
+        (
+            {"resources": Resources(extended=(("kubernetes.io/batch-cpu", 1),))},
+            "models[0].resources.extended",
+        ),
+        ({"secret": "My Secret"}, "models[0].secret_ref.name"),
+        ({"secret": "a..b"}, "models[0].secret_ref.name"),
+        ({"secret": "a" * 254}, "models[0].secret_ref.name"),
         ({"placement": Placement(node_selector=(("a b", "c"),))}, "models[0].node_selector"),
         ({"placement": Placement(tolerations=(Toleration(),))}, "models[0].tolerations[0]"),
         ({"concurrency": ConcurrencyRange(0, 4)}, "models[0].concurrency"),

@@ -69,6 +69,21 @@ def test_a_package_that_is_not_pinned_is_told() -> None:
         context.locked("nonesuch")
 
 
+def test_a_folder_that_has_something_in_it_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_wheel", lambda folder: (folder / "trimtab-1.whl").touch())
+    for folder in (tmp_path / "new" / "one", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        context.write(folder)
+        before = sorted(folder.iterdir())
+        assert (folder / "requirements.lock") in before
+        with pytest.raises(ClusterError, match="is no empty folder") as told:
+            context.write(folder)
+        assert "remove it" in told.value.hint
+        assert sorted(folder.iterdir()) == before
+
+
 def test_too_little_room_is_told_before_anything_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -158,13 +158,17 @@ def test_what_stands_around_models_is_told_of_the_release() -> None:
         found: list[str] = control["spec"]["template"]["spec"]["containers"][0]["args"]
         return found
 
-    objects = rendered()
     (callers,) = (each for each in arguments() if each.startswith("--callers="))
     said = checked_callers(KubernetesOptions(Path("home"), callers=callers.partition("=")[2]))
     assert said.namespace == "ns"
-    for name in ("t-control", "t-envoy"):
-        labels = of_kind(objects, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
-        assert said.labels.items() <= labels.items()
+    everything = rendered(**ROOM, modelCache__enabled="true", prePull__enabled="true")
+    reached_by = [
+        (each["kind"], each["metadata"]["name"])
+        for each in everything
+        if "template" in each.get("spec", {})
+        and said.labels.items() <= each["spec"]["template"]["metadata"]["labels"].items()
+    ]
+    assert reached_by == [("Deployment", "t-control"), ("Deployment", "t-envoy"), ("Job", "t-uninstall")]
     assert "--no-node-metrics" in arguments()
     assert "--no-node-metrics" not in arguments(controlPlane__nodeMetrics="true")
     assert not [each for each in arguments() if each.startswith(("--image=hold", "--dcgm"))]
@@ -401,3 +405,35 @@ def test_who_may_edit_a_namespace_may_edit_its_endpoints_but_not_say_how_they_ar
     written = {resource for rule in rules for resource in rule["resources"] if "patch" in rule["verbs"]}
     assert written == {"servingendpoints"}
     assert "ns-t-edit" not in {each["metadata"]["name"] for each in rendered(roles__aggregate="false")}
+
+
+def test_every_pod_is_as_a_strict_namespace_wants_it() -> None:
+    """Of all that the chart can make: at the level `restricted`, under a quota that counts all there is.
+
+    No token of the API server is in a pod that does not ask it.
+    """
+    asked = {"modelCache__enabled": "true", "prePull__enabled": "true", "envoy__tlsSecret": "callers"}
+    pods = {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in rendered(**ROOM, **asked)
+        if "template" in each.get("spec", {})
+    }
+    assert set(pods) == {
+        "t-control", "t-envoy", "t-model-cache", "t-pre-pull", "t-room-gpu", "t-uninstall",
+    }  # fmt: skip
+    for name, pod in pods.items():
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }, name
+        assert pod["automountServiceAccountToken"] is (name in ("t-control", "t-model-cache", "t-uninstall"))
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
+        for each in (*pod.get("initContainers", ()), *pod["containers"]):
+            where = (name, each["name"])
+            assert each["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, where
+            assert {"cpu", "memory"} <= each["resources"]["requests"].keys(), where
+            assert "memory" in each["resources"]["limits"], where

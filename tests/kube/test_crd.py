@@ -111,6 +111,21 @@ BAD: dict[str, tuple[Any, str, str]] = {
         "secretRef for credentials",
     ),
     "secret without a name": (model(secretRef={}), "spec.models[0].secretRef.name", "Required value"),
+    "secret with a name that no Secret has": (
+        model(secretRef={"name": "My Secret"}),
+        "spec.models[0].secretRef.name",
+        "use that of one in the endpoint's namespace",
+    ),
+    "a resource of Kubernetes' own": (
+        model(resources={"extended": {"kubernetes.io/batch-cpu": 1}}),
+        "spec.models[0].resources.extended",
+        'use for example "nvidia.com/gpu": 1',
+    ),
+    "a quota's name of GPUs": (
+        model(resources={"extended": {"requests.nvidia.com/gpu": 1}}),
+        "spec.models[0].resources.extended",
+        'use for example "nvidia.com/gpu": 1',
+    ),
     "GPUs without a domain": (
         model(resources={"extended": {"gpu": 1}}),
         "spec.models[0].resources.extended",
@@ -149,6 +164,7 @@ BAD: dict[str, tuple[Any, str, str]] = {
     "env a list": (model(env=[{"name": "A", "value": "b"}]), "spec.models[0].env[0].name", "unknown field"),
     "env value a number": (model(env={"A": 1}), "spec.models[0].env.A", "must be of type string"),
     "env name with =": (model(env={"A=B": "c"}), "spec.models[0].env", "without `=`"),
+    "env name of other letters": (model(env={"ÄPFEL": "c"}), "spec.models[0].env", "of ASCII"),
     "env name empty": (model(env={"": "c"}), "spec.models[0].env", "write NAME: VALUE"),
     "start timeout 0": (model(startTimeoutSeconds=0), "spec.models[0].startTimeoutSeconds", "use 1 to 3600"),
     "start timeout long": (
@@ -305,6 +321,7 @@ MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and
         ABSENT, ABSENT, {"cpu": 1_024}, {"cpu": 1_025}, {"memory": "32Mi"}, {"memory": "31Mi"},
         {"extended": {"nvidia.com/gpu": 1_024}}, {"extended": {"nvidia.com/gpu": 1_025}},
         {"extended": {"gpu": 1}}, {"extended": {"nvidia.com/mig-1g.10gb": 1}},
+        {"extended": {"requests.nvidia.com/gpu": 1}}, {"extended": {"a.dev/b": 3}},
     ),
     "nodeSelector": (
         ABSENT, ABSENT, {"a.dev/zone": "b-1"}, {"zone": ""}, {"a b": "c"}, {"a": "c d"}, {"a/b/c": "d"}
@@ -314,6 +331,7 @@ MODELS: dict[str, tuple[Any, ...]] = {  # what both can say, with the bounds and
         [{}], [{"key": "a", "operator": "Exists", "value": "c"}], [{"key": "a", "operator": "In"}],
         [{"key": "a", "effect": "Never"}], [{"key": "a b"}], [{"key": "a"}, {"key": "b", "value": "c d"}],
     ),
+    "secretRef": (ABSENT, ABSENT, {"name": "mlflow"}, {"name": "a.b-c"}, {"name": "0"}, {"name": "a..b"}),
     "concurrency": (
         ABSENT, ABSENT, {"min": 1, "max": 100_000}, {"max": 100_001}, {"min": 7}, {"min": 7, "max": 6},
         {"min": -1},

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from deploy.cluster import lifecycle
+from deploy.cluster.place import here
 from tests.kube.killing import kill_container, killed
 from tests.kube.release import (
+    DEPLOYMENTS,
     ENOUGH,
     WITHIN_S,
     Installed,
@@ -21,19 +26,27 @@ from tests.kube.release import (
     installation,
     leader,
     left,
+    names,
     one_by_one,
     pods_of,
     serves,
 )
-from tests.kube.words import ENDPOINTS, endpoint, evict, until
+from tests.kube.words import ENDPOINTS, endpoint, evict, read, until
 from trimtab.core.errors import Unreachable
+from trimtab.fleet.kubernetes.template import ENDPOINT
 from trimtab.kube import Api
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
 
 AT_ONCE = 4
 AWAY_S = 120.0
-
+DRAIN = (
+    "--pod-selector=!app",
+    "--force",
+    "--ignore-daemonsets",
+    "--delete-emptydir-data",
+    "--timeout=170s",
+)  # other tests' servers stay
 
 MOST = 64
 
@@ -187,6 +200,74 @@ async def test_every_model_pod_is_evicted_in_turn_and_no_request_fails(served: S
         await served.has(pods=3)
     assert told.statuses.keys() == {"200"}, told.statuses
     assert not before & await pods_of(served.release, "iris")
+
+
+async def test_a_real_node_of_two_is_drained_with_all_that_is_on_it_and_no_request_fails(
+    served: Served,
+) -> None:
+    """The control plane that leads, an Envoy and models; scaling goes on."""
+    if len(lifecycle.real_nodes(here())) < 2:
+        pytest.skip("the cluster has one node: make kube-down, then kube-up with NODES=2")
+    release = served.release
+    led = await leader(release)
+    nodes = await nodes_of(release)
+    drained = nodes[led]
+    there = {name for name, node in nodes.items() if node == drained}
+    assert there & await envoys(release), nodes
+    assert there & await pods_of(release, "iris"), nodes
+    with calling(served.url, AT_ONCE) as told:
+        try:
+            await kubectl("drain", drained, *DRAIN)
+            await served.has(pods=3)
+            assert not there & (await nodes_of(release)).keys()
+            assert await leader(release) != led
+            await until(lambda: two_envoys(release), WITHIN_S)
+            await served.apply(pods=4)
+            await served.has(pods=4)
+        finally:
+            await kubectl("uncordon", drained)
+    assert told.statuses.keys() == {"200"}, told.statuses
+
+
+async def nodes_of(release: Installed) -> dict[str, str]:
+    """The node of each pod."""
+    return {pod["metadata"]["name"]: pod["spec"].get("nodeName", "") for pod in await release.pods("")}
+
+
+async def kubectl(*arguments: str) -> None:
+    command = ("kubectl", "--kubeconfig", os.environ["KUBECONFIG"], *arguments)
+    running = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT)
+    said, _ = await running.communicate()
+    assert running.returncode == 0, said.decode()
+
+
+async def test_a_deployment_whose_template_somebody_changes_rolls_and_no_request_fails(
+    served: Served,
+) -> None:
+    """As `kubectl rollout restart` does: what they wrote stays, and what we write leaves it alone."""
+    release = served.release
+    path = DEPLOYMENTS.path(release.namespace, (await deployments(release))[0])
+    before = await pods_of(release, "iris")
+    marked = {"metadata": {"annotations": {"team/owner": "ann"}}}
+    with calling(served.url, AT_ONCE) as told:
+        await release.api.merge(path, marked | {"spec": {"template": marked}})
+        await until(lambda: all_are_others(release, before), WITHIN_S)
+        await served.has(pods=3)
+        await served.apply(pods=4)
+        await served.has(pods=4)
+    assert told.statuses.keys() == {"200"}, told.statuses
+    body = await read(release.api, path)
+    for each in (body, body["spec"]["template"], *await release.pods(f"{ENDPOINT}=iris")):
+        assert each["metadata"]["annotations"]["team/owner"] == "ann"
+
+
+async def deployments(release: Installed) -> list[str]:
+    listed = await release.api.get(DEPLOYMENTS.path(release.namespace), {"labelSelector": ENDPOINT})
+    return names(listed)
+
+
+async def all_are_others(release: Installed, before: set[str]) -> bool:
+    return not before & await pods_of(release, "iris")
 
 
 async def evicted(release: Installed, pod: str) -> bool:

@@ -19,6 +19,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision
 from trimtab.core.spec import Resources
 from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.fleet.kubernetes import fleet as fleets
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import CONTAINER, ENDPOINT, GATE, HOLD_IMAGE
@@ -441,6 +442,30 @@ async def test_what_stands_around_pods_comes_with_them_and_goes_with_the_last(
     await until(lambda: _is_gone(api, BUDGETS.path(namespace, "iris-r2")))
     await until(lambda: _is_gone(api, POLICIES.path(namespace, "trimtab-iris")))
     await until(lambda: _is_gone(api, ACCOUNTS.path(namespace, "trimtab-iris")))
+
+
+async def test_a_service_account_or_policy_that_somebody_deleted_is_there_again_once_a_pod_needs_it(
+    fleet: KubernetesFleet,
+    api: Api,
+    revision: Make,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fleets, "ASK_AGAIN_EACH_S", 1.0)
+    await start(fleet, revision(), 1)
+    await until(lambda: _owners(api, POLICIES.path(namespace, "trimtab-iris")))
+    for resource in (ACCOUNTS, POLICIES):
+        await api.delete(resource.path(namespace, "trimtab-iris"))
+    await fleet.start_pod(revision())
+    await until(lambda: fleet.room(revision()).pods == 0)
+    assert 'serviceaccount "trimtab-iris" not found; somebody took it away' in fleet.room(revision()).why
+    await ready(fleet, 2)
+    for resource in (ACCOUNTS, POLICIES):
+        assert await _owners(api, resource.path(namespace, "trimtab-iris")) == 1
+
+
+async def _owners(api: Api, path: str) -> int:
+    return len((await read(api, path))["metadata"].get("ownerReferences") or ())
 
 
 async def start_of(fleet: KubernetesFleet, revision: Revision) -> Pod:

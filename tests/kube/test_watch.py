@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
+from aiohttp import web
 
+from tests.kube.answering import answering
 from tests.kube.words import until
-from trimtab.kube import Key, Mirror, Resource, Selection
+from trimtab.kube import Key, Mirror, Resource, Selection, watch
 
 
 def pod(name: str, revision: str | None) -> dict[str, Any]:
@@ -59,3 +63,34 @@ async def test_an_object_that_cannot_be_read_harms_no_other() -> None:
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_connection_that_has_died_without_a_word_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the machine of an API server goes: bookmarks would come, and none does."""
+    monkeypatch.setattr(watch, "SILENCE_MAX_S", 0.2)
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "5"}, "items": [pod("a", "1")]})
+        asked.append(request.query["resourceVersion"])
+        response = web.StreamResponse()
+        await response.prepare(request)
+        body = pod("b", "2")
+        await response.write(orjson.dumps({"type": "ADDED", "object": body}) + b"\n")
+        await asyncio.Event().wait()
+        return response
+
+    async with answering(answer, tmp_path) as api:
+        mirror = Mirror(api, Selection(Resource("v1", "pods")), revision_of)
+        following = asyncio.create_task(mirror.follow())
+        try:
+            await until(lambda: len(asked) >= 2 or following.done())
+            assert asked[:2] == ["5", "7"], "from where it was"
+            assert mirror.objects == {("team", "a"): 1, ("team", "b"): 2}
+            assert mirror.lists == 1
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)

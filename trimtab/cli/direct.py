@@ -67,7 +67,7 @@ def _of_kubeconfig(context: str) -> str:
     except (config.ConfigException, OSError) as error:
         hint = "see `kubectl config get-contexts`; KUBECONFIG names the file"
         raise InvalidInput(f"no such cluster: {error}", where="--kube-context", hint=hint) from error
-    found = settings.get_api_key_with_prefix("authorization") or ""
+    found = settings.get_api_key_with_prefix("BearerToken", alias="authorization") or ""  # its older name
     kind, _, value = found.partition(" ")
     if kind.lower() != "bearer" or not value:
         hint = f"leave --kube-context out and set {TOKEN}=$(kubectl create token NAME)"

@@ -110,6 +110,12 @@ def _set_tracking_uri(spec: pb.Spec, value: str) -> None:
     spec.models[0].tracking_uri = value
 
 
+def _set_secret(spec: pb.Spec, value: str) -> None:
+    spec.models[0].ClearField("secret_ref")
+    if value:
+        spec.models[0].secret_ref.name = value
+
+
 def _set_cpu(spec: pb.Spec, value: str) -> None:
     spec.models[0].resources.cpu = value
 
@@ -147,6 +153,7 @@ _SETTERS: dict[str, Setter] = {
     "custom.port": _set_port,
     "env_manager": _set_env_manager,
     "tracking_uri": _set_tracking_uri,
+    "secret_ref": _set_secret,
     "resources.cpu": _set_cpu,
     "resources.memory": _set_memory,
     "concurrency.min": _set_low,

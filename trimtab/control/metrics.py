@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from wsgiref.simple_server import WSGIServer
 
@@ -82,6 +82,24 @@ class Metrics:
             ["file"],
             registry=own,
         )
+
+        self._begins = Gauge(
+            "trimtab_certificate_not_before_seconds",
+            "From when the certificate in use (xds-tls, api-tls) is good, in seconds since 1970.",
+            ["file"],
+            registry=own,
+        )
+        self._ends = Gauge(
+            "trimtab_certificate_not_after_seconds",
+            "Until when it is good.",
+            ["file"],
+            registry=own,
+        )
+
+    def certificate(self, file: str, lasts: Callable[[], tuple[float, float]]) -> None:
+        """Show from when until when the one of this name is good, which `lasts` tells at any time."""
+        self._begins.labels(file).set_function(lambda: lasts()[0])
+        self._ends.labels(file).set_function(lambda: lasts()[1])
 
     def look(self) -> AbstractContextManager[object]:
         """A context manager that times one look."""

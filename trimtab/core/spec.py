@@ -24,6 +24,9 @@ _LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 )
 _EXTENDED = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
+_NATIVE = re.compile(r"requests\..*|.*kubernetes\.io/.*")  # resources that are Kubernetes' own
+_SECRET = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+_SECRET_LENGTH_MAX = 253
 _PATH = re.compile(r"/[!-~]*")
 _SERVER = re.compile(r"https?://[A-Za-z0-9\[][!-~]*")
 
@@ -174,6 +177,9 @@ def _model_problems(where: str, model: ModelSpec, runtimes: frozenset[str]) -> l
             Problem(f"{where}.runtime", f"`{model.runtime}` is not a runtime here", f"known: {known}")
         )
     found += _tracking_problems(f"{where}.tracking_uri", model.tracking_uri)
+    if model.secret and (len(model.secret) > _SECRET_LENGTH_MAX or not _SECRET.fullmatch(model.secret)):
+        hint = "that of one in the endpoint's namespace, of a-z, 0-9, - and ., for example mlflow"
+        found.append(Problem(f"{where}.secret_ref.name", f"`{model.secret}` is no name of a Secret", hint))
     found += _custom_problems(f"{where}.custom", model)
     found += _env_manager_problems(f"{where}.env_manager", model)
     found += _range_problems(f"{where}.concurrency", model.concurrency)
@@ -210,7 +216,7 @@ def _tracking_problems(where: str, tracking_uri: str) -> list[Problem]:
 def _extended_problems(where: str, resources: Resources) -> list[Problem]:
     found: list[Problem] = []
     for name, count in resources.extended:
-        if not _EXTENDED.fullmatch(name):
+        if not _EXTENDED.fullmatch(name) or _NATIVE.fullmatch(name):
             found.append(Problem(where, f"`{name}` is no extended resource", "for example nvidia.com/gpu: 1"))
         elif not 1 <= count <= EXTENDED_MAX:
             found.append(Problem(where, f"{name} is {count}", f"whole ones of one pod, 1 to {EXTENDED_MAX}"))

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import LineTooLong
 from kubernetes.aio import client, config
 
 from trimtab.core.errors import (
@@ -189,6 +190,8 @@ def _explained(path: str) -> Iterator[None]:
         hint = "see whether the API server runs: `kubectl get --raw /readyz`"
         told = str(error) or "no answer in time"
         raise Unreachable(f"the API server does not answer: {told}", where=path, hint=hint) from error
+    except LineTooLong as error:  # neither a ClientError nor a ValueError: whoever reads would end by it
+        raise Failed("a line of the answer has no end", where=path) from error
 
 
 def quota_of(message: str) -> str:

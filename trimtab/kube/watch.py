@@ -17,7 +17,7 @@ from trimtab.kube.api import Api, Expired, Json, Resource, meaning
 
 PAGE = 500
 WATCH_S = 300  # the server ends a watch then, and we resume it where it was
-SILENCE_MAX_S = WATCH_S + 30.0  # without even a bookmark: the connection is dead
+SILENCE_MAX_S = 150.0  # without even a bookmark, which comes each minute: the connection is dead
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 10.0
 

@@ -385,6 +385,24 @@ async def test_pods_that_are_refused_are_blocked_and_asked_for_again(
         await made.close()
 
 
+async def test_a_service_account_that_somebody_took_away_is_made_anew_before(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "ASK_AGAIN_EACH_S", 0.01)
+    server.refused = 'pods "x" is forbidden: error looking up service account team/trimtab-iris: not found'
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        assert "it is made anew within a minute" in made.room(Revision(KEY, MODEL, "hash", 0.0)).why
+        await until(lambda: len(asked_again(server)) > 2)
+        paths = [path.rpartition("/")[2] for path, _ in server.merged]
+        before = {*paths[: paths.index(name_of(KEY))]}
+        _, between, _ = " ".join(paths).split(name_of(KEY), 3)[:3]
+        assert before == {*between.split()} == {"trimtab-iris"}
+    finally:
+        await made.close()
+
+
 async def test_nobody_asks_again_for_what_is_not_refused(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import grpc
+from cryptography import x509
 
 from trimtab.control.anew import LOOK_EACH_S, Unusable
 from trimtab.core.errors import InvalidInput, NotFound, TrimtabError
@@ -26,6 +27,7 @@ class Certificates:
     def __init__(self, folder: Path, parts: Parts) -> None:
         self._folder = folder
         self._parts = parts
+        self._lasts = _lasts(parts)
         self._newest: grpc.ServerCertificateConfiguration = _configuration(parts)
         self._given: grpc.ServerCertificateConfiguration | None = None
 
@@ -33,6 +35,10 @@ class Certificates:
     def open(cls, folder: Path) -> Certificates:
         """Raises NotFound or InvalidInput."""
         return cls(folder, _read(folder))
+
+    def lasts(self) -> tuple[float, float]:
+        """From when until when what is used now is good: seconds since 1970."""
+        return self._lasts
 
     def credentials(self, *, of_both: bool = True) -> grpc.ServerCredentials:
         """With `of_both` only who has a certificate of the same authority is answered, as our Envoys have."""
@@ -59,7 +65,7 @@ class Certificates:
             unusable.right()
             if parts != self._parts:
                 log.info("%s: Envoys that come from now on are shown another certificate", self._folder)
-                self._parts, self._newest = parts, _configuration(parts)
+                self._parts, self._newest, self._lasts = parts, _configuration(parts), _lasts(parts)
 
     def _renewed(self) -> grpc.ServerCertificateConfiguration | None:
         """gRPC asks at each new connection, in a thread of its own; None: as before."""
@@ -72,6 +78,13 @@ class Certificates:
 
 def _configuration(parts: Parts) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(parts["tls.key"], parts["tls.crt"])], parts["ca.crt"])
+
+
+def _lasts(parts: Parts) -> tuple[float, float]:
+    """Its own time; or that of its authority, of several the one that ends last, where that ends sooner."""
+    (own, *_) = x509.load_pem_x509_certificates(parts["tls.crt"])
+    ends = [each.not_valid_after_utc for each in x509.load_pem_x509_certificates(parts["ca.crt"])]
+    return own.not_valid_before_utc.timestamp(), min(own.not_valid_after_utc, max(ends)).timestamp()
 
 
 def _read(folder: Path) -> Parts:
@@ -101,6 +114,7 @@ def _check(place: Path, parts: Parts) -> None:
         raise InvalidInput(f"is no certificate with its key: {error}", where=str(place), hint=hint) from error
     try:
         context.load_verify_locations(cadata=parts["ca.crt"].decode())
+        _lasts(parts)
     except (ssl.SSLError, ValueError) as error:
         where = str(place / "ca.crt")
         raise InvalidInput(f"is no certificate: {error}", where=where, hint=hint) from error

@@ -106,6 +106,8 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     with home.locked():
         metrics = Metrics()
         door = Door(SystemClock(), home, options, Unusable(metrics.unusable, "xds-tls"))
+        if door.certificates is not None:
+            metrics.certificate("xds-tls", door.certificates.lasts)
         wanted = parse_address(options.metrics_listen, "--metrics-listen", port_min=0)
         metrics_at, metrics_server = metrics.serve(wanted)
         public = options.public or str(address)
@@ -353,6 +355,7 @@ def _read_anew(
         ).run()
     for name, certificates in anew.items():
         if certificates is not None:
+            around.metrics.certificate(name, certificates.lasts)
             work[f"the certificate {name}"] = certificates.run(Unusable(gauge, name))
     return work
 

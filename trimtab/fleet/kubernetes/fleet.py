@@ -29,6 +29,7 @@ from trimtab.fleet.kubernetes.logs import Logs
 from trimtab.fleet.kubernetes.looks import Looks
 from trimtab.fleet.kubernetes.nodes import Nodes
 from trimtab.fleet.kubernetes.seen import (
+    NO_ACCOUNT,
     Known,
     SeenDeployment,
     SeenPod,
@@ -519,7 +520,8 @@ class KubernetesFleet:
     async def _ask_again(self) -> None:
         """For pods that are refused: a ReplicaSet that changes is looked at anew; it gets this annotation.
 
-        So what was refused for long, by a quota for example, comes soon after it no longer is.
+        So what was refused for long, by a quota for example, comes soon after it no longer is. What somebody
+        took away of what stands around them is made anew before.
         """
         while True:
             await asyncio.sleep(ASK_AGAIN_EACH_S)
@@ -527,6 +529,8 @@ class KubernetesFleet:
                 if deployment.refused:
                     asked = {"annotations": {ASKED_AGAIN: f"{self._clock.wall_s():.0f}"}}
                     with contextlib.suppress(TrimtabError):  # in the next round, then
+                        if NO_ACCOUNT in deployment.refused:
+                            await self._attendants.bind(deployment.key, deployment.uid)
                         await self._api.merge(DEPLOYMENTS.path(*place), {"metadata": asked})
 
     async def _settle(self, key: RevisionKey) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection
 
 from trimtab.core.errors import InvalidInput, TrimtabError
-from trimtab.fleet.kubernetes.template import CONTAINER
+from trimtab.fleet.kubernetes.template import BRING, CONTAINER
 from trimtab.kube import Api, Resource
 
 PODS = Resource("v1", "pods")
@@ -69,19 +69,30 @@ class Logs:
             await asyncio.gather(*readers.values(), return_exceptions=True)
 
     async def _read(self, pod_id: str, lines: int, go_on: bool, told: asyncio.Queue[tuple[str, str]]) -> None:
-        query = {"container": CONTAINER, "tailLines": str(lines), "follow": str(go_on).lower()}
-        while True:
-            try:
-                async with self._api.stream(_path(pod_id), query, SILENCE_MAX_S) as read:
-                    while line := await read.readline():
-                        await told.put((pod_id, line.decode(errors="replace").rstrip("\r\n")))
+        """Of what brings its model, where the model's own container has not begun and nobody waits for it."""
+        begun = False
+        while not begun:
+            begun = await self._read_from(CONTAINER, pod_id, lines, go_on, told)
+            if not begun and not go_on:
+                await self._read_from(BRING, pod_id, lines, go_on, told)
                 return
-            except InvalidInput:  # its container has not begun
-                if not go_on:
-                    return
+            if not begun:
                 await asyncio.sleep(LOOK_EACH_S)
-            except (TrimtabError, ValueError):  # it has gone, or a line has no end
-                return
+
+    async def _read_from(
+        self, container: str, pod_id: str, lines: int, go_on: bool, told: asyncio.Queue[tuple[str, str]]
+    ) -> bool:
+        """Whether it had begun, or need not be asked again."""
+        query = {"container": container, "tailLines": str(lines), "follow": str(go_on).lower()}
+        try:
+            async with self._api.stream(_path(pod_id), query, SILENCE_MAX_S) as read:
+                while line := await read.readline():
+                    await told.put((pod_id, line.decode(errors="replace").rstrip("\r\n")))
+        except InvalidInput:  # its container has not begun, or there is none of that name
+            return False
+        except (TrimtabError, ValueError):  # it has gone, or a line has no end: see `Api.stream`
+            pass
+        return True
 
 
 def _path(pod_id: str) -> str:

@@ -221,10 +221,12 @@ def cause_of(ended: Ended, log_lines: tuple[str, ...]) -> str:
     return failure(ended.exit_status, "", log_lines)
 
 
+NO_ACCOUNT = "looking up service account"
 _REMEDIES = {  # of what the API server says when it refuses a pod
     "exceeded quota": "raise the ResourceQuota{quota} of the namespace, or lower maxPods or resources",
     "must specify": "its quota counts that: set resources.memory",
     "is being terminated": "the namespace is being deleted: use another one",
+    NO_ACCOUNT: "somebody took it away: it is made anew within a minute",
     "violates PodSecurity": "pods are made for the level `restricted`: see what changed them on their way",
     "minimum ": "a LimitRange of the namespace asks for more: raise resources",
     "maximum ": "a LimitRange of the namespace allows less: lower resources",

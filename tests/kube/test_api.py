@@ -1,0 +1,25 @@
+"""What the API server answers that nobody expected. It needs no cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.kube.answering import answering
+from trimtab.core.errors import Failed
+
+ENDLESS = b"x" * (5 << 20)  # more than any object, or the client's 4 MB of a line
+
+
+async def test_a_line_that_has_no_end_is_an_error_like_others(tmp_path: Path) -> None:
+    """A model's log may have one. What the client raises is nothing that anybody who reads expects."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=ENDLESS)
+
+    async with answering(answer, tmp_path) as api:
+        with pytest.raises(Failed, match="a line of the answer has no end"):
+            async with api.stream("/api/v1/pods", {}, 5.0) as lines:
+                await lines.readline()
