@@ -86,6 +86,7 @@ class KubernetesFleet:
     known whose node is about to go. `model_cache` is the URL by which pods reach that of their node;
     `pull_secrets` name Secrets of each namespace, for the registries of its pods. `pods` is a mirror of them
     that somebody follows already, see `mirror_of_pods`; without it the fleet follows one of its own.
+    Pods are spread over the values of each of `topology_keys`, labels of nodes.
     `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
@@ -104,6 +105,7 @@ class KubernetesFleet:
         model_cache: str = "",
         pods: Mirror[SeenPod] | None = None,
         pull_secrets: Sequence[str] = (),
+        topology_keys: Sequence[str] = (template.HOSTNAME,),
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -119,6 +121,7 @@ class KubernetesFleet:
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
         self._model_cache = model_cache
+        self._topology_keys = topology_keys
         self._attendants = Attendants(api, callers or Callers(), pull_secrets)
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -497,7 +500,7 @@ class KubernetesFleet:
     async def _create(self, revision: Revision) -> None:
         """Make the Deployment, once. Raises Failed if one of that name is not ours, or of another life."""
         key = revision.key
-        body = template.deployment(revision, self._images, 1, self._model_cache)
+        body = template.deployment(revision, self._images, 1, self._model_cache, self._topology_keys)
         owner = self._owner(key.endpoint)
         if owner is not None:
             body["metadata"]["ownerReferences"] = [owner]
