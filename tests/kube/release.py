@@ -81,9 +81,9 @@ def in_our_cluster() -> None:
 def installation(
     images: dict[str, str],
     secrets: Mapping[str, Secret] = MappingProxyType({}),
-    /,
     chart: Path = CHART,
     flags: Collection[str] = (),
+    /,
     **more: str,
 ) -> Iterator[str]:
     """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards.

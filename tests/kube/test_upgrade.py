@@ -59,7 +59,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def namespace_of_release(our_images: dict[str, str], older: Path) -> Iterator[str]:
     """Other tests have a definition of their own in the cluster: this release takes it over."""
-    with installation(our_images, chart=older, flags=["--take-ownership"], crd__install="true") as namespace:
+    with installation(our_images, {}, older, ["--take-ownership"], crd__install="true") as namespace:
         yield namespace
 
 
