@@ -40,11 +40,10 @@ class Nodes:
     namespace: str
     zone_of: dict[str, str]
 
-    def placement(self, *, tolerated: bool = True, on: str = "") -> Placement:
-        """Of these nodes alone, or of one of them."""
-        selected = {OURS: self.namespace} | ({HOSTNAME: on} if on else {})
+    def placement(self, *, tolerated: bool = True) -> Placement:
+        """On these nodes alone."""
         tolerations = (Toleration(BY, "Equal", "fake", "NoSchedule"),) if tolerated else ()
-        return Placement(tuple(sorted(selected.items())), tolerations)
+        return Placement(((OURS, self.namespace),), tolerations)
 
     async def pods(self, selector: str = "") -> list[str]:
         """Of each pod the node that the scheduler has chosen; empty: none yet."""
@@ -149,9 +148,12 @@ async def test_where_zones_are_named_too_pods_are_in_all_of_them(nodes: Nodes, r
     assert skew(chosen) <= MAX_SKEW
 
 
-async def test_one_node_holds_them_all_where_it_is_the_only_one(nodes: Nodes, revision: Make) -> None:
-    (only, *_) = nodes.zone_of
-    await asked_for(nodes, placed(revision(), nodes.placement(on=only)), 4, (HOSTNAME, ZONE))
+async def test_one_node_holds_them_all_where_no_other_one_takes_any(nodes: Nodes, revision: Make) -> None:
+    """The others are there, and empty: what had to be even would wait for them."""
+    only, *others = nodes.zone_of
+    for each in others:
+        await nodes.api.merge(NODES.path(name=each), {"spec": {"unschedulable": True}})
+    await asked_for(nodes, placed(revision(), nodes.placement()), 4, (HOSTNAME, ZONE))
     assert (await nodes.chosen(4))[only] == 4
 
 
