@@ -151,7 +151,7 @@ async def test_of_a_pod_that_is_killed_for_its_memory_only_its_own_requests_fail
     with calling(url, AT_ONCE) as told, calling(served.url, AT_ONCE) as others:
         status, _ = await asyncio.to_thread(ask, url, f'{{"inputs": "{EVERYTHING}"}}')
         assert status == "503"
-        await until(lambda: says(release, "hungry", "raise resources.memory"), WITHIN_S)
+        await until(lambda: says(release, "hungry", "raise resources.memory"))
         await until(lambda: serves(release, "hungry", 8), WITHIN_S)
         killed = before - await pods_of(release, "hungry")
     print(f"\n{len(killed)} of {len(before)} pods were killed; {told.statuses}")  # noqa: T201

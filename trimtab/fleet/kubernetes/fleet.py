@@ -129,6 +129,7 @@ class KubernetesFleet:
         self._made: dict[Key, RevisionKey] = {}  # Deployments
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
+        self._served: dict[str, float] = {}  # wall clock, by id: since when a pod has answered, or had
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
@@ -366,6 +367,7 @@ class KubernetesFleet:
             self._answered.get(pod_id),
             self._usage.of(seen.node, pod_id),
             self._nodes is not None and self._nodes.goes(seen.node),
+            self._served.get(pod_id),
         )
         before = self._reported.get(pod_id)
         if before is not None and before[0] is seen and before[1] == known:
@@ -402,6 +404,8 @@ class KubernetesFleet:
         if seen is not None:
             self._key_of[place] = seen.key
             self._pods.setdefault(seen.key, {})[name] = seen
+            if seen.ready_at_s is not None:
+                self._served.setdefault(seen.id, seen.ready_at_s)
             self._look_at(seen)
             self._touch(seen.key)
             self._work.add(seen.key)
@@ -411,6 +415,7 @@ class KubernetesFleet:
         self._causes.pop(pod_id, None)
         self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
+        self._served.pop(pod_id, None)
         self._let_go.discard(pod_id)
         self._hurried.discard(pod_id)
         self._looks.leave(pod_id)
@@ -429,6 +434,7 @@ class KubernetesFleet:
     def _pod_answered(self, pod_id: str) -> None:
         namespace, _, name = pod_id.partition("/")
         self._answered[pod_id] = self._clock.wall_s()
+        self._served.setdefault(pod_id, self._answered[pod_id])
         key = self._key_of[namespace, name]
         self._touch(key)
         self._work.add(key)
