@@ -79,12 +79,17 @@ def in_our_cluster() -> None:
 
 @contextmanager
 def installation(
-    images: dict[str, str], secrets: Mapping[str, Secret] = MappingProxyType({}), /, **more: str
+    images: dict[str, str],
+    secrets: Mapping[str, Secret] = MappingProxyType({}),
+    chart: Path = CHART,
+    flags: Collection[str] = (),
+    /,
+    **more: str,
 ) -> Iterator[str]:
     """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards.
 
-    `secrets` are there before it is. It goes without its drain, which test_uninstall.py is about: endpoints
-    elsewhere have to be gone before.
+    `secrets` are there before it is; `flags` are helm's own. It goes without its drain, which
+    test_uninstall.py is about: endpoints elsewhere have to be gone before.
     """
     in_our_cluster()
     namespace = f"test-{uuid.uuid4().hex[:8]}"
@@ -111,7 +116,7 @@ def installation(
     with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
         beside.submit(asyncio.run, begin()).result()
         waits = ("--wait", "--timeout=280s")  # until all are ready, control planes that follow too
-        helm("install", namespace, str(CHART), *values(namespace, images, **more), *waits)
+        helm("install", namespace, str(chart), *values(namespace, images, **more), *waits, *flags)
         try:
             yield namespace
         finally:
@@ -241,14 +246,17 @@ async def left(release: Installed, endpoints: Collection[str]) -> bool:
     return found == set(endpoints)
 
 
-def one_by_one(image: str, least: int, most: int, max_pods: int) -> Json:
-    """The spec of a model that takes 100 ms and never answers two at a time: one pod never bears all."""
+def one_by_one(image: str, least: int, most: int, max_pods: int, **env: str) -> Json:
+    """The spec of a model that takes 100 ms and never answers two at a time: one pod never bears all.
+
+    `env` are further variables of its server.
+    """
     model = {
         "uri": "own",
         "custom": {"image": image},
         "resources": {"cpu": "10m", "memory": "32Mi"},
         "concurrency": {"min": least, "max": most},
-        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"},
+        "env": {"ANSWER_AFTER": "100ms", "ANSWER_ONE_BY_ONE": "1"} | env,
         "startTimeoutSeconds": 60,
     }
     return {"models": [model], "maxPods": max_pods}
@@ -301,6 +309,16 @@ def calling(
             caller.terminate()
             told, _ = caller.communicate(timeout=90)
         found.statuses |= json.loads(told.splitlines()[-1])["statuses"]
+
+
+def ask(url: str, body: str = FLOWER) -> tuple[str, str]:
+    """The status of one answer, whatever it is, and its body."""
+    command = on_node("curl", "--silent", "--show-error", "--max-time", "60", "--write-out", "\n%{http_code}")
+    command += ["--header", "Content-Type: application/json", "--data", body, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer, _, status = done.stdout.rpartition("\n")
+    return status, answer
 
 
 def call(url: str) -> Json:

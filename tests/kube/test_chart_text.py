@@ -22,6 +22,7 @@ from trimtab.control.kubernetes.options import (
     checked_callers,
     checked_envoys,
     checked_placeholders,
+    checked_topology_keys,
 )
 from trimtab.core.spec import Resources
 from trimtab.envoy.secrets import file_of
@@ -77,6 +78,8 @@ def test_helm_finds_nothing_wrong() -> None:
         ({"envoy__allowAnonymous": None}, "name a Secret, or set envoy.allowAnonymous=true"),
         ({"envoy__min": "0"}, "/envoy/min"),
         ({"envoy__replicas": "3"}, "'replicas' not allowed"),
+        ({"topologyKeys": "{a b}"}, "/topologyKeys/0"),
+        ({"topologyKeys": "{zone,zone}"}, "/topologyKeys"),
         ({"envoy__min": "3", "envoy__max": "2"}, "envoy.max: is less than envoy.min"),
         ({"envoy__service__type": "Ingress"}, "/envoy/service/type"),
         ({"tracking__uri": "http://me:secret@mlflow"}, "/tracking/uri"),
@@ -116,6 +119,26 @@ def test_keys_are_read_from_their_secret() -> None:
     assert "--api-keys=/etc/trimtab/api-keys/keys" in pod["containers"][0]["args"]
     assert {"name": "api-keys", "secret": {"secretName": "keys"}} in pod["volumes"]
     assert "--without-keys" not in pod["containers"][0]["args"]
+
+
+def test_what_pods_are_spread_over_is_told_to_all_that_make_any() -> None:
+    def spread(objects: list[Any], name: str) -> list[str]:
+        pod = of_kind(objects, "Deployment", name)["spec"]["template"]["spec"]
+        return [each["topologyKey"] for each in pod["topologySpreadConstraints"]]
+
+    def told(objects: list[Any]) -> tuple[str, ...]:
+        pod = of_kind(objects, "Deployment", "t-control")["spec"]["template"]["spec"]
+        prefix = "--topology-key="
+        said = [each.removeprefix(prefix) for each in pod["containers"][0]["args"] if each.startswith(prefix)]
+        return checked_topology_keys(KubernetesOptions(Path("home"), topology_keys=tuple(said)))
+
+    both = ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    for objects, keys in (
+        (rendered(), both[:1]),
+        (rendered(topologyKeys=f"{{{','.join(both)}}}"), both),
+    ):
+        assert told(objects) == keys
+        assert spread(objects, "t-envoy") == spread(objects, "t-control") == list(keys)
 
 
 def test_models_images_are_pulled_by_secrets_of_their_own_namespaces() -> None:

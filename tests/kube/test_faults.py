@@ -20,6 +20,7 @@ from tests.kube.release import (
     ENOUGH,
     WITHIN_S,
     Installed,
+    ask,
     calling,
     control_planes,
     envoys,
@@ -31,10 +32,11 @@ from tests.kube.release import (
     pods_of,
     serves,
 )
-from tests.kube.words import ENDPOINTS, endpoint, evict, read, until
+from tests.kube.words import ENDPOINTS, condition, endpoint, evict, read, until
 from trimtab.core.errors import Unreachable
 from trimtab.fleet.kubernetes.template import ENDPOINT
 from trimtab.kube import Api
+from trimtab.xds.routes import RETRIES_MAX
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
 
@@ -49,6 +51,7 @@ DRAIN = (
 )  # other tests' servers stay
 
 MOST = 64
+EVERYTHING = "everything"  # what a request asks for that takes more memory than there is
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,34 @@ async def test_a_model_pod_that_is_killed_fails_no_request(served: Served) -> No
         await served.has(pods=3)
     assert told.statuses.keys() == {"200"}, told.statuses
     assert set(others) <= await pods_of(served.release, "iris")
+
+
+async def test_of_a_pod_that_is_killed_for_its_memory_only_its_own_requests_fail(served: Served) -> None:
+    """One request takes more memory than a pod has, wherever it is tried: of eight at most four die of it."""
+    release, spec = served.release, one_by_one(served.image, MOST, MOST, 8, ALLOCATE_ON=EVERYTHING)
+    path = ENDPOINTS.path(release.namespace, "hungry")
+    await release.api.apply(path, endpoint(release.namespace, "hungry", spec), "kubectl")
+    await until(lambda: serves(release, "hungry", 8), WITHIN_S)
+    url, before = await release.url("hungry"), await pods_of(release, "hungry")
+    with calling(url, AT_ONCE) as told, calling(served.url, AT_ONCE) as others:
+        status, _ = await asyncio.to_thread(ask, url, f'{{"inputs": "{EVERYTHING}"}}')
+        assert status == "503"
+        await until(lambda: says(release, "hungry", "raise resources.memory"))
+        await until(lambda: serves(release, "hungry", 8), WITHIN_S)
+        killed = before - await pods_of(release, "hungry")
+    print(f"\n{len(killed)} of {len(before)} pods were killed; {told.statuses}")  # noqa: T201
+    assert 1 <= len(killed) <= 1 + RETRIES_MAX, killed
+    assert told.failed <= AT_ONCE, told.statuses
+    assert told.statuses["200"] >= ENOUGH
+    assert others.statuses.keys() == {"200"}, others.statuses
+    await release.api.delete(path)
+    await until(lambda: left(release, ("iris",)), WITHIN_S)
+
+
+async def says(release: Installed, name: str, words: str) -> bool:
+    """Its status tells that something is amiss, and these words."""
+    told = await condition(release.api, release.namespace, name, "Degraded")
+    return told["status"] == "True" and words in told["message"]
 
 
 async def restarted(release: Installed, pod: str) -> bool:

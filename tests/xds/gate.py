@@ -33,10 +33,12 @@ class FakePod:
         self.open = asyncio.Event()  # while it is clear, requests are held
         self.open.set()
         self.pace_s = 0.0
+        self.dies_of = b""  # a body that it dies of
         self.requests: list[web.Request] = []  # under way
         self.headers: list[dict[str, str]] = []  # of all that came
         self.port = 0
         self._runner: web.AppRunner | None = None
+        self._death: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         app = web.Application(client_max_size=64 << 20)
@@ -53,6 +55,10 @@ class FakePod:
             runner, self._runner = self._runner, None
             await runner.cleanup()
 
+    @property
+    def alive(self) -> bool:
+        return self._runner is not None
+
     async def die(self) -> None:
         """As by kill -9: connections are reset, and nobody listens any more."""
         for request in self.requests:
@@ -68,6 +74,9 @@ class FakePod:
         try:
             body = await request.read()
             await asyncio.sleep(self.pace_s)
+            if body and body == self.dies_of:
+                self._death = asyncio.create_task(self.die())  # which ends us too
+                await asyncio.Event().wait()
             await self.open.wait()
             self.served += 1
             answer = {

@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from trimtab.xds.routes import RETRIES_MAX
+
 PATH = "/serving-endpoints/iris/invocations"
 
 
@@ -106,6 +108,26 @@ async def test_requests_of_a_pod_that_dies_are_answered_by_others(
     assert [status for status, _ in answers] == [200] * 15
     assert {said["port"] for _, said in answers} == {pod.port for pod in others}
     assert {said["bytes"] for _, said in answers} == {len(body)}
+
+
+async def test_a_request_that_its_pods_die_of_does_not_take_all_of_them(
+    gate: Any, pods: Any, endpoint: Any, http: Any, eventually: Any
+) -> None:
+    """One that takes more memory than a pod has, say: it is tried on a few, and the others serve on."""
+    some, target = await pods(8), 3
+    for pod in some:
+        pod.pace_s, pod.dies_of = 0.01, b"all of it"
+    await gate.publish(endpoint("iris", tuple(pod.port for pod in some), target=target))
+    load = Load(http, gate, callers=12)
+    await eventually(lambda: load.good > 50, "the load runs")
+    status, said = await _post(http, gate, b"all of it")
+    assert (status, said["error_code"]) == (503, "TEMPORARILY_UNAVAILABLE")
+    seen = load.good
+    await eventually(lambda: load.good > seen + 200, "the others serve on")
+    await load.end()
+    died = [pod.alive for pod in some].count(False)
+    assert 1 <= died <= 1 + RETRIES_MAX
+    assert len(load.bad) <= died * (target - 1), "what was in flight beside it"
 
 
 @pytest.mark.parametrize("count", [2, 5])

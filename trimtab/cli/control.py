@@ -188,6 +188,14 @@ from trimtab.core.errors import InvalidInput
     multiple=True,
     help="A Secret of each namespace, by which its pods' images are pulled; may be given several times.",
 )
+@click.option(
+    "--topology-key",
+    "topology_keys",
+    metavar="LABEL",
+    multiple=True,
+    help="Spread pods over the values of this label, which every node has; may be given several times.  "
+    "[default: kubernetes.io/hostname]",
+)
 def control(images: tuple[str, ...], **said: Any) -> None:
     """Run the control plane of a Kubernetes cluster: ServingEndpoints in, pods and Envoys' configuration out.
 

@@ -27,6 +27,19 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
+{{/* Evenly, and never at the price of a pod that waits. `helm upgrade --reuse-values` brings no new value. */}}
+{{- define "trimtab.spread" -}}
+topologySpreadConstraints:
+{{- range .of.Values.topologyKeys | default (list "kubernetes.io/hostname") }}
+- maxSkew: 1
+  topologyKey: {{ . | quote }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels: {{- include "trimtab.labels" $.of | nindent 6 }}
+      app.kubernetes.io/component: {{ $.component }}
+{{- end }}
+{{- end }}
+
 {{- define "trimtab.container" -}}
 imagePullPolicy: {{ .Values.pullPolicy }}
 securityContext:

@@ -10,6 +10,7 @@ from trimtab.control.kubernetes.options import (
     KubernetesOptions,
     checked_advertise,
     checked_callers,
+    checked_topology_keys,
     on_kubernetes,
 )
 from trimtab.core.errors import InvalidInput
@@ -34,6 +35,18 @@ def test_callers_without_labels_are_refused(said: str) -> None:
     """No labels would be all pods of that namespace."""
     with pytest.raises(InvalidInput, match="names no pods"):
         checked_callers(options(said))
+
+
+def test_pods_are_spread_over_nodes_unless_something_else_is_named() -> None:
+    home, zone = Path("home"), "topology.kubernetes.io/zone"
+    assert checked_topology_keys(KubernetesOptions(home)) == ("kubernetes.io/hostname",)
+    assert checked_topology_keys(KubernetesOptions(home, topology_keys=(zone, "rack", zone))) == (
+        zone,
+        "rack",
+    )
+    for wrong in ("", "Not.Good/zone", "zone/", "a b", "z" * 64):
+        with pytest.raises(InvalidInput, match="is no label of a node"):
+            checked_topology_keys(KubernetesOptions(home, topology_keys=(zone, wrong)))
 
 
 def test_others_follow_by_an_address_and_a_name() -> None:

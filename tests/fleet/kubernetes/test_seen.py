@@ -168,6 +168,26 @@ def test_the_template_says_what_a_pod_may_do() -> None:
     assert "initContainers" not in pod
 
 
+def test_pods_are_spread_over_each_label_of_nodes_that_is_named_and_none_waits_for_it() -> None:
+    revision = Revision(
+        KEY, ModelSpec("iris", Source("own"), "custom", custom=Custom(image="own:1")), "h", 0.0
+    )
+
+    def spread(*keys: str) -> list[tuple[str, str, int]]:
+        said = {"topology_keys": keys} if keys else {}
+        pod = template.deployment(revision, {}, 1, **said)["spec"]["template"]["spec"]
+        found = pod["topologySpreadConstraints"]
+        selected = [each["labelSelector"]["matchLabels"] for each in found]
+        assert selected == [template.labels_of(KEY)] * len(found), "over pods of this revision alone"
+        return [(each["topologyKey"], each["whenUnsatisfiable"], each["maxSkew"]) for each in found]
+
+    assert spread() == [("kubernetes.io/hostname", "ScheduleAnyway", 1)]
+    assert spread("kubernetes.io/hostname", "zone") == [
+        ("kubernetes.io/hostname", "ScheduleAnyway", 1),
+        ("zone", "ScheduleAnyway", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("custom", "ports"),
     [

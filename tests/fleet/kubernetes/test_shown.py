@@ -69,6 +69,24 @@ class Told:
         return dict(self.fleet.by_endpoint())
 
 
+def test_a_pod_that_failed_is_known_to_have_served_as_long_as_it_is_there() -> None:
+    """Its container has ended, and the API server shows no time any more: else none was ever lost."""
+    told = Told()
+    told.pod(IRIS, "a", "ready")
+    told.pod(IRIS, "b", "starting")
+    for name in ("a", "b"):
+        told.pod(IRIS, name, "failed")
+        told.fleet._causes[f"team/iris-{name}"] = "was killed for its memory"
+    served, started = told.fleet.pods()
+    assert [each.phase for each in (served, started)] == [PodPhase.FAILED] * 2
+    assert (served.ready_at_s, served.start_time_s) == (5.0, 4.0), "what its start took, and not its life"
+    assert started.ready_at_s is None
+    told.pod(IRIS, "a", None)
+    told.pod(IRIS, "a", "failed")
+    told.fleet._causes["team/iris-a"] = "another one of that name"
+    assert [each.ready_at_s for each in told.fleet.pods()] == [None, None]
+
+
 _keys = st.sampled_from((IRIS, WINE))
 _steps = st.one_of(
     st.tuples(st.just("pod"), _keys, st.sampled_from(NAMES), st.sampled_from((None, *KINDS))),

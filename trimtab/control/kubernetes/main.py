@@ -37,6 +37,7 @@ from trimtab.control.kubernetes.options import (
     checked_envoys,
     checked_gateway,
     checked_placeholders,
+    checked_topology_keys,
     on_kubernetes,
 )
 from trimtab.control.kubernetes.plane import Watched
@@ -102,6 +103,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     checked_callers(options)
     checked_placeholders(options)
     checked_envoys(options, os.environ)
+    checked_topology_keys(options)
     home = Home.open(options.home)
     with home.locked():
         metrics = Metrics()
@@ -272,6 +274,7 @@ def _build(
         model_cache=options.model_cache,
         pods=leading.pods,
         pull_secrets=options.pull_secrets,
+        topology_keys=checked_topology_keys(options),
     )
     exporters = Exporters(api, options.dcgm_pods) if options.dcgm_pods else None
     if exporters is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from trimtab.core.spec import EndpointSpec
 from trimtab.fleet.kubernetes import (
     BRING_IMAGE,
     HOLD_IMAGE,
+    HOSTNAME,
     TAKEN_PORTS,
     Callers,
     Sized,
@@ -26,6 +28,7 @@ from trimtab.fleet.kubernetes import (
 from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
 
+_LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 DEFAULT_LISTEN = "0.0.0.0:8080"  # in Envoy's pods
 DEFAULT_CONTROL = "127.0.0.1:8081"  # in ours: reached by a port-forward, which the API server allows or not
 
@@ -51,6 +54,7 @@ class KubernetesOptions:
     `advertise` is where the others reach `xds` of this one, and `xds_name` the name in the certificates of
     all of them; without `advertise` others cannot follow it, and serve nothing while it leads. `pull_secrets`
     are names of Secrets in endpoints' own namespaces, by which their pods' images are pulled.
+    `topology_keys` are labels of nodes, over whose values pods are spread; none: over nodes.
     """
 
     home: Path
@@ -85,6 +89,7 @@ class KubernetesOptions:
     lease: str = ""
     images: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
+    topology_keys: tuple[str, ...] = ()
 
 
 def checked_gateway(options: KubernetesOptions) -> tuple[Address, tuple[ApiKey, ...]]:
@@ -175,6 +180,15 @@ def checked_placeholders(options: KubernetesOptions) -> Warm | None:
         hint = "give the time that a node takes, and a longer one to look back"
         raise InvalidInput(f"{lead_s:g} s of {over_s:g} s", where="--placeholder-lead", hint=hint)
     return Warm(namespace, shapes, lead_s, over_s)
+
+
+def checked_topology_keys(options: KubernetesOptions) -> tuple[str, ...]:
+    """Labels of nodes, over whose values pods are spread. Raises InvalidInput."""
+    for key in options.topology_keys:
+        if not _LABEL.fullmatch(key):
+            hint = "name a label that every node has, for example topology.kubernetes.io/zone"
+            raise InvalidInput(f"`{key}` is no label of a node", where="--topology-key", hint=hint)
+    return tuple(dict.fromkeys(options.topology_keys)) or (HOSTNAME,)
 
 
 def checked_envoys(options: KubernetesOptions, environment: Mapping[str, str]) -> Sized | None:

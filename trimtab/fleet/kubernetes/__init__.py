@@ -5,11 +5,12 @@ from trimtab.fleet.kubernetes.envoys import Envoys, Sized, parse_sized
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.fleet import KubernetesFleet, mirror_of_pods
 from trimtab.fleet.kubernetes.placeholders import Placeholders, Warm, parse_shapes
-from trimtab.fleet.kubernetes.template import BRING_IMAGE, HOLD_IMAGE, TAKEN_PORTS, Images
+from trimtab.fleet.kubernetes.template import BRING_IMAGE, HOLD_IMAGE, HOSTNAME, TAKEN_PORTS, Images
 
 __all__ = [
     "BRING_IMAGE",
     "HOLD_IMAGE",
+    "HOSTNAME",
     "TAKEN_PORTS",
     "Callers",
     "Envoys",

@@ -87,6 +87,7 @@ class KubernetesFleet:
     known whose node is about to go. `model_cache` is the URL by which pods reach that of their node;
     `pull_secrets` name Secrets of each namespace, for the registries of its pods. `pods` is a mirror of them
     that somebody follows already, see `mirror_of_pods`; without it the fleet follows one of its own.
+    Pods are spread over the values of each of `topology_keys`, labels of nodes.
     `request_timeout_s` is how long callers of an endpoint wait: see `lives`. `changed` tells of pods.
     """
 
@@ -105,6 +106,7 @@ class KubernetesFleet:
         model_cache: str = "",
         pods: Mirror[SeenPod] | None = None,
         pull_secrets: Sequence[str] = (),
+        topology_keys: Sequence[str] = (template.HOSTNAME,),
     ) -> None:
         self.changed = asyncio.Event()
         self._api = api
@@ -120,6 +122,7 @@ class KubernetesFleet:
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
         self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
         self._model_cache = model_cache
+        self._topology_keys = topology_keys
         self._attendants = Attendants(api, callers or Callers(), pull_secrets)
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
@@ -127,6 +130,7 @@ class KubernetesFleet:
         self._made: dict[Key, RevisionKey] = {}  # Deployments
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
+        self._served: dict[str, float] = {}  # wall clock, by id: since when a pod has answered, or had
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
@@ -362,6 +366,7 @@ class KubernetesFleet:
             self._answered.get(pod_id),
             self._usage.of(seen.node, pod_id),
             self._nodes is not None and self._nodes.goes(seen.node),
+            self._served.get(pod_id),
         )
         before = self._reported.get(pod_id)
         if before is not None and before[0] is seen and before[1] == known:
@@ -398,6 +403,8 @@ class KubernetesFleet:
         if seen is not None:
             self._key_of[place] = seen.key
             self._pods.setdefault(seen.key, {})[name] = seen
+            if seen.ready_at_s is not None:
+                self._served.setdefault(seen.id, seen.ready_at_s)
             self._look_at(seen)
             self._touch(seen.key)
             self._work.add(seen.key)
@@ -407,6 +414,7 @@ class KubernetesFleet:
         self._causes.pop(pod_id, None)
         self._reported.pop(pod_id, None)
         self._answered.pop(pod_id, None)
+        self._served.pop(pod_id, None)
         self._let_go.discard(pod_id)
         self._hurried.discard(pod_id)
         self._looks.leave(pod_id)
@@ -425,6 +433,7 @@ class KubernetesFleet:
     def _pod_answered(self, pod_id: str) -> None:
         namespace, _, name = pod_id.partition("/")
         self._answered[pod_id] = self._clock.wall_s()
+        self._served.setdefault(pod_id, self._answered[pod_id])
         key = self._key_of[namespace, name]
         self._touch(key)
         self._work.add(key)
@@ -496,7 +505,7 @@ class KubernetesFleet:
     async def _create(self, revision: Revision) -> None:
         """Make the Deployment, once. Raises Failed if one of that name is not ours, or of another life."""
         key = revision.key
-        body = template.deployment(revision, self._images, 1, self._model_cache)
+        body = template.deployment(revision, self._images, 1, self._model_cache, self._topology_keys)
         owner = self._owner(key.endpoint)
         if owner is not None:
             body["metadata"]["ownerReferences"] = [owner]

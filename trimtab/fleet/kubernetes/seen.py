@@ -161,7 +161,9 @@ class Known:
     """What is known of a pod beyond what the API server shows.
 
     `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
-    end; `answered_at_s`, wall clock, when it answered our own look; `node_goes` that its node is about to.
+    end; `answered_at_s`, wall clock, when it answered our own look; `node_goes` that its node is about to;
+    `served_at_s`, wall clock, since when it was ready, as it was told before: of a container that has ended the
+    API server does not show it any more.
     """
 
     cause: str | None = None
@@ -169,12 +171,14 @@ class Known:
     answered_at_s: float | None = None
     used: Used = UNKNOWN
     node_goes: bool = False
+    served_at_s: float | None = None
 
 
 def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
     """As the fleet reports it."""
     phase = _phase(seen, known)
-    ready_at_s = (seen.ready_at_s or known.answered_at_s) if known.cause is None else None
+    failed = known.cause is not None
+    ready_at_s = known.served_at_s if failed else seen.ready_at_s or known.answered_at_s
     return Pod(
         id=seen.id,
         revision=seen.key,

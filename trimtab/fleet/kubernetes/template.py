@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ BRING_IMAGE = "mlflow"  # in Images: it has what brings models
 BROUGHT = Path(HOME, "served")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - 64 MB unless said: servers talk with their workers through it
 USER = 65532  # such images would run as root
+HOSTNAME = "kubernetes.io/hostname"  # a label of each node
+MAX_SKEW = 1  # how many pods of a revision one node may have more than another, if both have room
 TERM_GRACE_S = 30  # for what a pod still has when it is told to end all the same
 LOCKED = {
     "allowPrivilegeEscalation": False,
@@ -75,10 +77,17 @@ def labels_of(key: RevisionKey) -> dict[str, str]:
     return {ENDPOINT: key.endpoint.name, REVISION: str(key.number)}
 
 
-def deployment(revision: Revision, images: Images, replicas: int, model_cache: str = "") -> Json:
+def deployment(
+    revision: Revision,
+    images: Images,
+    replicas: int,
+    model_cache: str = "",
+    topology_keys: Sequence[str] = (HOSTNAME,),
+) -> Json:
     """The whole object. Raises Failed if there is no image for the revision's runtime.
 
     `model_cache` is the URL at which pods that bring their model reach the cache of their node; may be empty.
+    Pods are spread over the values of each of `topology_keys`, labels of nodes.
     """
     key = revision.key
     return {
@@ -100,7 +109,7 @@ def deployment(revision: Revision, images: Images, replicas: int, model_cache: s
                     "labels": labels_of(key),
                     "annotations": {HASH: revision.hash, RUNTIME: revision.model.runtime},
                 },
-                "spec": _pod(revision, images, model_cache),
+                "spec": _pod(revision, images, model_cache) | _spread(revision.key, topology_keys),
             },
         },
     }
@@ -120,20 +129,27 @@ def _pod(revision: Revision, images: Images, model_cache: str) -> Json:
             "seccompProfile": {"type": "RuntimeDefault"},
             **({"runAsUser": USER, "runAsGroup": USER} if _is_brought(revision.model) else {}),
         },
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": labels_of(revision.key)},
-            }
-        ],
         **({"initContainers": before} if (before := _before(revision, images)) else {}),
         "containers": [_container(revision, images, cached)],
         "volumes": [
             *({"name": name, "emptyDir": _medium(name)} for name in _volumes(revision.model)),
             *([_cache_token()] if cached else []),
         ],
+    }
+
+
+def _spread(key: RevisionKey, topology_keys: Sequence[str]) -> Json:
+    """Evenly, and never at the price of a pod that waits: one node holds them all if it is the only one."""
+    return {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": MAX_SKEW,
+                "topologyKey": topology_key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": labels_of(key)},
+            }
+            for topology_key in topology_keys
+        ]
     }
 
 

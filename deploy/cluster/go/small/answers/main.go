@@ -2,13 +2,16 @@
 //
 // It listens on PORT, is ready at /ping once READY_AFTER has passed (a duration; none: at once), and answers
 // /invocations with the name of its pod, after ANSWER_AFTER; with ANSWER_ONE_BY_ONE never two at a time, so that a
-// limit of more than one brings it nothing. With EXIT_AFTER it ends with status 3 after that time.
+// limit of more than one brings it nothing. With EXIT_AFTER it ends with status 3 after that time. A request whose
+// body contains ALLOCATE_ON takes memory until the pod is killed for it.
 // What PAGE holds is at /metrics.
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
@@ -33,7 +36,13 @@ func main() {
 			http.Error(w, "loading", http.StatusServiceUnavailable)
 		}
 	})
-	http.HandleFunc("/invocations", func(w http.ResponseWriter, _ *http.Request) {
+	allocateOn := []byte(os.Getenv("ALLOCATE_ON"))
+	http.HandleFunc("/invocations", func(w http.ResponseWriter, r *http.Request) {
+		if len(allocateOn) > 0 {
+			if body, _ := io.ReadAll(r.Body); bytes.Contains(body, allocateOn) {
+				allocate()
+			}
+		}
 		if oneByOne {
 			answering.Lock()
 			defer answering.Unlock()
@@ -60,4 +69,11 @@ func main() {
 		os.Exit(1)
 	}
 	<-ended
+}
+
+// allocate takes memory a megabyte at a time, and touches it: what is only promised is no pod's to be killed for.
+func allocate() {
+	for taken := [][]byte{}; ; {
+		taken = append(taken, bytes.Repeat([]byte{1}, 1<<20))
+	}
 }
