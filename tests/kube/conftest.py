@@ -37,8 +37,8 @@ BEGAN_S = time.monotonic()
 ORDER = (
     "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
     "tenants", "chart_text", "upgrade", "spread", "mirror", "api", "watch", "work", "command", "shares",
-    "migration", "edge", "models", "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus", "cluster",
-    "scale",
+    "migration", "edge", "models", "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus",
+    "cluster", "scale",
 )  # fmt: skip
 
 
