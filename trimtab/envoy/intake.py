@@ -102,7 +102,7 @@ class Flushes:
         node.timer = loop.call_later(SETTLE_S, self._settled, node, loop.time() + SETTLE_S)
 
     def _settled(self, node: _Node, due_s: float) -> None:
-        """Nothing more has come. If we come late ourselves, that tells nothing: the next flush ends it at last."""
+        """Nothing more has come. Where we come late that tells nothing; the next flush ends it at last."""
         if asyncio.get_running_loop().time() - due_s > LATE_S:
             self._wait(node)
         else:
