@@ -162,8 +162,8 @@ class Known:
 
     `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
     end; `answered_at_s`, wall clock, when it answered our own look; `node_goes` that its node is about to;
-    `served_at_s`, wall clock, since when it was ready, as it was told before: of a container that has ended the
-    API server does not show it any more.
+    `served_at_s`, wall clock, since when it was ready: of a container that has ended the API server does not
+    show it any more.
     """
 
     cause: str | None = None
