@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
@@ -80,3 +81,23 @@ def test_if_none_leads_it_is_told_when_one_will(monkeypatch: pytest.MonkeyPatch)
 def test_if_none_is_ready_it_is_told_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotFound, match="no control plane is ready there"):
         leading(Core(pod("a", ready=False)), monkeypatch)
+
+
+def test_a_connection_that_has_gone_is_told_by_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the client's own thread for it; others are told of as ever."""
+    heard: list[str] = []
+
+    def hook(what: Any) -> None:
+        heard.append(str(what.thread.name))
+
+    def breaks() -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    monkeypatch.delenv("TRIMTAB_DEBUG", raising=False)
+    cluster._quiet_the_clients_threads.__wrapped__()
+    for name in ("Kubernetes port forward proxy: 8081", "another"):
+        thread = threading.Thread(target=breaks, name=name)
+        thread.start()
+        thread.join()
+    assert heard == ["another"]

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.kube.answering import answering
-from trimtab.core.errors import Failed
+from trimtab.core.errors import Failed, NotFound
 
 ENDLESS = b"x" * (5 << 20)  # more than any object, or the client's 4 MB of a line
 
@@ -23,3 +23,13 @@ async def test_a_line_that_has_no_end_is_an_error_like_others(tmp_path: Path) ->
         with pytest.raises(Failed, match="a line of the answer has no end"):
             async with api.stream("/api/v1/pods", {}, 5.0) as lines:
                 await lines.readline()
+
+
+async def test_a_namespace_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response({"message": 'namespaces "team" not found', "code": 404}, status=404)
+
+    async with answering(answer, tmp_path) as api:
+        with pytest.raises(NotFound, match="team") as told:
+            await api.create("/api/v1/namespaces/team/pods", {})
+    assert "kubectl create namespace" in told.value.hint

@@ -6,6 +6,8 @@ A Unix socket that only we can open leads to the pod; nothing listens on the net
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import socket
 import tempfile
 import threading
@@ -22,6 +24,7 @@ PORT_NAME = "control"
 DEFAULT_PORT = 8081
 CALL_TIMEOUT_S = 15.0
 CHUNK_BYTES = 64 << 10
+CLIENTS_THREADS = "Kubernetes port forward proxy"
 ANSWER_WITHIN_S = 3.0
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # and empty SETTINGS
 
@@ -91,8 +94,25 @@ class _Carrier:
 def _forward(core: Any, cluster: Cluster, pod: str, port: int) -> Any:
     from kubernetes.stream import portforward  # noqa: PLC0415 -- takes a second to import
 
+    _quiet_the_clients_threads()
     method = core.connect_get_namespaced_pod_portforward
     return portforward(method, pod, cluster.namespace, ports=str(port))
+
+
+@functools.cache
+def _quiet_the_clients_threads() -> None:
+    """A thread of the client's that carries a connection breaks when either end has gone.
+
+    Whoever waits at the other sees it end: a traceback beside it is no news, and hides what is said.
+    """
+    others = threading.excepthook
+
+    def told(what: threading.ExceptHookArgs) -> None:
+        of_client = what.thread is not None and what.thread.name.startswith(CLIENTS_THREADS)
+        if not of_client or os.environ.get("TRIMTAB_DEBUG"):
+            others(what)
+
+    threading.excepthook = told
 
 
 def _copy(source: Any, target: Any) -> None:

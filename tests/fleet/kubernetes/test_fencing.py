@@ -244,6 +244,31 @@ async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
         await made.close()
 
 
+async def test_a_pod_that_is_taken_back_before_its_server_began_is_waited_for_by_nobody(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has served and fell is given its time: callers may be waiting for it."""
+
+    async def directly(self: Holds, pod: SeenPod, what: str) -> bool:
+        raise AssertionError("there is nothing to be told")
+
+    monkeypatch.setattr(Holds, "_directly", directly)
+    early, fell = taken_away("early"), taken_away("fell")
+    for pod in (early, fell):
+        pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "PodInitializing"}}
+    early["status"]["conditions"] = []
+    server.pods = [fell, early]
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await until(lambda: server.deleted and server.merged)
+        (told,) = server.deleted
+        assert told[0].endswith("/pods/early")
+        assert told[1] == {"gracePeriodSeconds": 1}
+    finally:
+        await made.close()
+
+
 class Guarded:
     """A connection of one who leads no more."""
 

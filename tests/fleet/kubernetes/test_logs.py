@@ -71,3 +71,13 @@ async def test_who_follows_waits_for_the_server() -> None:
     server.written["iris-r1-x", "model"] = "serves\n"
     assert await asyncio.wait_for(following, 10) == [(PODS[0], "serves")]
     assert ("iris-r1-x", "bring") not in server.asked
+
+
+async def test_whoever_takes_their_time_with_a_line_gets_the_others_all_the_same() -> None:
+    """As one does who sends them on."""
+    server = Server({("iris-r1-x", "model"): "a\nb\nc\n", ("iris-r1-y", "model"): "d\n"})
+    found = []
+    async for _, line in Logs(server).follow(lambda: PODS, 10, False):  # type: ignore[arg-type]
+        await asyncio.sleep(2 * logs.LOOK_EACH_S)
+        found.append(line)
+    assert sorted(found) == ["a", "b", "c", "d"]

@@ -62,6 +62,7 @@ PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and i
 ASK_AGAIN_EACH_S = 30.0  # of pods that are refused: left alone a ReplicaSet waits for up to 16 minutes
 ASKED_AGAIN = "serving.trimtab.dev/asked-again"
 AGED_EACH_S = 1.0  # how long a pod has been starting is told no finer: all that is told of it is made anew
+NOT_BEGUN_GRACE_S = 1  # of a pod whose server was never started
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
 
@@ -594,19 +595,22 @@ class KubernetesFleet:
     async def _let_go_of(self, pod: SeenPod) -> None:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
         serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
-        if pod.deleting and pod.runs and (not serves or pod.id in self._let_go):
-            await self._holds.let_go(pod)
+        if pod.deleting and (not serves or pod.id in self._let_go):
+            if pod.runs:
+                await self._holds.let_go(pod)
             await self._hurry(pod)
 
     async def _hurry(self, pod: SeenPod) -> None:
         """One that never served need not have as long as others have to get empty.
 
         Its server may have missed the signal to end: the first process of a container does, until it asks for
-        it. Else it would keep its place for all the time for which a pod may be held.
+        it. Else it would keep its place for all the time for which a pod may be held. So it would where that
+        has not begun: the kubelet ends the container beside it only then, and there is nobody to wait for.
         """
         if not pod.served and pod.id not in self._hurried:
             path = PODS.path(pod.key.endpoint.namespace, pod.name)
-            await self._api.delete(path, {"gracePeriodSeconds": template.TERM_GRACE_S})
+            grace_s = template.TERM_GRACE_S if pod.runs else NOT_BEGUN_GRACE_S
+            await self._api.delete(path, {"gracePeriodSeconds": grace_s})
             self._hurried.add(pod.id)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:

@@ -59,10 +59,12 @@ class Logs:
                 done = not go_on and all(reader.done() for reader in readers.values())
                 try:
                     async with asyncio.timeout(0 if done else LOOK_EACH_S):
-                        yield await told.get()
+                        line = await told.get()
                 except TimeoutError:
                     if done and told.empty():
                         return
+                else:  # not within the timeout, which would end whatever the caller does meanwhile
+                    yield line
         finally:
             for reader in readers.values():
                 reader.cancel()
