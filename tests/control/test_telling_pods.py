@@ -118,5 +118,5 @@ async def test_what_took_long_is_followed_by_a_rest_as_long(
         plane.reconciler.pods_changed.set()
         with pytest.raises(asyncio.CancelledError):
             await plane.reconciler.tell_pods()
-        expected = [0.01, 0.01, reconcile.PODS_REST_MAX_S, reconcile.PODS_REST_MAX_S, 0.01]
+        expected = [0.005, 0.005, reconcile.PODS_REST_MAX_S, reconcile.PODS_REST_MAX_S, 0.005]
     assert rests == expected

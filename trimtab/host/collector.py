@@ -11,7 +11,10 @@ in cycles there is meanwhile is a few MB."""
 
 
 def settle() -> None:
-    """Collect seldom, and never again what is there now: modules, classes and what was read at the start."""
+    """Collect seldom, and never again what is there now: modules, classes and what was read at the start.
+
+    May be called again once more is there that stays.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_MAX, *gc.get_threshold()[1:])
