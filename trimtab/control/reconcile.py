@@ -51,7 +51,7 @@ DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else i
 FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
-TURN = 1  # endpoints that are looked at before others, such as news of pods, get on: some milliseconds
+TURN = 4  # endpoints that are looked at before others, such as news of pods, get on: some milliseconds
 
 
 @dataclass(frozen=True)

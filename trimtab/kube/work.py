@@ -12,7 +12,7 @@ from trimtab.core.errors import TrimtabError
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 30.0
-TURN = 1  # keys that are begun before others get on
+TURN = 4  # keys that are begun before others get on
 
 K = TypeVar("K", bound=Hashable)
 
