@@ -127,7 +127,7 @@ contracts: setup  ## who may import whom
 	@$(BIN)/lint-imports
 
 .PHONY: proto
-proto: setup  ## regenerate trimtab/v1 from proto/
+proto: setup  ## regenerate trimtab/v1 and trimtab/envoy/metrics_pb2 from proto/
 	@$(PY) proto/generate.py
 
 .PHONY: proto-check

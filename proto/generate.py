@@ -1,12 +1,13 @@
-"""Generate the Python code of the control API from proto/.
+"""Generate the Python code of the control API, and of Envoy's statistics, from proto/.
 
-python proto/generate.py           writes trimtab/v1
+python proto/generate.py           writes trimtab/v1 and trimtab/envoy/metrics_pb2*
 python proto/generate.py --check   compares instead; exit status 1 if what is there is stale
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -27,10 +28,13 @@ def generate(source: Path, out: Path) -> None:
         f"--plugin=protoc-gen-{name}={Path(sys.executable).parent / f'protoc-gen-{name}'}"
         for name in ("mypy", "mypy_grpc")
     ]
-    outputs = [f"--{name}_out={out}" for name in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    status = protoc.main(["protoc", f"-I{source}", f"-I{WELL_KNOWN}", *plugins, *outputs, *files])
-    if status != 0:
-        raise RuntimeError(f"protoc ended with status {status} over {source}")
+    served = [name for name in files if re.search("^service ", (source / name).read_text(), re.MULTILINE)]
+    for names, kinds in ((files, ("python", "mypy")), (served, ("grpc_python", "mypy_grpc"))):
+        outputs = [f"--{kind}_out={out}" for kind in kinds]
+        command = ["protoc", f"-I{source}", f"-I{WELL_KNOWN}", *plugins, *outputs, *names]
+        status = protoc.main(command) if names else 0
+        if status != 0:
+            raise RuntimeError(f"protoc ended with status {status} over {source}")
 
 
 def stale(source: Path, package_root: Path) -> list[str]:

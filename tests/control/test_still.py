@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kube.words import until
+from tests.turns import Turns, turning
 from trimtab.control import reconcile
 from trimtab.control.draining import Step
 from trimtab.control.records import Outcome
@@ -151,22 +152,15 @@ async def test_decisions_of_many_leave_room_for_what_comes_meanwhile(
 ) -> None:
     await _served(plane, spec, *(f"e{number}" for number in range(3 * reconcile.TURN)))
     plane.clock.advance(10.0)  # all are due
-    turn, decisions, real = 0, Counter[int](), plane.reconciler._decided_still
-
-    async def turns() -> None:
-        nonlocal turn
-        while True:
-            turn += 1
-            await asyncio.sleep(0)
+    turns, decisions, real = Turns(), Counter[int](), plane.reconciler._decided_still
 
     def decided(name: EndpointName) -> bool:
-        decisions[turn] += 1
+        decisions[turns.count] += 1
         return bool(real(name))
 
     monkeypatch.setattr(plane.reconciler, "_decided_still", decided)
-    turning = asyncio.create_task(turns())
-    await plane.look()
-    turning.cancel()
+    with turning(turns):
+        await plane.look()
     assert decisions.total() == 3 * reconcile.TURN
     assert max(decisions.values()) <= reconcile.TURN
 
@@ -320,22 +314,15 @@ async def test_looks_at_many_leave_room_for_what_comes_meanwhile(
     plane.reconciler.at_once = 4
     for number in range(20):
         plane.apply(spec("slow", name=f"e{number}"), EndpointName("default", f"e{number}"))
-    turn, looks, real = 0, Counter[int](), plane.reconciler._endpoint
-
-    async def turns() -> None:
-        nonlocal turn
-        while True:
-            turn += 1
-            await asyncio.sleep(0)
+    turns, looks, real = Turns(), Counter[int](), plane.reconciler._endpoint
 
     async def looked_at(*given: Any) -> None:
-        looks[turn] += 1
+        looks[turns.count] += 1
         await real(*given)
 
     monkeypatch.setattr(plane.reconciler, "_endpoint", looked_at)
-    turning = asyncio.create_task(turns())
-    await plane.look()
-    turning.cancel()
+    with turning(turns):
+        await plane.look()
     assert looks.total() == 20
     assert max(looks.values()) <= 4
 

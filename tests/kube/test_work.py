@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.kube.words import until
+from tests.turns import Turns, turning
 from trimtab.core.errors import Conflict
 from trimtab.kube import Work, work
 
@@ -113,23 +114,16 @@ async def test_what_is_to_be_looked_at_later_is_looked_at_then_or_with_the_next_
 
 
 async def test_many_that_wait_for_nobody_leave_room_for_others() -> None:
-    turn, begun = 0, Counter[int]()
+    turns, begun = Turns(), Counter[int]()
 
     async def settle(_: str) -> None:
-        begun[turn] += 1
-
-    async def turns() -> None:
-        nonlocal turn
-        while True:
-            turn += 1
-            await asyncio.sleep(0)
+        begun[turns.count] += 1
 
     async with working(settle, workers=8) as queue:
         for number in range(100):
             queue.add(f"{number}")
-        turning = asyncio.create_task(turns())
-        await until(lambda: begun.total() == 100)
-        turning.cancel()
+        with turning(turns):
+            await until(lambda: begun.total() == 100)
     assert max(begun.values()) <= work.TURN
 
 

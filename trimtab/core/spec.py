@@ -20,7 +20,7 @@ ENV_MANAGERS = {"uv": "an environment of its own", "local": "trimtab's own"}
 IN_THE_MODELS_ENVIRONMENT = frozenset({"mlflow"})  # runtimes that load the model into their own Python
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
-_LABEL_KEY = re.compile(
+LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 )
 _EXTENDED = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -226,7 +226,7 @@ def _extended_problems(where: str, resources: Resources) -> list[Problem]:
 def _placement_problems(where: str, placement: Placement) -> list[Problem]:
     found: list[Problem] = []
     for key, value in placement.node_selector:
-        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+        if not LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             hint = "a label of nodes, for example node.kubernetes.io/instance-type: g5.xlarge"
             found.append(Problem(f"{where}.node_selector", f"`{key}: {value}` is no label", hint))
     for index, each in enumerate(placement.tolerations):
@@ -245,7 +245,7 @@ def _toleration_problem(said: Toleration) -> tuple[str, str] | None:
         return "has a value, which Exists does not look at", "leave it out, or say operator: Equal"
     if said.operator == "Equal" and not said.key:
         return "has no key", "name the taint's, or say operator: Exists to tolerate any"
-    if (said.key and not _LABEL_KEY.fullmatch(said.key)) or not _LABEL_VALUE.fullmatch(said.value):
+    if (said.key and not LABEL_KEY.fullmatch(said.key)) or not _LABEL_VALUE.fullmatch(said.value):
         return f"`{said.key}={said.value}` is no taint", "for example key: nvidia.com/gpu, operator: Exists"
     return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.control.options import Address, down_window_s, envoy_aim, parse_address, read_api_keys
 from trimtab.core.errors import InvalidInput, Problem, Unauthorised
 from trimtab.core.names import EndpointName
-from trimtab.core.spec import EndpointSpec
+from trimtab.core.spec import LABEL_KEY, EndpointSpec
 from trimtab.fleet.kubernetes import (
     BRING_IMAGE,
     HOLD_IMAGE,
@@ -28,7 +27,6 @@ from trimtab.fleet.kubernetes import (
 from trimtab.runtime.catalog import arguments_problem
 from trimtab.xds.world import ApiKey
 
-_LABEL = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 DEFAULT_LISTEN = "0.0.0.0:8080"  # in Envoy's pods
 DEFAULT_CONTROL = "127.0.0.1:8081"  # in ours: reached by a port-forward, which the API server allows or not
 
@@ -185,7 +183,7 @@ def checked_placeholders(options: KubernetesOptions) -> Warm | None:
 def checked_topology_keys(options: KubernetesOptions) -> tuple[str, ...]:
     """Labels of nodes, over whose values pods are spread. Raises InvalidInput."""
     for key in options.topology_keys:
-        if not _LABEL.fullmatch(key):
+        if not LABEL_KEY.fullmatch(key):
             hint = "name a label that every node has, for example topology.kubernetes.io/zone"
             raise InvalidInput(f"`{key}` is no label of a node", where="--topology-key", hint=hint)
     return tuple(dict.fromkeys(options.topology_keys)) or (HOSTNAME,)
