@@ -1,15 +1,13 @@
-"""The cluster that is filled: its namespaces, its endpoints, its pods as a watch of ours sees them."""
+"""The cluster that is filled: its namespaces and its endpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
 import json
-import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,14 @@ import orjson
 import yaml
 
 from bench.scale.figures import dispatched
+from bench.scale.pods import DEPLOYMENTS, PODS
 from deploy.crd.generate import definition
 from trimtab.control.kubernetes.main import OWNER
 from trimtab.core.errors import NotFound, Unreachable
-from trimtab.core.names import EndpointName
-from trimtab.core.revision import RevisionKey
-from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
-from trimtab.kube import Api, Json, Key, Mirror, Resource, Selection
-from trimtab.xds.world import cluster_name
+from trimtab.kube import Api, Json, Key, Resource
 
-NAMESPACES, PODS = Resource("v1", "namespaces"), Resource("v1", "pods")
+NAMESPACES = Resource("v1", "namespaces")
 ACCOUNTS, CONFIG_MAPS = Resource("v1", "serviceaccounts"), Resource("v1", "configmaps")
-DEPLOYMENTS = Resource("apps/v1", "deployments")
 ENDPOINTS = Resource("serving.trimtab.dev/v1alpha1", "servingendpoints")
 CRDS = Resource("apiextensions.k8s.io/v1", "customresourcedefinitions")
 BINDINGS = Resource("rbac.authorization.k8s.io/v1", "clusterrolebindings")
@@ -64,83 +58,6 @@ def endpoint(namespace: str, name: str, pods: int) -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"models": [model]},
     }
-
-
-@dataclass(frozen=True)
-class SeenPod:
-    """What the bench needs of a pod. `cluster` is the one that Envoy has it in."""
-
-    uid: str
-    cluster: str
-    address: str
-    ready: bool
-    deleting: bool
-
-
-def read_pod(body: Json) -> SeenPod:
-    metadata, status = body["metadata"], body.get("status") or {}
-    labels = metadata["labels"]
-    key = RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
-    conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
-    ready = conditions.get("ContainersReady") == "True" and bool(status.get("podIP"))
-    deleting = "deletionTimestamp" in metadata
-    return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, deleting)
-
-
-def _version(body: Json) -> str:
-    version: str = body["metadata"]["resourceVersion"]
-    return version
-
-
-class Pods:
-    """All pods of these namespaces. `shown(pod)` is called at the first event that shows one ready.
-
-    Their Deployments are watched with them: `changed_at_s` (monotonic) is when anything of either did last.
-    Controllers that have little of a core go on writing for a minute after all pods are there.
-    """
-
-    def __init__(self, api: Api, namespaces: Collection[str]) -> None:
-        labels = f"{ENDPOINT},{REVISION}"
-        self._namespaces = frozenset(namespaces)
-        self._mirror = Mirror(api, Selection(PODS, labels=labels), read_pod, self._changed)
-        self._deployments = Mirror(api, Selection(DEPLOYMENTS, labels=labels), _version, self._note)
-        self.changed_at_s = time.monotonic()
-        self._ready: set[str] = set()
-        self.shown: Callable[[SeenPod], None] = lambda _pod: None
-        self.gone: Callable[[SeenPod], None] = lambda _pod: None
-        self._last: dict[Key, SeenPod] = {}
-
-    async def follow(self) -> None:
-        await asyncio.gather(self._mirror.follow(), self._deployments.follow())
-
-    @property
-    def ready(self) -> dict[Key, SeenPod]:
-        """Those that serve, by their place."""
-        return {
-            key: pod
-            for key, pod in self._mirror.objects.items()
-            if pod.ready and not pod.deleting and key[0] in self._namespaces
-        }
-
-    def _note(self, key: Key) -> None:
-        if key[0] in self._namespaces:
-            self.changed_at_s = time.monotonic()
-
-    def _changed(self, key: Key) -> None:
-        if key[0] not in self._namespaces:
-            return
-        self._note(key)
-        pod, before = self._mirror.objects.get(key), self._last.get(key)
-        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
-            self._ready.discard(before.uid)
-            self.gone(before)
-        if pod is None or pod.deleting:
-            self._last.pop(key, None)
-            return
-        self._last[key] = pod
-        if pod.ready and pod.uid not in self._ready:
-            self._ready.add(pod.uid)
-            self.shown(pod)
 
 
 class Cluster:
@@ -179,8 +96,8 @@ class Cluster:
             await self.api.delete(FLOWS.path(name=self._flow_name(who)))
         await self.api.delete(BINDINGS.path(name=self.namespace))
 
-    async def kubeconfig(self, who: str, folder: Path) -> Path:
-        """A file by which `who` asks the API server."""
+    async def kubeconfig(self, who: str, folder: Path, server: str = "") -> Path:
+        """A file by which `who` asks the API server, or whoever at that URL passes its requests on."""
         path = ACCOUNTS.path(self.namespace, who, "token")
         kind = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
         answer = orjson.loads(await self.api.create(path, kind | {"spec": {"expirationSeconds": TOKEN_S}}))
@@ -189,6 +106,10 @@ class Cluster:
             each["context"] for each in written["contexts"] if each["name"] == written["current-context"]
         )
         written["users"] = [{"name": current["user"], "user": {"token": answer["status"]["token"]}}]
+        if server:
+            written["clusters"] = [
+                {"name": each["name"], "cluster": {"server": server}} for each in written["clusters"]
+            ]
         found = folder / f"{who}.kubeconfig"
         found.touch(mode=0o600)
         found.write_text(json.dumps(written))
@@ -294,12 +215,6 @@ async def until(what: str, holds: Callable[[], Any], within_s: float, every_s: f
         if time.monotonic() - began_s > within_s:
             raise TimeoutError(f"waited {within_s:.0f} s in vain for {what}")
         await asyncio.sleep(every_s)
-
-
-def chosen(pods: Iterable[Key], rng: random.Random) -> Key | None:
-    """One of them, by chance; None of nothing."""
-    there = sorted(pods)
-    return rng.choice(there) if there else None
 
 
 def _named(version: str, kind: str, name: str, namespace: str = "") -> Json:

@@ -10,34 +10,31 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.scale.client import Client
 from bench.scale.cluster import (
     CONFIG_MAPS,
     CONTROL,
-    DEPLOYMENTS,
     OTHER,
-    PODS,
     Cluster,
-    Pods,
-    SeenPod,
-    chosen,
     until,
 )
+from bench.scale.delays import Wire
 from bench.scale.figures import Figure, quantile, quantile_between
+from bench.scale.pods import DEPLOYMENTS, PODS, Pods, Sightings
 from bench.scale.programs import LOOPBACK, ControlPlane, Envoy, Relay, before_others
+from bench.scale.tap import Tap
 from trimtab.core.errors import TrimtabError
 from trimtab.host.collector import settle
 from trimtab.host.ports import free_port
-from trimtab.kube import Api, Key
+from trimtab.kube import Api
 
 FILL_WITHIN_S = 1_800.0
 START_WITHIN_S = 300.0
 ASK_EACH_S = 0.05  # somebody else's requests, while many endpoints are applied
-REUSED_S = 1.0  # an address that was there for longer when its pod was shown is the one of a pod before
 SETTLE_S = 300.0  # for the last pods that come to be told of: pretended kubelets that lack a core are slow
 LAG_EACH_S = 0.01
 QUIET_S = 5.0  # without any event of a pod or a Deployment
@@ -73,61 +70,6 @@ class Size:
 
 
 @dataclass
-class Wire:
-    """From the event that shows a pod ready to its address on the wire, of every client by itself."""
-
-    clients: list[Client]
-    delays_s: list[float] = field(default_factory=list)
-    shown: int = 0
-    shown_s: list[float] = field(default_factory=list)  # when
-    unseen: int = 0  # they went, or another had had their address, before they could be told of
-    _waiting: dict[tuple[int, str, str], float] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        """Anew."""
-        self.delays_s, self.shown, self.unseen, self._waiting = [], 0, 0, {}
-        self.shown_s = []
-
-    def show(self, pod: SeenPod) -> None:
-        """The watch has shown it, now."""
-        now_s = time.monotonic()
-        self.shown_s.append(now_s)
-        for number, client in enumerate(self.clients):
-            self.shown += 1
-            known_s = client.since.get(pod.cluster, {}).get(pod.address)
-            if known_s is None:
-                self._waiting[number, pod.cluster, pod.address] = now_s
-            elif known_s < now_s - REUSED_S:
-                self.unseen += 1
-            else:  # the control plane was quicker than our own watch
-                self.delays_s.append(0.0)
-
-    def gone(self, pod: SeenPod) -> None:
-        """It has gone, or goes."""
-        for number in range(len(self.clients)):
-            if self._waiting.pop((number, pod.cluster, pod.address), None) is not None:
-                self.unseen += 1
-
-    def arrived(self, number: int, cluster: str, addresses: frozenset[str]) -> None:
-        """A client was told of a cluster's pods, now."""
-        now_s = time.monotonic()
-        for address in addresses:
-            shown_s = self._waiting.pop((number, cluster, address), None)
-            if shown_s is not None:
-                self.delays_s.append(now_s - shown_s)
-
-    @property
-    def per_s(self) -> float:
-        """How many were shown a second, between the first of them and the last."""
-        span_s = self.shown_s[-1] - self.shown_s[0] if self.shown_s else 0.0
-        return (len(self.shown_s) - 1) / span_s if span_s else 0.0
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-
-@dataclass
 class Bench:
     """All that is there while it is measured."""
 
@@ -137,7 +79,8 @@ class Bench:
     planes: list[ControlPlane]
     clients: list[Client]
     envoy: Envoy | None
-    wire: Wire
+    tap: Tap
+    wires: tuple[Wire, Wire]  # by what the control plane is shown, and by what our own watch is
     other: Api  # somebody else's connection to the API server
 
     async def fill(self) -> list[Figure]:
@@ -147,8 +90,8 @@ class Bench:
         await until("the control plane", lambda: plane.serves, START_WITHIN_S)
         began_s = time.monotonic()
         await self.cluster.apply(size.names(), size.each)
-        while len(self.pods.ready) < size.whole:
-            tell(f"{len(self.pods.ready)} of {size.whole} pods are ready")
+        while len(self.pods.seen.ready) < size.whole:
+            tell(f"{len(self.pods.seen.ready)} of {size.whole} pods are ready")
             await self._within(plane, began_s, FILL_WITHIN_S)
         await until("all clients", self._clients_know, START_WITHIN_S)
         took_s = time.monotonic() - began_s
@@ -201,35 +144,32 @@ class Bench:
 
     async def churn(self) -> list[Figure]:
         """Pods are taken away at a steady pace, and their ReplicaSets make others."""
-        size, rng = self.size, random.Random(1)
+        size, plane = self.size, self.planes[0]
         settle()  # our own collections of what ten thousand pods left would be measured too
-        self.wire.begin()
-        self.pods.shown, self.pods.gone = self.wire.show, self.wire.gone
-        plane, began_s = self.planes[0], time.monotonic()
+        ready, many = self.pods.seen.ready, math.ceil(size.churn_per_s * size.churn_s)
+        victims = random.Random(1).sample(sorted(ready), min(many, len(ready)))
         used_s, told, lags_s = plane.cpu_s(), await plane.told(), list[float]()
-        deleting, left = set[asyncio.Task[None]](), set[Key]()
+        deleting, began_s = set[asyncio.Task[None]](), time.monotonic()
         lagging = asyncio.create_task(_lags(lags_s))
-        for number in range(math.ceil(size.churn_per_s * size.churn_s)):
-            await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
-            place = chosen(self.pods.ready.keys() - left, rng)
-            if place is not None:
-                left.add(place)
+        with self._watched():
+            for number, place in enumerate(victims):
+                await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
                 deleting.add(asyncio.create_task(self.cluster.take_away(place)))
-        results = await asyncio.gather(*deleting, return_exceptions=True)
-        span_s = time.monotonic() - began_s
-        used_s = plane.cpu_s() - used_s
-        with contextlib.suppress(TimeoutError):
-            await until("the last of them", lambda: self._all_told(left), SETTLE_S)
+            results = await asyncio.gather(*deleting, return_exceptions=True)
+            span_s = time.monotonic() - began_s
+            used_s = plane.cpu_s() - used_s
+            with contextlib.suppress(TimeoutError):
+                await until("the last of them", lambda: self._all_told(many), SETTLE_S)
         lagging.cancel()
         own_s = quantile_between(told, await plane.told(), 0.99)
-        self.pods.shown = self.pods.gone = lambda _pod: None
-        wire, failed = self.wire, sum(isinstance(each, BaseException) for each in results)
-        ms = [1e3 * each for each in wire.delays_s]
+        wire, ours = self.wires
+        failed = sum(isinstance(each, BaseException) for each in results)
         return [
             Figure("churn_per_s", "pods that were taken away", len(deleting) / span_s, "a second"),
             Figure("shown_per_s", "pods that got ready in their place", wire.per_s, "a second"),
-            Figure("wire_p50", "from its event to its assignment, median", quantile(ms, 0.5), "ms"),
-            Figure("wire_p99", "from its event to its assignment, p99", quantile(ms, 0.99), "ms", 100.0),
+            Figure("wire_p50", "from its event to its assignment, median", wire.ms(0.5), "ms"),
+            Figure("wire_p99", "from its event to its assignment, p99", wire.ms(0.99), "ms", 100.0),
+            Figure("ours_p99", "the same from the event of our own watch, p99", ours.ms(0.99), "ms"),
             Figure("own_p99", "the same by its own metric, with the real Envoy, p99", _ms(own_s), "ms"),
             Figure("wire_shown", "pods that were shown ready, to each client", wire.shown, ""),
             Figure("wire_unseen", "of these, gone before they were told of", wire.unseen, ""),
@@ -239,6 +179,20 @@ class Bench:
             Figure("lag_p99", "the measurer's own delay, p99", _ms(quantile(lags_s, 0.99)), "ms"),
             Figure("lag_max", "the measurer's own delay, the longest", _ms(max(lags_s, default=None)), "ms"),
         ]
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """What watches show meanwhile is measured."""
+        tapped = Sightings(self.pods.seen.ready)
+        for wire, sightings in zip(self.wires, (tapped, self.pods.seen), strict=True):
+            wire.begin()
+            sightings.shown, sightings.gone = wire.show, wire.gone
+        self.tap.take = tapped.take
+        try:
+            yield
+        finally:
+            self.tap.take = lambda _key, _pod: None
+            self.pods.seen.shown = self.pods.seen.gone = lambda _pod: None
 
     async def burst(self) -> list[Figure]:
         """Many endpoints at once, while somebody else asks the API server for small things."""
@@ -313,7 +267,7 @@ class Bench:
 
     async def _calm(self) -> bool:
         """Whether all pods are there, and as many are asked for."""
-        if len(self.pods.ready) != self.size.whole:
+        if len(self.pods.seen.ready) != self.size.whole:
             return False
         return set((await self.cluster.replicas()).values()) == {self.size.each}
 
@@ -325,10 +279,10 @@ class Bench:
     def _quiet(self) -> bool:
         return time.monotonic() - self.pods.changed_at_s >= QUIET_S
 
-    def _all_told(self, left: set[Key]) -> bool:
-        """Whether those that `left` are seen to have gone, and others are there, of which all is told."""
-        there = len(self.pods.ready) >= self.size.whole and left.isdisjoint(self.pods.ready)
-        return there and not self.wire.waiting
+    def _all_told(self, left: int) -> bool:
+        """Whether others are there in the place of as many as `left`, of which all is told."""
+        there = len(self.pods.seen.ready) >= self.size.whole
+        return there and all(wire.shown >= left and not wire.waiting for wire in self.wires)
 
     def _clients_know(self) -> bool:
         return all(client.knows(self.size.endpoints, self.size.whole) for client in self.clients)
@@ -401,7 +355,9 @@ async def _bench(size: Size, folder: Path, kubeconfig: Path) -> AsyncIterator[Be
         cluster = Cluster(api, kubeconfig)
         ending.push_async_callback(cluster.close)
         await cluster.open()
-        as_control = await cluster.kubeconfig(CONTROL, folder)
+        tap = await Tap.before(kubeconfig)
+        as_control = await cluster.kubeconfig(CONTROL, folder, await tap.open(LOOPBACK))
+        ending.push_async_callback(tap.close)
         other = await Api.connect("other", str(await cluster.kubeconfig(OTHER, folder)))
         ending.push_async_callback(other.close)
         listen, lease = f"{LOOPBACK}:{free_port(LOOPBACK)}", f"{cluster.namespace}/control-plane"
@@ -414,20 +370,22 @@ async def _bench(size: Size, folder: Path, kubeconfig: Path) -> AsyncIterator[Be
         envoy = Envoy(folder / "envoy", relay.port) if size.envoy else None
         if envoy is not None:
             ending.callback(envoy.end)
-        wire = Wire([])
-        at = f"{LOOPBACK}:{relay.port}"
-        for number in range(size.clients):
-            told = _told(wire, number)
-            wire.clients.append(Client(f"client-{number}", at, told))
+        clients: list[Client] = []
+        wires, at = (Wire(clients), Wire(clients)), f"{LOOPBACK}:{relay.port}"
+        clients += [Client(f"client-{each}", at, _told(wires, each)) for each in range(size.clients)]
         pods = Pods(api, cluster.teams)
-        running = [pods.follow(), *(client.run() for client in wire.clients)]
+        running = [pods.follow(), *(client.run() for client in clients)]
         tasks = [asyncio.create_task(each) for each in running]
         ending.push_async_callback(_ended, tasks)
-        yield Bench(size, cluster, pods, planes, wire.clients, envoy, wire, other)
+        yield Bench(size, cluster, pods, planes, clients, envoy, tap, wires, other)
 
 
-def _told(wire: Wire, number: int) -> Callable[[str, frozenset[str]], None]:
-    return lambda cluster, addresses: wire.arrived(number, cluster, addresses)
+def _told(wires: Iterable[Wire], number: int) -> Callable[[str, frozenset[str]], None]:
+    def arrived(cluster: str, addresses: frozenset[str]) -> None:
+        for wire in wires:
+            wire.arrived(number, cluster, addresses)
+
+    return arrived
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

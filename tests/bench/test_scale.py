@@ -19,10 +19,12 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from bench.scale import wire
 from bench.scale.client import Client
-from bench.scale.cluster import SeenPod, endpoint, read_pod
+from bench.scale.cluster import endpoint
+from bench.scale.delays import Wire
 from bench.scale.figures import Figure, buckets, dispatched, quantile, quantile_between
+from bench.scale.pods import SeenPod, read_pod
 from bench.scale.programs import FIRST, come_first, session_niceness
-from bench.scale.run import Size, Wire
+from bench.scale.run import Size
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey

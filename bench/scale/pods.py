@@ -1,0 +1,93 @@
+"""The cluster's pods as watches show them: our own, and that of the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from trimtab.core.names import EndpointName
+from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
+from trimtab.kube import Api, Json, Key, Mirror, Resource, Selection
+from trimtab.xds.world import cluster_name
+
+PODS = Resource("v1", "pods")
+DEPLOYMENTS = Resource("apps/v1", "deployments")
+
+
+@dataclass(frozen=True)
+class SeenPod:
+    """What the bench needs of a pod. `cluster` is the one that Envoy has it in."""
+
+    uid: str
+    cluster: str
+    address: str
+    ready: bool
+    deleting: bool
+
+
+def read_pod(body: Json) -> SeenPod:
+    metadata, status = body["metadata"], body.get("status") or {}
+    labels = metadata["labels"]
+    key = RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
+    conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
+    ready = conditions.get("ContainersReady") == "True" and bool(status.get("podIP"))
+    deleting = "deletionTimestamp" in metadata
+    return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, deleting)
+
+
+class Sightings:
+    """What one watch shows of pods: `shown(pod)` at the first event in which one is ready, then `gone(pod)`.
+
+    Those that are `known` were ready before: they are not shown again.
+    """
+
+    def __init__(self, known: Mapping[Key, SeenPod] | None = None) -> None:
+        self.ready = dict(known or {})
+        self.shown: Callable[[SeenPod], object] = lambda _: None
+        self.gone: Callable[[SeenPod], object] = lambda _: None
+
+    def take(self, key: Key, pod: SeenPod | None) -> None:
+        """An event: the pod of this name as it is now, or that there is none."""
+        before = self.ready.get(key)
+        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
+            del self.ready[key]
+            self.gone(before)
+        if pod is not None and pod.ready and not pod.deleting and key not in self.ready:
+            self.ready[key] = pod
+            self.shown(pod)
+
+
+class Pods:
+    """All pods of these namespaces, by a watch of ours: `seen.ready` are those that serve.
+
+    Their Deployments are watched with them: `changed_at_s` (monotonic) is when anything of either did last.
+    Controllers that have little of a core go on writing for a minute after all pods are there.
+    """
+
+    def __init__(self, api: Api, namespaces: Collection[str]) -> None:
+        labels = f"{ENDPOINT},{REVISION}"
+        self.seen = Sightings()
+        self.changed_at_s = time.monotonic()
+        self._namespaces = frozenset(namespaces)
+        self._mirror = Mirror(api, Selection(PODS, labels=labels), read_pod, self._changed)
+        self._deployments = Mirror(api, Selection(DEPLOYMENTS, labels=labels), _version, self._note)
+
+    async def follow(self) -> None:
+        await asyncio.gather(self._mirror.follow(), self._deployments.follow())
+
+    def _note(self, key: Key) -> None:
+        if key[0] in self._namespaces:
+            self.changed_at_s = time.monotonic()
+
+    def _changed(self, key: Key) -> None:
+        if key[0] in self._namespaces:
+            self._note(key)
+            self.seen.take(key, self._mirror.objects.get(key))
+
+
+def _version(body: Json) -> str:
+    version: str = body["metadata"]["resourceVersion"]
+    return version
