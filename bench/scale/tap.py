@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 import httptools
 import orjson
@@ -23,7 +23,7 @@ from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
 from trimtab.kube import Key
 
 CHUNK_BYTES = 1 << 18
-LABELS = quote_plus(f"{ENDPOINT},{REVISION}").encode()  # by which the control plane selects them
+LABELS = f"labelSelector={ENDPOINT},{REVISION}"  # by which the control plane selects them
 Take = Callable[[Key, SeenPod | None], object]
 
 
@@ -99,8 +99,8 @@ class Tap:
 
 def _asks_for_pods(chunk: bytes) -> bool:
     """Whether it is the head of a request to watch endpoints' pods, which a client writes in one piece."""
-    line, _, _ = chunk.partition(b"\r\n")
-    return line.startswith(f"GET {PODS.path()}?".encode()) and b"watch=true" in line and LABELS in line
+    line = unquote_plus(chunk.partition(b"\r\n")[0].decode("latin-1"))
+    return line.startswith(f"GET {PODS.path()}?") and "watch=true" in line and LABELS in line
 
 
 class Events:
@@ -119,7 +119,9 @@ class Events:
             raise ValueError(f"not an answer: {error}") from error
 
     def on_body(self, body: bytes) -> None:
-        """The parser's call."""
+        """The parser's call. What is refused is no event."""
+        if self._parser.get_status_code() != 200:
+            return
         *lines, self._begun = (self._begun + body).split(b"\n")
         for line in lines:
             self._event(orjson.loads(line))
