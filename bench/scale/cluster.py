@@ -15,7 +15,7 @@ import orjson
 import yaml
 
 from bench.scale.figures import dispatched
-from bench.scale.pods import DEPLOYMENTS, PODS
+from bench.scale.pods import PODS
 from deploy.crd.generate import definition
 from trimtab.control.kubernetes.main import OWNER
 from trimtab.core.errors import NotFound, Unreachable
@@ -136,12 +136,6 @@ class Cluster:
         """By its range."""
         namespace = self.team(name)
         await self.api.apply(ENDPOINTS.path(namespace, name), endpoint(namespace, name, pods), "bench")
-
-    async def replicas(self) -> dict[str, int]:
-        """What each endpoint's first revision asks for, by the endpoint's name."""
-        found = orjson.loads(await self.api.get(DEPLOYMENTS.path()))
-        ours = (each for each in found["items"] or () if each["metadata"]["namespace"] in self.teams)
-        return {each["metadata"]["name"].removesuffix("-r1"): int(each["spec"]["replicas"]) for each in ours}
 
     async def generations(self, resource: Resource) -> dict[str, Any]:
         """By name (uid, generation) of each object in the endpoints' namespaces."""

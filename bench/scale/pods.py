@@ -73,10 +73,17 @@ class Pods:
         self.changed_at_s = time.monotonic()
         self._namespaces = frozenset(namespaces)
         self._mirror = Mirror(api, Selection(PODS, labels=labels), read_pod, self._changed)
-        self._deployments = Mirror(api, Selection(DEPLOYMENTS, labels=labels), _version, self._note)
+        self._deployments = Mirror(api, Selection(DEPLOYMENTS, labels=labels), _replicas, self._note)
 
     async def follow(self) -> None:
         await asyncio.gather(self._mirror.follow(), self._deployments.follow())
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """What each Deployment asks for, by its name."""
+        return {
+            key[1]: asked for key, asked in self._deployments.objects.items() if key[0] in self._namespaces
+        }
 
     def _note(self, key: Key) -> None:
         if key[0] in self._namespaces:
@@ -88,6 +95,5 @@ class Pods:
             self.seen.take(key, self._mirror.objects.get(key))
 
 
-def _version(body: Json) -> str:
-    version: str = body["metadata"]["resourceVersion"]
-    return version
+def _replicas(body: Json) -> int:
+    return int(body["spec"]["replicas"])

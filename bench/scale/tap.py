@@ -24,6 +24,7 @@ from trimtab.kube import Key
 
 CHUNK_BYTES = 1 << 18
 LABELS = f"labelSelector={ENDPOINT},{REVISION}"  # by which the control plane selects them
+METHODS = b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE "
 Take = Callable[[Key, SeenPod | None], object]
 
 
@@ -76,8 +77,8 @@ class Tap:
     ) -> None:
         try:
             while chunk := await reader.read(CHUNK_BYTES):
-                if _asks_for_pods(chunk):
-                    watched.set()
+                if chunk.startswith(METHODS):  # of a request, whose head a client writes in one piece
+                    (watched.set if _asks_for_pods(chunk) else watched.clear)()
                 writer.write(chunk)
                 await writer.drain()
         finally:
@@ -90,7 +91,7 @@ class Tap:
         try:
             while chunk := await reader.read(CHUNK_BYTES):
                 writer.write(chunk)
-                if watched.is_set():  # nothing else is asked on this connection from now on
+                if watched.is_set():
                     events.feed(chunk)
                 await writer.drain()
         finally:
@@ -98,7 +99,7 @@ class Tap:
 
 
 def _asks_for_pods(chunk: bytes) -> bool:
-    """Whether it is the head of a request to watch endpoints' pods, which a client writes in one piece."""
+    """Whether it is the head of a request to watch endpoints' pods."""
     line = unquote_plus(chunk.partition(b"\r\n")[0].decode("latin-1"))
     return line.startswith(f"GET {PODS.path()}?") and "watch=true" in line and LABELS in line
 

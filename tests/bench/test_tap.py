@@ -97,11 +97,14 @@ async def test_all_passes_and_only_the_watch_of_pods_is_told(server: int) -> Non
             async with session.get(f"{url}/api/v1/pods", params={"watch": "true"}) as answer:
                 assert await answer.read() == b"".join(whole)
             assert not found, "another selection than that of endpoints' pods"
-            async with session.get(f"{url}/api/v1/pods", params=SELECTED) as answer:
-                assert await answer.read() == b"".join(whole)
+            for _ in range(2):
+                async with session.get(f"{url}/api/v1/pods", params=SELECTED) as answer:
+                    assert await answer.read() == b"".join(whole)
+                async with session.get(f"{url}/any") as answer:  # on the same connection
+                    assert await answer.text() == "GET /any "
     finally:
         await tap.close()
-    assert found == SHOWN
+    assert found == [*SHOWN, *SHOWN]
 
 
 def test_a_pod_is_shown_once_for_each_life() -> None:
