@@ -74,8 +74,8 @@ class ControlPlane:
         self.process.kill()
         self.process.wait()
 
-    def end(self) -> None:
-        end(self.process)
+    async def end(self) -> None:
+        await asyncio.to_thread(end, self.process)  # its last words to the API server pass through us
 
     async def told(self) -> dict[float, float]:
         """In how many seconds Envoys were told news of pods, since it began: see `figures.buckets`."""
@@ -144,8 +144,8 @@ class Envoy:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         os.setpriority(os.PRIO_PROCESS, self._process.pid, 0)  # it is on a node of its own: not before others
 
-    def end(self) -> None:
-        end(self._process)
+    async def end(self) -> None:
+        await asyncio.to_thread(end, self._process)
         self._process = None
 
     def memory_bytes(self) -> int:

@@ -96,7 +96,7 @@ class Bench:
         await until("all clients", self._clients_know, START_WITHIN_S)
         took_s = time.monotonic() - began_s
         await asyncio.sleep(self.size.calm_s)
-        plane.end()
+        await plane.end()
         return [Figure("fill_s", "filled by the control plane itself, from nothing", took_s, "s")]
 
     async def start(self) -> list[Figure]:
@@ -124,7 +124,7 @@ class Bench:
     async def rest(self) -> list[Figure]:
         """Nothing happens: without anybody's statistics, then with those of a real Envoy."""
         if self.envoy is not None:
-            self.envoy.end()
+            await self.envoy.end()
         await self._settled()
         cores, requests = await self._used()
         found = [
@@ -364,13 +364,13 @@ async def _bench(size: Size, folder: Path, kubeconfig: Path) -> AsyncIterator[Be
         listen, lease = f"{LOOPBACK}:{free_port(LOOPBACK)}", f"{cluster.namespace}/control-plane"
         planes = [ControlPlane(folder / name, as_control, lease, listen) for name in ("one", "two")]
         for plane in planes:
-            ending.callback(plane.end)
+            ending.push_async_callback(plane.end)
         relay = Relay(planes)
         await relay.open()
         ending.push_async_callback(relay.close)
         envoy = Envoy(folder / "envoy", relay.port) if size.envoy else None
         if envoy is not None:
-            ending.callback(envoy.end)
+            ending.push_async_callback(envoy.end)
         clients: list[Client] = []
         wires, at = (Wire(clients), Wire(clients)), f"{LOOPBACK}:{relay.port}"
         clients += [Client(f"client-{each}", at, _told(wires, each)) for each in range(size.clients)]
