@@ -65,6 +65,7 @@ class Client:
         ]
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
             while True:
+                await channel.channel_ready()  # what is asked for depends on what is known then
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     began_s = time.monotonic()
                     await self._stream(channel)
