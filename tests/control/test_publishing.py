@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from trimtab.control.metrics import Metrics
 from trimtab.control.publishing import AWAY_MAX_S, Publisher
 from trimtab.core.clock import ManualClock
+from trimtab.core.names import EndpointName
 from trimtab.xds.kinds import ROUTES
 from trimtab.xds.server import AdsServer, NodeStatus, StreamStatus
-from trimtab.xds.world import Gateway
+from trimtab.xds.snapshot import Snapshot
+from trimtab.xds.world import EndpointView, Gateway, World
 
 GATHER_S = 10.0
 
@@ -53,6 +57,37 @@ async def test_envoys_that_may_be_on_their_way_are_waited_for(told: Told) -> Non
     told.connected("b", source="another")
     assert told.settled
     assert told.publisher.envoys() == {"a", "b"}
+
+
+async def test_who_waits_for_its_turn_looks_for_those_after_it(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, built, real = asyncio.Event(), asyncio.Event(), told.publisher._built
+
+    async def slow(world: World) -> Snapshot:
+        reached.set()
+        await built.wait()
+        return await real(world)
+
+    def look(number: int) -> tuple[EndpointView, ...]:
+        looks.append(number)
+        return tuple(EndpointView(EndpointName("default", f"e{each}")) for each in range(number))
+
+    monkeypatch.setattr(told.publisher, "_built", slow)
+    looks: list[int] = []
+    first = asyncio.create_task(told.publisher.publish(lambda: look(1)))
+    await reached.wait()
+    second = asyncio.create_task(told.publisher.publish(lambda: look(2)))
+    await asyncio.sleep(0)
+    await told.publisher.publish(lambda: look(3))
+    assert looks == [1]
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    third = asyncio.create_task(told.publisher.publish(lambda: look(4)))
+    await asyncio.sleep(0)
+    built.set()
+    await asyncio.gather(first, third)
+    assert looks == [1, 4], "a wait that was called off keeps nobody from the next"
 
 
 async def test_one_that_went_is_waited_for_and_given_up(told: Told) -> None:

@@ -10,6 +10,8 @@ import pytest
 from trimtab.control import reconcile
 from trimtab.core.names import EndpointName
 from trimtab.xds import snapshot
+from trimtab.xds.snapshot import Snapshot
+from trimtab.xds.world import World
 
 IRIS, WINE = EndpointName("default", "iris"), EndpointName("default", "wine")
 
@@ -60,6 +62,30 @@ async def test_a_pod_that_got_ready_waits_for_no_look(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_takes_long_to_build_is_not_waited_for(
+    plane: Any, spec: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new leader builds the routes of all endpoints; decisions go on meanwhile, and are told after that."""
+    built, real = asyncio.Event(), plane.reconciler._publisher._built
+
+    async def slow(world: World) -> Snapshot:
+        await built.wait()
+        return await real(world)
+
+    monkeypatch.setattr(plane.reconciler._publisher, "_built", slow)
+    monkeypatch.setattr(reconcile, "TOLD_WITHIN_S", 0.01)
+    plane.apply(spec(1), IRIS)
+    await plane.look(2)
+    assert len(plane.fleet.alive(1, IRIS)) == 1
+    plane.fleet.tick()
+    for _ in range(3):
+        await plane.look()
+    assert len(plane.reconciler._telling) == 2, "one that is built, and one that waits for its turn"
+    assert not plane.envoy.backends(IRIS)
+    built.set()
+    await backends_become(plane, 1)
 
 
 async def test_of_pods_that_start_nothing_is_built(

@@ -46,6 +46,7 @@ class Publisher:
         self._endpoints: dict[EndpointName, EndpointView] = {}
         self._builder = SnapshotBuilder()
         self._publishing = asyncio.Lock()
+        self._next = False  # whether somebody waits for that: who looks then sees all that is there now
         self._away_since_s: float | None = None
         self._gathered_at_s = clock.now_s()
         before = ads.snapshot
@@ -66,10 +67,20 @@ class Publisher:
     async def publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         """Tell Envoy what `look` sees, if it changed. If that cannot be built, the last good one stays.
 
-        May be called while it runs: what is told last was seen last.
+        May be called while it runs: what is told last was seen last. Returns at once where another call waits
+        for its turn, which is yet to look.
         """
-        async with self._publishing:
+        if self._next:
+            return
+        self._next = True
+        try:
+            await self._publishing.acquire()
+        finally:
+            self._next = False
+        try:
             await self._publish(look)
+        finally:
+            self._publishing.release()
 
     async def _publish(self, look: Callable[[], tuple[EndpointView, ...]]) -> None:
         self._note_away()

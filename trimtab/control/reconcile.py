@@ -50,6 +50,9 @@ LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 100  # in one look, of endpoints of which nothing else is to be done
 FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
+TOLD_WITHIN_S = (
+    0.25  # else looks go on before Envoy is told: the routes of a thousand new endpoints take seconds
+)
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
 TURN = 4  # endpoints that are looked at before others, such as news of pods, get on: some milliseconds
 
@@ -145,6 +148,7 @@ class Reconciler:
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self._slots: asyncio.Semaphore | None = None
         self._looking: dict[EndpointName, asyncio.Task[None]] = {}  # looks that go on
+        self._telling: set[asyncio.Task[None]] = set()  # publications that do
         self.starts_at_once = rollout.STARTS_AT_ONCE_MAX  # of one revision; more where nodes share them
         self.wake = asyncio.Event()
         self.pods_changed = asyncio.Event()
@@ -158,10 +162,10 @@ class Reconciler:
             while True:
                 await self._look_again()
         finally:
-            looking = tuple(self._looking.values())
-            for task in looking:
+            going_on = (*self._looking.values(), *self._telling)
+            for task in going_on:
                 task.cancel()
-            await asyncio.gather(*looking, return_exceptions=True)
+            await asyncio.gather(*going_on, return_exceptions=True)
 
     async def _look_again(self) -> None:
         """One look, then the wait for the next one."""
@@ -197,7 +201,7 @@ class Reconciler:
             self.pods_changed.clear()
             began_s = self._clock.now_s()
             try:
-                await self._publisher.publish(self._views)
+                await self._publish()
             except Exception:  # the next look begins anew, from what is there then
                 self._metrics.errors.labels("look").inc()
                 log.exception("Envoy was not told of pods")
@@ -244,7 +248,7 @@ class Reconciler:
                 await self._contained(name, self._leaving.remove(seen[name]))
             self._scaling.record_decisions()
             await asyncio.sleep(0)
-            await self._publisher.publish(self._views)
+            await self._tell()
             await asyncio.sleep(0)
             self._forget_gone()
         if self._publisher.connected() and self._publisher.settled(ROUTES):
@@ -332,7 +336,7 @@ class Reconciler:
             after = self._scaling.decided(still.record, still.serving, still.pods, (), self._fleet.room)
             self._set(still.serving, after)
         except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
-            self._tell(name, live, error)
+            self._note_error(name, live, error)
             return True  # the next look is a whole one
         if after is not still.serving and after != still.serving:
             return False
@@ -406,9 +410,9 @@ class Reconciler:
             await work
             live.error = ""
         except Exception as error:  # noqa: BLE001 -- it is told, and the others go on
-            self._tell(name, live, error)
+            self._note_error(name, live, error)
 
-    def _tell(self, name: EndpointName, live: Live, error: Exception) -> None:
+    def _note_error(self, name: EndpointName, live: Live, error: Exception) -> None:
         """What went wrong with one endpoint: in the log, in its status, and counted."""
         known = isinstance(error, TrimtabError)
         told = str(error) if known else f"internal error: {error!r}"
@@ -651,6 +655,20 @@ class Reconciler:
         self.wake.set()
 
     # publish
+
+    async def _publish(self) -> None:
+        await self._publisher.publish(self._views)
+
+    async def _tell(self) -> None:
+        """Tell Envoy what there is. What takes long to build is not waited for: others go on meanwhile."""
+        telling = asyncio.create_task(self._publish())
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        await asyncio.wait({telling}, timeout=TOLD_WITHIN_S)
+        if telling.done():
+            telling.result()
+        else:
+            telling.add_done_callback(lambda _: self.wake.set())
 
     def _views(self) -> tuple[EndpointView, ...]:
         """The endpoints as Envoy should see them now: after what this look has started and stopped."""
