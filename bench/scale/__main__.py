@@ -18,8 +18,8 @@ What is measured, in this order, on one cluster:
   statistics, then with those of the Envoy, whose intake is the difference;
 - pods are deleted at a steady pace, and their ReplicaSets make others: from the event that shows the control
   plane one that is ready until a client has its assignment, for each pod and client by itself. Control planes
-  reach the API server through a port of ours, which sees that event pass; from the one of our own watch, which
-  is served at another time, it is told too;
+  reach the API server through a port of ours, which sees that event pass. What it is from the event of our
+  own watch, which is served at another time, is told too;
 - more endpoints at once, while another account asks for a small object twenty times a second;
 - the leader is killed, and an endpoint's range changed right after: until its Deployment is.
 """
