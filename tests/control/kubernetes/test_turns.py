@@ -38,8 +38,9 @@ def test_one_that_flaps_delays_nobody() -> None:
 
 def test_one_that_flaps_pushes_out_its_own() -> None:
     turns: Turns[Item] = Turns(10, 10)
-    filled(turns, QUIET, 2)
+    filled(turns, QUIET, 1)
     filled(turns, FLAPS, 99)
+    turns.put(QUIET, (QUIET, 1))
     told = emptied(turns)
     assert [number for name, number in told if name == QUIET] == [0, 1]
     assert [number for name, number in told if name == FLAPS] == list(range(91, 99)), "the newest"
