@@ -77,7 +77,7 @@ class Observations:
         """Until when those of an Envoy are good."""
         _note(self._certificates, signal)
 
-    def certificate_ends(self, now_s: float) -> dict[tuple[str, str], float]:
+    def certificate_ends(self, now_s: float) -> dict[tuple[str, ...], float]:
         """Seconds since 1970, by Envoy and certificate; without Envoys that told nothing over FRESH_S."""
         return {
             (signal.envoy, name): at_s
