@@ -84,3 +84,8 @@ def serial_of(certificate: bytes) -> int:
     if certificate.startswith(b"-----"):
         return x509.load_pem_x509_certificate(certificate).serial_number
     return x509.load_der_x509_certificate(certificate).serial_number
+
+
+def ends_of(certificate: bytes) -> float:
+    """Until when one in PEM is good, in seconds since 1970."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()

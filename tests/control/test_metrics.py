@@ -19,6 +19,7 @@ from trimtab.control.options import Address
 from trimtab.control.records import Outcome
 from trimtab.core.errors import InvalidInput
 from trimtab.core.names import EndpointName
+from trimtab.core.signals import CertificatesSignal
 
 PAGE = Path(trimtab.__file__).parents[1] / "docs" / "metrics.md"
 SOURCES = Path(trimtab.__file__).parent
@@ -74,6 +75,7 @@ async def test_the_numbers_are_what_is_there(
     await plane.until(lambda: plane.record(name).outcome is Outcome.SERVING)
     await plane.seconds(2)
     plane.envoy.nack, process.restarts = "no such cluster", 3
+    plane.observations.add_certificates(CertificatesSignal("edge", plane.clock.now_s(), {"own": 4e9}))
     await platform.update_metrics()
     assert value("trimtab_pods", **iris, phase="ready") == len(plane.fleet.pods())
     assert value("trimtab_pods", **iris, phase="starting") is None
@@ -84,6 +86,7 @@ async def test_the_numbers_are_what_is_there(
     assert value("trimtab_requests_queued", **iris) == 0
     assert (value("trimtab_envoy_nacks"), value("trimtab_envoy_restarts")) == (1, 3)
     assert value("trimtab_envoy_connected") == 1
+    assert value("trimtab_envoy_certificate_not_after_seconds", envoy="edge", certificate="own") == 4e9
     assert value("trimtab_snapshots_published_total") == plane.envoy.publications
     assert value("trimtab_reconcile_duration_seconds_count") == plane.reconciler.looks
     plane.endpoints.delete(name)

@@ -10,7 +10,7 @@ from trimtab.control.observations import BATCH_MAX, ENVOYS_MAX, FRESH_S, LOOK_BA
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
+from trimtab.core.signals import CertificatesSignal, EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
 
 KEY = RevisionKey(EndpointName("default", "iris"), 1)
 POD = Pod("p", KEY, PodPhase.READY, "127.0.0.1", 9, 1, 0.0)
@@ -168,6 +168,16 @@ def test_how_busy_envoys_are_is_a_mean_by_time_and_unknown_once_they_are_silent(
     assert found.busy(100.5) == {"a": pytest.approx((0.2 + 3 * 0.6) / 4), "b": 0.1}
     assert found.busy(97.0 + FRESH_S + 0.1) == {"a": pytest.approx(0.5, abs=0.2)}
     assert found.busy(200.0) == {}
+
+
+def test_certificates_of_envoys_that_are_silent_are_not_told_of() -> None:
+    found = Observations()
+    found.add_certificates(CertificatesSignal("a", 90.0, {"own": 1e9}))
+    assert found.certificate_ends(90.0 + FRESH_S) == {("a", "own"): 1e9}
+    assert found.certificate_ends(90.1 + FRESH_S) == {}
+    found.add_certificates(CertificatesSignal("b", 100.0, {"own": 2e9, "callers": 3e9}))
+    found.add_certificates(CertificatesSignal("b", 101.0, {"own": 4e9}))  # another one, and no TLS any more
+    assert found.certificate_ends(101.0) == {("b", "own"): 4e9}
 
 
 def test_no_more_envoys_are_remembered_than_there_may_be() -> None:

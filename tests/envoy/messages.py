@@ -26,6 +26,7 @@ def message(
     times: dict[float, int] | None = None,
     worked_us: list[float] | None = None,
     state: int | None = None,
+    certificates: dict[tuple[str, str], int] | None = None,
 ) -> bytes:
     """A message like Envoy's: gauges for what is a gauge there, deltas for the rest."""
     request = ExportMetricsServiceRequest()
@@ -65,8 +66,17 @@ def message(
             explicit_bounds=list(times), bucket_counts=counts, sum=100.0, count=sum(counts), **stamp
         )
         labelled(point, cluster_name=HTTP)
+    _certificates(scope, certificates or {}, stamp)
     _turns(scope, worked_us or [], stamp)
     return request.SerializeToString()
+
+
+def _certificates(scope: ScopeMetrics, ends: dict[tuple[str, str], int], stamp: dict[str, int]) -> None:
+    """Until when each is good, by the part of Envoy that uses it and its name."""
+    for (part, name), end in ends.items():
+        metric = scope.metrics.add(name=f"{part}.ssl.certificate.expiration_unix_time_seconds")
+        point = metric.gauge.data_points.add(as_int=end, **stamp)
+        point.attributes.add(key="envoy.tls_certificate").value.string_value = name
 
 
 def _turns(scope: ScopeMetrics, worked_us: list[float], stamp: dict[str, int]) -> None:

@@ -14,7 +14,7 @@ from tests.envoy.messages import HTTP, message
 from trimtab.core.clock import ManualClock
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EnvoySignal, PodsSignal
+from trimtab.core.signals import CertificatesSignal, EnvoySignal, PodsSignal
 from trimtab.envoy import intake as intake_module
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.otlp import MalformedError, joined, parse
@@ -65,6 +65,21 @@ def test_workers_may_come_in_two_messages() -> None:
     told, _ = signals_of(joined(*map(parse, parts)), None, 100.0)
     assert told.envoy is not None
     assert told.envoy.busy == pytest.approx(0.3)
+
+
+def test_until_when_the_certificates_of_an_envoy_are_good() -> None:
+    told = {("cluster", "own"): 2_000_000_000, ("listener", "callers"): 3_000_000_000}
+    found = signals(message([], uptime_s=1, certificates=told)).certificates
+    assert found == CertificatesSignal("local", 100.0, {"own": 2_000_000_000, "callers": 3_000_000_000})
+    assert signals(message([], uptime_s=1)).certificates is None
+
+
+def test_of_one_that_is_told_twice_the_sooner_end_counts() -> None:
+    parts = [message([], uptime_s=1, certificates={("listener", "callers"): ends}) for ends in (9, 7, 8)]
+    first, second, third = map(parse, parts)
+    told, _ = signals_of(joined(joined(first, second), third), None, 100.0)
+    assert told.certificates is not None
+    assert told.certificates.ends == {"callers": 7}
 
 
 def test_both_clusters_of_a_revision_are_one_signal() -> None:

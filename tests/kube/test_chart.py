@@ -31,7 +31,7 @@ from tests.kube.release import (
     values,
 )
 from tests.kube.words import ENDPOINTS, PODS, define, endpoint, read, until, with_token
-from trimtab.fleet.kubernetes.attendants import ACCOUNTS
+from trimtab.fleet.kubernetes.attendants import ACCOUNTS, POLICIES
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
@@ -47,7 +47,8 @@ MUST = [
     ("get", "", "pods/log", ""),
     ("create", "", "serviceaccounts", ""),
     ("patch", "networking.k8s.io", "networkpolicies", ""),
-    ("list", "policy", "poddisruptionbudgets", ""),
+    ("list", "networking.k8s.io", "networkpolicies", ""),
+    ("patch", "policy", "poddisruptionbudgets", ""),
 ]
 MAY_NOT = [
     ("get", "", "secrets", ""),
@@ -56,6 +57,7 @@ MAY_NOT = [
     ("create", "", "pods/exec", ""),
     ("create", "", "pods/proxy", ""),
     ("delete", "policy", "poddisruptionbudgets", ""),
+    ("delete", "networking.k8s.io", "networkpolicies", ""),
     ("get", "", "serviceaccounts", ""),
     ("create", "", "serviceaccounts/token", ""),
     ("create", "rbac.authorization.k8s.io", "rolebindings", ""),
@@ -76,9 +78,9 @@ ALL: dict[str, set[str]] = {
     "pods/log": {"get"},
     "events": {"create", "patch"},
     "events.events.k8s.io": {"create", "patch"},
-    "serviceaccounts": {"create", "patch"},
-    "networkpolicies.networking.k8s.io": {"create", "patch"},
-    "poddisruptionbudgets.policy": {"list", "create"},
+    "serviceaccounts": {"list", "create", "patch"},
+    "networkpolicies.networking.k8s.io": {"list", "create", "patch"},
+    "poddisruptionbudgets.policy": {"list", "create", "patch"},
     "leases.coordination.k8s.io": {"create"},
     "leases.coordination.k8s.io t-control": {"get", "patch", "update"},
     "deployments/scale.apps t-envoy": {"get", "patch"},
@@ -102,8 +104,8 @@ async def test_from_helm_install_to_predictions_and_away(
     installed: Installed, tracking_server: str, image: str
 ) -> None:
     """Apply to first prediction; then ten times the traffic and back, and meanwhile the leading control
-    plane killed, both models updated, a range changed, the chart upgraded and rolled back: no call fails. In
-    the end nothing is left.
+    plane killed, both models updated, a range changed, a policy opened by somebody, the chart upgraded and
+    rolled back: no call fails, and the policy is as it was. In the end nothing is left.
     """
     release = installed
     await leader(release)
@@ -128,8 +130,12 @@ async def test_from_helm_install_to_predictions_and_away(
             await _apply(release, "busy", _busy(image, 2, NEXT="1"), MOST)
             for name in ("iris", "busy"):
                 await until(lambda name=name: _serves_the_second(release, name), WITHIN_S)  # type: ignore[misc]
+            policy = POLICIES.path(release.namespace, "trimtab-busy")
+            meant = (await read(release.api, policy))["spec"]
+            await release.api.merge(policy, {"spec": {"ingress": [{}]}})  # whoever likes reaches its pods
             await _upgraded_and_rolled_back(release)
             assert await leader(release) != led, "another one took over"
+            await until(lambda: _has_spec(release, policy, meant), WITHIN_S)
             await _apply(release, "busy", _busy(image, 2, NEXT="1"), MOST + 1)
             await until(lambda: _has(release, "busy", 3, MOST + 1), WITHIN_S)
         await until(lambda: _has(release, "busy", 2, 3), WITHIN_S)  # one may be spare, for the next surge
@@ -211,6 +217,10 @@ async def _is_ready(release: Installed, name: str) -> bool:
 async def _serves_the_second(release: Installed, name: str) -> bool:
     status = (await read(release.api, ENDPOINTS.path(release.namespace, name)))["status"]
     return bool(status["servingRevision"] == 2 and status["state"] == "READY")
+
+
+async def _has_spec(release: Installed, path: str, spec: Json) -> bool:
+    return bool((await read(release.api, path))["spec"] == spec)
 
 
 async def _has(release: Installed, name: str, least: int, most: int) -> bool:

@@ -18,7 +18,7 @@ from trimtab.core.errors import Failed, InvalidInput, NotFound
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision
 from trimtab.core.spec import Resources
-from trimtab.fleet.kubernetes import KubernetesFleet
+from trimtab.fleet.kubernetes import KubernetesFleet, upkeep
 from trimtab.fleet.kubernetes import fleet as fleets
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES
 from trimtab.fleet.kubernetes.seen import SeenPod
@@ -462,6 +462,54 @@ async def test_a_service_account_or_policy_that_somebody_deleted_is_there_again_
     await ready(fleet, 2)
     for resource in (ACCOUNTS, POLICIES):
         assert await _owners(api, resource.path(namespace, "trimtab-iris")) == 1
+
+
+async def test_what_somebody_changes_or_takes_away_around_pods_is_there_again_by_itself(
+    api: Api, revision: Make, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No pod is refused, started or replaced meanwhile. What people add stays."""
+    monkeypatch.setattr(upkeep, "LOOK_EACH_S", 0.5)
+    around = [(ACCOUNTS, "trimtab-iris"), (POLICIES, "trimtab-iris"), (BUDGETS, "iris-r1")]
+    paths = [resource.path(namespace, name) for resource, name in around]
+    async with opened(api, namespace) as fleet:
+        (pod,) = await start(fleet, revision(), 1)
+        await until(lambda: _owned(api, paths))
+        account, policy, budget = paths
+        meant = [(await read(api, path)).get("spec") for path in paths]
+
+        theirs = {
+            "metadata": {"annotations": {"team/owner": "ann"}, "ownerReferences": [{"$patch": "replace"}]}
+        }
+        anybody = {"podSelector": {"matchLabels": {"no": "pod"}}, "ingress": [{}], "egress": [{}]}
+        await api.merge(account, theirs)
+        await api.merge(policy, theirs | {"spec": anybody})
+        await api.merge(budget, theirs | {"spec": {"maxUnavailable": None, "minAvailable": 1}})
+
+        async def as_before() -> bool:
+            return [(await read(api, path)).get("spec") for path in paths] == meant
+
+        await until(as_before)
+        await until(lambda: _owned(api, paths))
+        for path in paths:
+            assert (await read(api, path))["metadata"]["annotations"]["team/owner"] == "ann"
+
+        for path in paths:
+            await api.delete(path)
+        await until(lambda: _owned(api, paths))
+        assert await as_before()
+        versions = [(await read(api, path))["metadata"]["resourceVersion"] for path in (account, policy)]
+        looks = fleet._upkeep._looks
+        await until(lambda: fleet._upkeep._looks >= looks + 3)
+        again = [(await read(api, path))["metadata"]["resourceVersion"] for path in (account, policy)]
+        assert again == versions, "what is as it should be is not written"
+        assert [each.id for each in fleet.pods()] == [pod.id]
+
+
+async def _owned(api: Api, paths: list[str]) -> bool:
+    try:
+        return all([await _owners(api, path) == 1 for path in paths])
+    except NotFound:
+        return False
 
 
 async def _owners(api: Api, path: str) -> int:

@@ -13,14 +13,16 @@ from typing import Any
 import aiohttp
 import grpc
 
-from tests.authority import Authority, mount, serial_of
+from tests.authority import DAY, Authority, ends_of, mount, serial_of
 from tests.xds.gate import FakePod, Gate
 from trimtab.control.kubernetes.certificates import Certificates
 from trimtab.core.clock import SystemClock
 from trimtab.envoy.__main__ import main
 from trimtab.envoy.admin import Admin
+from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import find_binary
 from trimtab.envoy.secrets import file_of, secrets
+from trimtab.envoy.statistics import Signals
 from trimtab.host.ports import free_port
 from trimtab.xds.listeners import CALLERS_CERTIFICATE
 from trimtab.xds.server import AdsServer
@@ -157,6 +159,12 @@ async def shown(gate: Gate, context: ssl.SSLContext) -> int:
     return serial_of(certificate)
 
 
+def _told(signals: list[Signals], certificate: str) -> float | None:
+    """Until when it is good, as Envoy said last."""
+    told = [each.certificates.ends.get(certificate) for each in signals if each.certificates is not None]
+    return told[-1] if told else None
+
+
 async def test_a_certificate_is_renewed_and_a_broken_one_is_not_taken(
     gate: Gate,
     endpoint: Callable[..., EndpointView],
@@ -165,7 +173,7 @@ async def test_a_certificate_is_renewed_and_a_broken_one_is_not_taken(
     tmp_path: Path,
 ) -> None:
     authority, folder = Authority(), tmp_path / "callers"
-    first, second, third = (authority.secret("models.example") for _ in range(3))
+    first, second, third = (authority.secret("models.example", days * DAY) for days in (1, 2, 3))
     mount(folder, first)
     told = file_of(tmp_path, CALLERS_CERTIFICATE)
     told.write_text(json.dumps(secrets(None, "", folder)[CALLERS_CERTIFICATE]))
@@ -187,12 +195,17 @@ async def test_a_certificate_is_renewed_and_a_broken_one_is_not_taken(
     async with caller.session:
         assert await asked() == 200
         assert await shown(gate, context) == serial_of(first["tls.crt"])
+        await eventually(lambda: _told(gate.signals, "callers") == ends_of(first["tls.crt"]), "as of this")
         mount(folder, second)
 
         async def is_second() -> bool:
             return await shown(gate, context) == serial_of(second["tls.crt"])
 
         await eventually(is_second, "the renewed certificate is shown")
+        await eventually(
+            lambda: _told(gate.signals, "callers") == ends_of(second["tls.crt"]),
+            "we are told until when it is good",
+        )
         assert await asked() == 200
 
         mount(folder, third | {"tls.crt": b"-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n"})
@@ -223,10 +236,12 @@ async def test_a_new_authority_between_envoy_and_the_control_plane(
     """Envoy believes it, and is believed, without a restart: as soon as it connects anew."""
     tls, port = tmp_path / "tls", free_port("127.0.0.1")
     gateway = Gateway("127.0.0.1", free_port("127.0.0.1"))
+    signals: list[Signals] = []
 
     async def serve() -> tuple[AdsServer, grpc.aio.Server]:
         ads, server = AdsServer(SystemClock()), grpc.aio.server()
         ads.add_to(server)
+        StatisticsIntake(SystemClock(), signals.append).add_to(server)
         server.add_secure_port(f"127.0.0.1:{port}", Certificates.open(tmp_path / "control").credentials())
         await server.start()
         return ads, server
@@ -240,11 +255,21 @@ async def test_a_new_authority_between_envoy_and_the_control_plane(
             "Envoy takes its configuration",
         )
 
-    def issue(authority: Authority) -> None:
-        mount(tmp_path / "control", authority.secret("localhost"))
-        mount(tls, authority.secret("envoy"))
+    async def tells(own_and_authority: tuple[float, float]) -> None:
+        await eventually(
+            lambda: (_told(signals, "own"), _told(signals, "authority")) == own_and_authority,
+            "we are told until when they are good",
+        )
 
-    issue(Authority())
+    def issue(days: int) -> tuple[float, float]:
+        """Until when they are good: Envoy's own, and the authority of both."""
+        authority = Authority(days * 2 * DAY)
+        own = authority.secret("envoy", days * DAY)
+        mount(tmp_path / "control", authority.secret("localhost"))
+        mount(tls, own)
+        return ends_of(own["tls.crt"]), ends_of(own["ca.crt"])
+
+    issued = issue(1)
     control = ("--control", f"localhost:{port}", "--tls", str(tls))
     assert main(["--node", "edge", *control, "--folder", str(tmp_path)]) == 0
     ads, server = await serve()
@@ -260,10 +285,12 @@ async def test_a_new_authority_between_envoy_and_the_control_plane(
         envoy = await asyncio.create_subprocess_exec(*command, "-l", "warning", stdout=log, stderr=log)
     try:
         await takes(ads)
-        issue(Authority())
+        await tells(issued)
+        issued = issue(2)
         await server.stop(None)
         ads, server = await serve()
         await takes(ads, endpoint("iris", (free_port("127.0.0.1"),)))
+        await tells(issued)
     finally:
         envoy.kill()
         await envoy.wait()

@@ -135,6 +135,8 @@ def assemble(
         scraper.latencies.add(signals.stages)
         if signals.envoy is not None:
             observations.add_envoy(signals.envoy)
+        if signals.certificates is not None:
+            observations.add_certificates(signals.certificates)
         if signals.leaves:
             ads.leaves(signals.leaves)
         metrics.signals.inc(len(signals.revisions))

@@ -76,6 +76,12 @@ class Metrics:
             ["certificate"],
             registry=own,
         )
+        self.certificate_ends = Gauge(
+            "trimtab_envoy_certificate_not_after_seconds",
+            "Until when a certificate that an Envoy uses is good, in seconds since 1970.",
+            ["envoy", "certificate"],
+            registry=own,
+        )
         self.unusable = Gauge(
             "trimtab_unusable_files",
             "1 while a file was written anew (api-keys, xds-tls) and cannot be used: what it held before is.",

@@ -9,7 +9,13 @@ from typing import TypeVar
 
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
+from trimtab.core.signals import (
+    CertificatesSignal,
+    EnvoySignal,
+    LatencySignal,
+    PodsSignal,
+    RevisionSignal,
+)
 
 LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short enough to follow a spike
 FRESH_S = 5.0  # a gauge older than this is unknown
@@ -19,6 +25,7 @@ BATCH_MAX = 600  # signals that wait for a decision: minutes more than two decis
 
 
 S = TypeVar("S", RevisionSignal, LatencySignal)
+N = TypeVar("N", PodsSignal, CertificatesSignal)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class Observations:
         self._pods: dict[str, PodsSignal] = {}  # of each Envoy the last
         self._cpu: dict[str, tuple[float, float, float | None]] = {}
         self._envoys: dict[str, deque[EnvoySignal]] = {}
+        self._certificates: dict[str, CertificatesSignal] = {}  # of each Envoy the last
 
     def add(
         self,
@@ -63,15 +71,20 @@ class Observations:
         for latency in latencies:
             _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
         if pods is not None:
-            self._note_pods(pods)
+            _note(self._pods, pods)
 
-    def _note_pods(self, signal: PodsSignal) -> None:
-        """Envoys that have long told nothing are forgotten when another one comes."""
-        if signal.envoy not in self._pods:
-            for envoy, told in list(self._pods.items()):
-                if signal.at_s - told.at_s > FRESH_S or len(self._pods) >= ENVOYS_MAX:
-                    del self._pods[envoy]
-        self._pods[signal.envoy] = signal
+    def add_certificates(self, signal: CertificatesSignal) -> None:
+        """Until when those of an Envoy are good."""
+        _note(self._certificates, signal)
+
+    def certificate_ends(self, now_s: float) -> dict[tuple[str, ...], float]:
+        """Seconds since 1970, by Envoy and certificate; without Envoys that told nothing over FRESH_S."""
+        return {
+            (signal.envoy, name): at_s
+            for signal in self._certificates.values()
+            if now_s - signal.at_s <= FRESH_S
+            for name, at_s in signal.ends.items()
+        }
 
     def add_envoy(self, signal: EnvoySignal) -> None:
         """How busy an Envoy was. Those that have long told nothing are forgotten."""
@@ -169,6 +182,15 @@ class Observations:
 
 def _in_flight(address: str, told: list[PodsSignal]) -> int:
     return sum(signal.in_flight[address] for signal in told)
+
+
+def _note(known: dict[str, N], new: N) -> None:
+    """Envoys that have long told nothing are forgotten when another one comes."""
+    if new.envoy not in known:
+        for envoy, told in list(known.items()):
+            if new.at_s - told.at_s > FRESH_S or len(known) >= ENVOYS_MAX:
+                del known[envoy]
+    known[new.envoy] = new
 
 
 def _keep(told: deque[S], new: S) -> None:

@@ -216,6 +216,7 @@ class Platform:
         gauges.show(
             gauges.envoy_busy, {(envoy,): busy for envoy, busy in self._observations.busy(now_s).items()}
         )
+        gauges.show(gauges.certificate_ends, self._observations.certificate_ends(now_s))
         gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 

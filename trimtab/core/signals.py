@@ -67,6 +67,18 @@ class EnvoySignal:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificatesSignal:
+    """Until when those are good that one Envoy uses: seconds since 1970, by what they are to it.
+
+    `at_s` is monotonic, at the receiver.
+    """
+
+    envoy: str
+    at_s: float
+    ends: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class GpuSignal:
     """What DCGM says of the GPUs of one pod, at one time; each None is unknown. Shares are 0 to 1.
 

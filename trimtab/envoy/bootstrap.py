@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab.envoy.histogram import BOUNDS_MS, BOUNDS_US
-from trimtab.envoy.secrets import AUTHORITY, CERTIFICATE, ROTATION_FAILED, reference
+from trimtab.envoy.secrets import AUTHORITY, CERTIFICATE, ENDS, ROTATION_FAILED, reference
 from trimtab.host.files import socket_path
 from trimtab.xds.telemetry import STAGES_SCOPE
 
@@ -180,6 +180,7 @@ def _stats_config() -> Json:
         {"safe_regex": {"regex": r"server\.(uptime|live|state|memory_allocated|total_connections)"}},
         {"prefix": "overload."},
         {"safe_regex": {"regex": rf"sds\.[^.]*\.{ROTATION_FAILED}"}},
+        {"safe_regex": {"regex": rf"(cluster|listener)\..*\.ssl\.certificate\.[^.]*\.{ENDS}"}},
         {"prefix": f"{STAGES_SCOPE}."},
     ]
     buckets = [

@@ -7,7 +7,7 @@ is not said of it is 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from trimtab.core.revision import RevisionKey
 from trimtab.envoy import metrics_pb2 as otlp
 from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, WORKER_TURNS
 from trimtab.envoy.histogram import Histogram, histogram_of
-from trimtab.envoy.secrets import ROTATION_FAILED
+from trimtab.envoy.secrets import ENDS, ROTATION_FAILED
 from trimtab.xds.telemetry import STAGES, STAGES_SCOPE
 from trimtab.xds.world import revision_of
 
@@ -29,6 +29,8 @@ _LATENCY = "cluster.upstream_rq_time"
 _ANSWERS = "cluster.upstream_rq_xx"
 _STAGES = {f"{STAGES_SCOPE}.{name}": name for name in STAGES}
 _UNUSABLE, _SECRET = f"sds.{ROTATION_FAILED}", "envoy.xds_resource_name"
+_ENDS = frozenset(f"{part}.ssl.certificate.{ENDS}" for part in ("cluster", "listener"))
+_CERTIFICATE = "envoy.tls_certificate"
 _TURNS = f"listener_manager.worker_{WORKER_TURNS}"  # Envoy makes the worker's number an attribute
 _POD_IN_FLIGHT = "cluster.endpoint.rq_active"
 # Where each statistic is summed, and with which sign.
@@ -75,6 +77,7 @@ class Flush:
     revisions: dict[RevisionKey, Counts] = field(default_factory=dict)
     pods: dict[str, int] = field(default_factory=dict)  # address → in flight
     unusable: tuple[str, ...] = ()  # certificates (see `secrets`) that were written anew and cannot be used
+    certificates: dict[str, int] = field(default_factory=dict)  # until when each is good: s since 1970
     draining: bool = False  # it was asked to: callers are told to leave, and then it ends
     worked_us: tuple[float, ...] = ()  # of the time since the flush before, one for each worker that told
 
@@ -106,6 +109,7 @@ def joined(first: Flush, second: Flush) -> Flush:
     for address, in_flight in second.pods.items():
         first.pods[address] = first.pods.get(address, 0) + in_flight
     first.unusable += second.unusable
+    _ends(first.certificates, second.certificates)
     first.worked_us += second.worked_us
     first.draining |= second.draining
     first.since_ns = first.since_ns or second.since_ns
@@ -160,6 +164,15 @@ def _read_state(name: str, points: Sequence[otlp.Number], flush: Flush) -> None:
         flush.draining = _value(points[0]) == _DRAINING
     elif name == _UNUSABLE:
         flush.unusable += tuple(_of(point).secret for point in points if _value(point))
+    elif name in _ENDS:
+        for point in points:
+            _ends(flush.certificates, {_of(point).certificate: _value(point)})
+
+
+def _ends(known: dict[str, int], told: Mapping[str, int]) -> None:
+    """Two listeners may use one certificate, and for a moment the one before it."""
+    for name, at_s in told.items():
+        known[name] = min(at_s, known.get(name, at_s))
 
 
 def _sum(points: Iterable[otlp.Number], into: str, sign: int, flush: Flush) -> None:
@@ -202,6 +215,7 @@ class Labels(NamedTuple):
     address: str
     response_class: str
     secret: str
+    certificate: str
 
 
 def _of(point: otlp.Number | otlp.HistogramPoint) -> Labels:
@@ -213,7 +227,13 @@ def _labels(attributes: tuple[bytes, ...]) -> Labels:
     """To find them by their bytes takes a fifth of reading them."""
     said = _said(attributes)
     revision = revision_of(said.get(_CLUSTER, ""))
-    return Labels(revision, said.get(_ADDRESS, ""), said.get(_RESPONSE_CLASS, ""), said.get(_SECRET, ""))
+    return Labels(
+        revision,
+        said.get(_ADDRESS, ""),
+        said.get(_RESPONSE_CLASS, ""),
+        said.get(_SECRET, ""),
+        said.get(_CERTIFICATE, ""),
+    )
 
 
 def _said(attributes: Iterable[bytes]) -> dict[str, str]:

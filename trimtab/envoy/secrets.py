@@ -16,6 +16,8 @@ Json = dict[str, Any]
 
 CERTIFICATE, AUTHORITY = "own", "authority"  # of Envoy itself, and of whom it believes
 ROTATION_FAILED = "key_rotation_failed"  # Envoy's counter of those that it could not use
+# Its gauge of until when one is good; of several authorities in a file the first that ends.
+ENDS = "expiration_unix_time_seconds"
 MESSAGE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 

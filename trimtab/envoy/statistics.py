@@ -20,7 +20,13 @@ from dataclasses import dataclass
 from statistics import median_high
 
 from trimtab.core.revision import RevisionKey
-from trimtab.core.signals import EnvoySignal, LatencySignal, PodsSignal, RevisionSignal
+from trimtab.core.signals import (
+    CertificatesSignal,
+    EnvoySignal,
+    LatencySignal,
+    PodsSignal,
+    RevisionSignal,
+)
 from trimtab.envoy.histogram import Histogram
 from trimtab.envoy.otlp import Counts, Flush
 
@@ -50,6 +56,7 @@ class Signals:
     stages: tuple[StageTimes, ...] = ()
     unusable: tuple[str, ...] = ()  # certificates that Envoy could not use: see `envoy.secrets`
     envoy: EnvoySignal | None = None
+    certificates: CertificatesSignal | None = None
     leaves: str = ""  # the Envoy that tells, if it drains: it will end, and not come back
 
 
@@ -94,6 +101,7 @@ def signals_of(flush: Flush, before: Before | None, at_s: float) -> tuple[Signal
         stages,
         flush.unusable,
         _envoy_signal(flush, at_s, period_s),
+        CertificatesSignal(flush.node, at_s, flush.certificates) if flush.certificates else None,
         flush.node if flush.draining else "",
     )
     return told, Before(at_s, period_s, flush.uptime_s, queued)

@@ -60,6 +60,8 @@ from trimtab.xds.world import (
 ROUTE_TABLE = "gateway"  # the name of the one RouteConfiguration
 BUFFER_FILTER = "envoy.filters.http.buffer"
 
+# A request that pods die of takes one more with each, but Envoy counts all tries alike. Of six pods under
+# load, six times each: with 1 some requests failed where one pod died, with 2 where two or three did at once.
 RETRIES_MAX = 3
 HOST_CHOICES_MAX = 10  # tries to find a pod that this request did not meet before
 # Longer than the total timeout, so that the timeout's own answer is the one that callers see.

@@ -1,6 +1,7 @@
 """Events of Kubernetes for what changed something: `kubectl describe servingendpoint` and `kubectl events`.
 
-They are for people: a queue of bounded length, a bounded rate, and one that cannot be written is lost.
+They are for people: a bounded rate, a bounded queue in which namespaces and their endpoints take turns,
+and one that cannot be written is lost.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from trimtab.control.decisions import Logged
 from trimtab.control.kubernetes.objects import ENDPOINTS, KIND, SeenEndpoint
+from trimtab.control.kubernetes.turns import Turns
 from trimtab.core.clock import Clock
 from trimtab.core.errors import TrimtabError
 from trimtab.core.names import EndpointName
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 EVENTS = Resource("events.k8s.io/v1", "events")
 CONTROLLER = "serving.trimtab.dev/control-plane"
 WAITING_MAX = 1_000
+OF_ONE_MAX = 50  # of an endpoint: one that changes all the time is told of as it was in the end
 PER_S = 5.0
 NOTE_MAX = 1_024  # of the API server
 _BAD = frozenset({"Failed", "UpdateFailed", "InvalidSpec"})  # told by Degraded, with what to do
@@ -53,12 +55,12 @@ class Events:
         self._clock = clock
         self._instance = instance
         self._seen = seen
-        self._waiting: deque[News] = deque(maxlen=WAITING_MAX)
+        self._waiting: Turns[News] = Turns(WAITING_MAX, OF_ONE_MAX)
         self._news = asyncio.Event()
 
     def tell(self, news: News) -> None:
-        """Soon; of too many the oldest are lost."""
-        self._waiting.append(news)
+        """Soon; of too many the oldest are lost, see `Turns`."""
+        self._waiting.put(news.name, news)
         self._news.set()
 
     def decided(self, logged: Iterable[Logged]) -> None:
@@ -73,7 +75,7 @@ class Events:
             await self._news.wait()
             self._news.clear()
             while self._waiting:
-                await self._write(self._waiting.popleft())
+                await self._write(self._waiting.take())
                 await asyncio.sleep(1 / PER_S)
 
     async def _write(self, news: News) -> None:

@@ -74,7 +74,7 @@ def network_policy(endpoint: EndpointName, callers: Callers) -> Json:
     }
 
 
-def disruption_budget(key: RevisionKey, owner: Json) -> Json:
+def disruption_budget(key: RevisionKey) -> Json:
     """One pod of a revision at a time: the next may be evicted once another is ready in its place.
 
     The one that goes serves on until then, even if it was the last: see `template.hold_s`. Pods that never
@@ -87,7 +87,6 @@ def disruption_budget(key: RevisionKey, owner: Json) -> Json:
             "name": name_of(key),
             "namespace": key.endpoint.namespace,
             "labels": labels_of(key),
-            "ownerReferences": [owner],
         },
         "spec": {
             "maxUnavailable": 1,
@@ -106,7 +105,7 @@ def _of_endpoint(endpoint: EndpointName) -> Json:
 
 
 class Attendants:
-    """Makes them. What is there already stays as it is: people may have added to it."""
+    """Makes them. Their specs are ours; labels, annotations and all else that people add stays."""
 
     def __init__(self, api: Api, callers: Callers, pull_secrets: Sequence[str] = ()) -> None:
         self._api = api
@@ -129,19 +128,37 @@ class Attendants:
                 await self._api.create(resource.path(endpoint.namespace), body)
 
     async def bind(self, key: RevisionKey, uid: str) -> None:
-        """Let all of it go with the Deployment, and with those of the endpoint's other revisions."""
+        """Make all of it as it is meant, and let it go with the Deployment that has this `uid`.
+
+        What is for all revisions of the endpoint goes with the last of theirs.
+        """
         owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name_of(key), "uid": uid}
-        namespace = key.endpoint.namespace
-        for resource, body in self._of(key.endpoint):
-            owned = {"metadata": {"ownerReferences": [owner]}}
+        for resource, body in self.of(key):
+            body["metadata"]["ownerReferences"] = [owner]
+            if resource is BUDGETS:  # of this revision: most often it is not there yet
+                try:
+                    await self._create(resource, body)
+                except Conflict:
+                    await self._mend(resource, body)
+                continue
             try:
-                await self._api.merge(resource.path(namespace, body["metadata"]["name"]), owned)
+                await self._mend(resource, body)
             except NotFound:  # it went with another Deployment, or is from before there were any
-                await self._api.create(
-                    resource.path(namespace), body | {"metadata": body["metadata"] | owned["metadata"]}
-                )
-        with contextlib.suppress(Conflict):
-            await self._api.create(BUDGETS.path(namespace), disruption_budget(key, owner))
+                await self._create(resource, body)
+
+    def of(self, key: RevisionKey) -> tuple[tuple[Resource, Json], ...]:
+        """All that stands around the pods of a revision, without owners; the budget last."""
+        return (*self._of(key.endpoint), (BUDGETS, disruption_budget(key)))
+
+    async def _create(self, resource: Resource, body: Json) -> None:
+        await self._api.create(resource.path(body["metadata"]["namespace"]), body)
+
+    async def _mend(self, resource: Resource, body: Json) -> None:
+        metadata = body["metadata"]
+        changed: Json = {"metadata": {part: metadata[part] for part in ("labels", "ownerReferences")}}
+        if "spec" in body:  # whole, or what somebody added to it would stay
+            changed["spec"] = {"$patch": "replace"} | body["spec"]
+        await self._api.merge(resource.path(metadata["namespace"], metadata["name"]), changed)
 
     def _of(self, endpoint: EndpointName) -> tuple[tuple[Resource, Json], ...]:
         return (

@@ -49,6 +49,7 @@ from trimtab.fleet.kubernetes.template import (
     Json,
     name_of,
 )
+from trimtab.fleet.kubernetes.upkeep import Upkeep
 from trimtab.fleet.kubernetes.usage import Usage
 from trimtab.fleet.protocol import Room
 from trimtab.kube import Api, Key, Mirror, Resource, Selection, Work
@@ -147,6 +148,7 @@ class KubernetesFleet:
         self._deployments = Mirror(
             api, _ours(DEPLOYMENTS, namespace), read_deployment, self._deployment_changed
         )
+        self._upkeep = Upkeep(api, self._attendants, self._deployments, self._is_attended, namespace)
         self._work: Work[RevisionKey] = Work(self._settle, WORKERS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -177,6 +179,7 @@ class KubernetesFleet:
         self._tasks.append(asyncio.create_task(self._work.run()))
         self._tasks.append(asyncio.create_task(self._lives.run()))
         self._tasks.append(asyncio.create_task(self._ask_again()))
+        self._tasks.append(asyncio.create_task(self._upkeep.run()))
         if self._node_metrics:
             self._tasks.append(asyncio.create_task(self._usage.run()))
         if self._nodes is not None:
@@ -468,6 +471,9 @@ class KubernetesFleet:
         pods_wanted = counts.wanted_before(deployment.replicas, pods)
         self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, attended, self._clock.wall_s())
         self._touch(deployment.key)
+
+    def _is_attended(self, key: RevisionKey) -> bool:
+        return key in self._wanted and self._wanted[key].attended
 
     def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
         """Those that the API server does not show yet."""
