@@ -35,8 +35,8 @@ BEGAN_S = time.monotonic()
 
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
-    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
-    "tenants", "chart_text", "upgrade", "spread", "mirror", "api", "watch", "work", "command", "shares",
+    "chart", "faults", "envoys", "control", "cli", "crd", "lease", "taken_away", "uninstall", "quota",
+    "fleet", "tenants", "rights", "pull_secrets", "chart_text", "upgrade", "spread", "mirror", "api", "watch", "work", "command", "shares",
     "migration", "edge", "models", "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus",
     "cluster", "scale",
 )  # fmt: skip

@@ -118,10 +118,11 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
     for model in spec.models:
         source = model.source
         concrete = f" = {source.resolved_uri}" if source.resolved_uri not in ("", model.uri) else ""
-        asked = f"asked: {source.asked}, {when(source.resolved_at_s)}"
-        yield f"model: {model.uri}{concrete}, {source.digest[:19]}…, {asked}"
-        own = f", by {shlex.join(model.custom.command)}" if model.custom.command else ""
-        yield f"runtime: {model.runtime}{own}"
+        files = f", {source.digest[:19]}…, asked: {source.asked}, {when(source.resolved_at_s)}"
+        brought = f", which pods bring from {model.tracking_uri}" if model.tracking_uri else ""
+        yield f"model: {model.uri}{concrete}{files if source.digest else brought}"
+        server = shlex.join(model.custom.command) or model.custom.image
+        yield f"runtime: {model.runtime}" + (f", by {server}" if server else "")
         low, high = model.concurrency.min, model.concurrency.max
         ceiling = f", at most {spec.max_pods} pods" if spec.max_pods else ""
         yield f"range: {low}..{high} concurrent requests{ceiling}; {model.resources.cpu or 1} CPU a pod"

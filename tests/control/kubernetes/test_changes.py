@@ -85,6 +85,19 @@ async def test_of_two_who_change_the_same_generation_one_is_told(plane: Plane) -
     assert [change.by for change in plane.endpoints.history(IRIS, 9)] == ["jo", "jo"]
 
 
+async def test_a_rollback_is_told_as_one(plane: Plane) -> None:
+    plane.server.answers.set()
+    for image in ("i:1", "i:2"):
+        await plane.apply(image)
+    await plane.changes.rollback(IRIS, 1, "al")
+    told = plane.endpoints.history(IRIS, 1)
+    assert [(each.by, each.revision, each.what) for each in told] == [
+        ("al", 1, "rolled back from revision 2 to 1")
+    ]
+    assert await plane.apply("i:2") == 4, "what comes next is told as it is"
+    assert plane.endpoints.history(IRIS, 1)[0].what == "server i:1 (invocations) → i:2 (invocations)"
+
+
 async def test_nothing_is_written_to_an_object_that_goes(plane: Plane) -> None:
     body = {"metadata": {"namespace": "team", "name": "iris", "resourceVersion": "9"}}
     body["metadata"] |= {"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}
