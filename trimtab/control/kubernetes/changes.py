@@ -52,6 +52,7 @@ class KubernetesChanges:
                 if seen.deleting:
                     raise _ends(name)
                 self._watched.take(seen)
+                self._intake.try_again(seen)
         problem = self._intake.problems.get(name)
         if problem is not None:
             raise problem

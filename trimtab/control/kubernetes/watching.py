@@ -71,6 +71,13 @@ class Intake:
             hint = "report it, with its spec; the one before stays"
             self._refuse(seen, Failed(f"internal error: {error!r}", where="spec", hint=hint))
 
+    def try_again(self, seen: SeenEndpoint) -> None:
+        """Somebody asked for what was taken of it already: if that failed, it begins anew."""
+        taken = self._of(seen.name)
+        same = taken is not None and (taken.uid, taken.generation) == (seen.uid, seen.generation)
+        if same and seen.name not in self.problems:
+            self._apply(seen)
+
     def _refuse(self, seen: SeenEndpoint, problem: TrimtabError) -> None:
         if str(self.problems.get(seen.name)) != str(problem):
             log.warning("%s: generation %d was not taken: %s", seen.name, seen.generation, problem)
