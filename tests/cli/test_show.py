@@ -105,11 +105,21 @@ def test_status_of_one_tells_all_of_it(run: Run, control: Any, iris: pb.Endpoint
     ("model", "lines"),
     [
         (
-            pb.Model(uri="own", runtime="custom", custom=pb.Custom(image="registry/own:1")),
+            pb.Model(
+                uri="own",
+                runtime="custom",
+                custom=pb.Custom(image="registry/own:1"),
+                source=pb.Source(resolved_uri="own", digest="uri:own", asked="http://mlflow:5000"),
+            ),
             ["model: own", "runtime: custom, by registry/own:1"],
         ),
         (
-            pb.Model(uri="models:/iris/3", runtime="mlflow", tracking_uri="http://mlflow:5000"),
+            pb.Model(
+                uri="models:/iris/3",
+                runtime="mlflow",
+                tracking_uri="http://mlflow:5000",
+                source=pb.Source(resolved_uri="models:/iris/3", digest="uri:models:/iris/3"),
+            ),
             ["model: models:/iris/3, which pods bring from http://mlflow:5000", "runtime: mlflow"],
         ),
     ],

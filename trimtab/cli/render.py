@@ -18,6 +18,8 @@ COLOURS = {
     pb.UPDATING: "yellow",
     pb.DEPLOYING: "yellow",
 }
+CUSTOM = "custom"
+OF_FILES = "sha256:"  # how a digest begins where files were copied; elsewhere pods bring them
 HEADS = ("NAME", "STATE", "REVISION", "PODS", "REQUESTS/S", "IN FLIGHT", "QUEUED", "P50", "P99")
 
 
@@ -119,8 +121,9 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
         source = model.source
         concrete = f" = {source.resolved_uri}" if source.resolved_uri not in ("", model.uri) else ""
         files = f", {source.digest[:19]}…, asked: {source.asked}, {when(source.resolved_at_s)}"
-        brought = f", which pods bring from {model.tracking_uri}" if model.tracking_uri else ""
-        yield f"model: {model.uri}{concrete}{files if source.digest else brought}"
+        store = model.tracking_uri or source.asked
+        brought = f", which pods bring from {store}" if store and model.runtime != CUSTOM else ""
+        yield f"model: {model.uri}{concrete}{files if source.digest.startswith(OF_FILES) else brought}"
         server = shlex.join(model.custom.command) or model.custom.image
         yield f"runtime: {model.runtime}" + (f", by {server}" if server else "")
         low, high = model.concurrency.min, model.concurrency.max
