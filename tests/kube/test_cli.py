@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.kube.plane import Plane, on_node
 from tests.kube.release import DEPLOYMENTS, names
-from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, applied, read, until
-from trimtab.host.ports import free_port
+from tests.kube.words import ENDPOINTS, applied, context_name, read, until
 from trimtab.kube import Api, Json
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 
-FIRST_NODE = "node"  # in whose network our control planes run: see `plane`
 REFUSED = 5  # the exit status where somebody else owns what would change
 AGES = re.compile(r"\d+ (s|min) +")
 SETTINGS = ("--set", "resources.cpu=10m", "--set", "resources.memory=32Mi")
@@ -40,41 +35,6 @@ spec:
 """
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def context_name() -> str:
-    return str(yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"])
-
-
-@pytest.fixture
-async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, ...]]:
-    """Options of the CLI for a control plane in a pod: in one that shares the node's network."""
-    name = f"door-{uuid.uuid4().hex[:8]}"
-    await api.create(NAMESPACES.path(), {"metadata": {"name": name}})
-    container = {
-        "name": "door",
-        "image": image,
-        "env": [{"name": "PORT", "value": str(free_port("127.0.0.1"))}],
-        "ports": [{"name": "control", "containerPort": plane.control_port}],
-    }
-    body = {
-        "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
-        "spec": {
-            "nodeName": FIRST_NODE,
-            "hostNetwork": True,
-            "containers": [container],
-            "terminationGracePeriodSeconds": 0,
-        },
-    }
-    await api.create(PODS.path(name), body)
-
-    async def is_ready() -> bool:
-        conditions = (await read(api, PODS.path(name, "door")))["status"].get("conditions", ())
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-    await until(is_ready)
-    yield ("--kube-context", context_name(), "--kube-namespace", name)
-    await api.delete(NAMESPACES.path(name=name))
 
 
 async def test_the_command_line_reaches_a_cluster(

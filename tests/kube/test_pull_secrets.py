@@ -1,0 +1,102 @@
+"""Images of a registry that wants a password: a Secret of the endpoint's namespace has it, or has not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import uuid
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.cluster import binaries, images
+from deploy.cluster.place import here
+from tests.kube.plane import Plane, on_node
+from tests.kube.release import SECRETS
+from tests.kube.words import becomes, condition
+from trimtab.core.errors import Failed
+from trimtab.host.ports import free_port
+from trimtab.kube import Api
+
+pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd"), pytest.mark.timeout(400)]
+
+PASSWORD = uuid.uuid4().hex
+FAILED = Failed("").exit_status
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Iterator[str]:
+    """The name of an image that no node has. Its registry, on the node's loopback, has it by any tag."""
+    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+        pytest.skip("it takes a node of a cluster of our own")
+    port, archive = free_port("127.0.0.1"), tmp_path / "own.tar"
+    program = tmp_path / "own"  # another one: a node keeps one image by each digest of its contents
+    program.write_bytes((binaries.folder() / "answers").read_bytes() + uuid.uuid4().bytes)
+    images.write_image(program, "own:1", archive)
+    command = on_node(sys.executable, Path(__file__).with_name("registry.py"), str(port), archive)
+    with subprocess.Popen([*command, f"ann:{PASSWORD}"]) as registry:
+        try:
+            yield f"127.0.0.1:{port}/own"
+        finally:
+            registry.kill()
+
+
+async def write_password(api: Api, namespace: str, registry: str, password: str) -> None:
+    """As `kubectl create secret docker-registry` does; or anew."""
+    auth = b64encode(f"ann:{password}".encode()).decode()
+    config = json.dumps({"auths": {registry: {"username": "ann", "password": password, "auth": auth}}})
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "registry", "namespace": namespace},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": b64encode(config.encode()).decode()},
+    }
+    await api.apply(SECRETS.path(namespace, "registry"), body)
+
+
+async def test_a_registry_with_a_password_is_pulled_from_by_the_namespaces_secret(
+    api: Api, plane: Plane, namespace: str, private: str, door: tuple[str, ...]
+) -> None:
+    """A wrong one is told, with what to do. Mended soon it heals by itself, later by asking again."""
+
+    def deploy(tag: str, *more: str) -> subprocess.CompletedProcess[str]:
+        words = ("own", "--name", "iris", "--image", f"{private}:{tag}", "-n", namespace)
+        sizes = ("--set", "resources.cpu=10m", "--set", "resources.memory=32Mi")
+        return plane.cli("deploy", *words, *sizes, *more, cluster=door)
+
+    plane.kill()
+    plane.pull_secrets = ("registry",)
+    plane.start()
+    registry = private.partition("/")[0]
+    await write_password(api, namespace, registry, "wrong")
+    assert deploy("1", "--no-wait").returncode == 0
+    told = await becomes(api, namespace, "iris", "Degraded")
+    for words in ("its image cannot be had", f"{private}:1", "401", "pull secrets"):
+        assert words in told["message"], told
+    await write_password(api, namespace, registry, PASSWORD)
+    await becomes(api, namespace, "iris", "Ready")
+
+    await write_password(api, namespace, registry, "wrong again")
+    refused = await asyncio.to_thread(deploy, "2")
+    assert refused.returncode == FAILED
+    for words in (
+        "its image cannot be had",
+        "401",
+        "pull secrets",
+        "revision 1 serves on",
+        "deploy it again",
+    ):
+        assert words in refused.stderr, refused.stderr
+    assert (await condition(api, namespace, "iris", "Ready"))["status"] == "True"
+    assert (await condition(api, namespace, "iris", "Degraded"))["reason"] == "UpdateFailed"
+
+    await write_password(api, namespace, registry, PASSWORD)
+    again = await asyncio.to_thread(deploy, "2")
+    assert again.returncode == 0, again.stderr
+    assert "is READY, generation 3, revision 2" in again.stderr
