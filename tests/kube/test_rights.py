@@ -23,7 +23,7 @@ from tests.kube.rights import AT_HOME, SERVED, Rights, as_account, more, rights
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, namespace_of, read, until
 from trimtab.control.kubernetes.access import Access, Asked
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Unauthorised
+from trimtab.core.errors import NotFound, Unauthorised
 from trimtab.fleet.kubernetes import scale
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.nodes import Nodes
@@ -131,7 +131,11 @@ async def finds_exporters(api: Api, theirs: Api, places: Places) -> None:
     labels = {"app.kubernetes.io/name": "dcgm-exporter"}
     try:
         await api.create(PODS.path(places.gpus), {"metadata": {"name": "x", "labels": labels}, "spec": spec})
-        ready = {"podIP": "10.9.9.9", "conditions": [{"type": "Ready", "status": "True"}]}
+        ready = {
+            "podIP": "10.9.9.9",
+            "podIPs": [{"ip": "10.9.9.9"}],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }
         await api.merge(PODS.path(places.gpus, "x", "status"), {"status": ready})
         await until(lambda: list(exporters) == ["http://10.9.9.9:9400/metrics"])
     finally:
@@ -260,6 +264,8 @@ async def places(api: Api, namespace: str) -> AsyncIterator[Places]:
     found = Places(namespace, f"{namespace}-served", f"{namespace}-gpus")
     await api.create(NAMESPACES.path(), namespace_of(found.served))
     await api.create(NAMESPACES.path(), {"metadata": {"name": found.gpus}})
+    for name in (found.home, found.served, found.gpus):
+        await until(lambda name=name: is_there(api, ACCOUNTS.path(name, "default")))  # type: ignore[misc]
     yield found
     for name in (found.served, found.gpus):
         await api.delete(NAMESPACES.path(name=name))
@@ -309,6 +315,14 @@ async def test_without_a_switch_what_it_is_for_is_refused(api: Api, places: Plac
             await scale.set_scale(theirs, places.home, "t-room-small", 0)
         with pytest.raises(Unauthorised):
             await Access(theirs, SystemClock()).user(await token(api, places.home, "t-control"))
+
+
+async def is_there(api: Api, path: str) -> bool:
+    try:
+        await api.get(path)
+    except NotFound:
+        return False
+    return True
 
 
 async def may_list(theirs: Api, path: str) -> bool:
