@@ -19,6 +19,7 @@ from tests.kube.release import (
     Installed,
     call,
     calling,
+    control_planes,
     envoys,
     installation,
     leader,
@@ -75,7 +76,7 @@ def installed(our_images: dict[str, str], tracking_begun: Future[str], api: Api)
 
 @pytest.mark.timeout(1800)
 async def test_from_helm_install_to_predictions_and_away(
-    installed: Installed, tracking_server: str, image: str
+    api: Api, installed: Installed, tracking_server: str, image: str
 ) -> None:
     """Apply to first prediction; then ten times the traffic and back, and meanwhile the leading control
     plane killed, both models updated, a range changed, the chart upgraded and rolled back: no call fails. In
@@ -117,6 +118,9 @@ async def test_from_helm_install_to_predictions_and_away(
         await release.api.delete(ENDPOINTS.path(release.namespace, name))
     await until(release.has_no_endpoint, WITHIN_S)
     await until(lambda: left(release, ()), WITHIN_S)
+    for pod in await control_planes(release):
+        told = (await api.get(PODS.path(release.namespace, pod, "log"))).decode()
+        assert "is forbidden" not in told, "it tried what it may not"
 
 
 async def test_a_definition_that_somebody_else_installed_is_named_and_nothing_is_left(

@@ -131,11 +131,8 @@ async def finds_exporters(api: Api, theirs: Api, places: Places) -> None:
     labels = {"app.kubernetes.io/name": "dcgm-exporter"}
     try:
         await api.create(PODS.path(places.gpus), {"metadata": {"name": "x", "labels": labels}, "spec": spec})
-        ready = {
-            "podIP": "10.9.9.9",
-            "podIPs": [{"ip": "10.9.9.9"}],
-            "conditions": [{"type": "Ready", "status": "True"}],
-        }
+        address = {"podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}]}
+        ready = address | {"conditions": [{"type": "Ready", "status": "True"}]}
         await api.merge(PODS.path(places.gpus, "x", "status"), {"status": ready})
         await until(lambda: list(exporters) == ["http://10.9.9.9:9400/metrics"])
     finally:
