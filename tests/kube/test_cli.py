@@ -52,7 +52,7 @@ async def test_the_command_line_reaches_a_cluster(
     asked = await read(api, ENDPOINTS.path(namespace, "iris"))
     assert asked["spec"]["models"][0]["custom"]["image"] == image
 
-    for words in (("status", "iris"), ("status",), ("top",)):
+    for words in (("status", "iris"), ("top",)):
         # In the end: what a pod uses, and what was decided last, may become known between the two.
         await until(lambda words=words: as_beside(run(*words), beside(*words)))  # type: ignore[misc]
     (change,) = json.loads(run("history", "iris", "--json").stdout)["changes"]
@@ -62,7 +62,7 @@ async def test_the_command_line_reaches_a_cluster(
 
     a_file_is_applied(run, MANIFEST.format(image=image), tmp_path / "iris.yaml", namespace)
     what_was_before_is_served_again(run, beside, namespace)
-    await what_somebody_else_owns_is_left_to_them(api, run, namespace, image, tmp_path / "iris.yaml")
+    await what_somebody_else_owns_is_left_to_them(api, run, namespace, image)
 
     deleted = run("delete", "iris")
     assert deleted.returncode == 0, deleted.stderr
@@ -83,32 +83,21 @@ def a_file_is_applied(run: Run, manifest: str, file: Path, namespace: str) -> No
     (line,) = told.stdout.splitlines()  # a command to paste
     answer = subprocess.run(on_node("sh", "-c", line), capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout.startswith("iris-r2-"), answer
-    told = run("apply", "-f", str(file), "--json")
-    (found,) = json.loads(told.stdout)["endpoints"]
-    assert found["generation"] == 2, "the same again changes nothing"
 
 
 def what_was_before_is_served_again(run: Run, beside: Run, namespace: str) -> None:
     told = run("rollback", "iris")
     assert told.returncode == 0, told.stderr
     assert f"iris.{namespace} is READY, generation 3, revision 1" in told.stderr
-    changes = json.loads(run("history", "iris", "--json").stdout)["changes"]
-    assert [each["revision"] for each in changes] == [1, 2, 1]
-    assert changes[0]["what"] == "rolled back from revision 2 to 1"
-    assert run("history", "iris").stdout == beside("history", "iris").stdout
-    told = run("rollback", "iris", "7")
-    assert told.returncode == 4
-    assert "has no revision 7" in told.stderr
-    assert "hint: its revisions: 1, 2" in told.stderr
+    told = run("history", "iris")
+    assert told.stdout == beside("history", "iris").stdout
+    assert "rolled back from revision 2 to 1" in told.stdout.splitlines()[1], told.stdout
 
 
-async def what_somebody_else_owns_is_left_to_them(
-    api: Api, run: Run, namespace: str, image: str, file: Path
-) -> None:
+async def what_somebody_else_owns_is_left_to_them(api: Api, run: Run, namespace: str, image: str) -> None:
     await applied(api, namespace, "iris", owned(image))  # by kubectl, which owns the spec from now on
     for words in (
         ("deploy", "own", "--name", "iris", "--image", image, "--concurrency", "1..4"),
-        ("apply", "-f", str(file)),
         ("rollback", "iris", "2"),
     ):
         refused = run(*words)

@@ -78,7 +78,7 @@ async def test_a_registry_with_a_password_is_pulled_from_by_the_namespaces_secre
     assert deploy("1", "--no-wait").returncode == 0
     told = await becomes(api, namespace, "iris", "Degraded")
     for words in ("its image cannot be had", f"{private}:1", "401", "pull secrets"):
-        assert words in told["message"], told
+        assert words in told["message"], told["message"]
     await write_password(api, namespace, registry, PASSWORD)
     await becomes(api, namespace, "iris", "Ready")
 
