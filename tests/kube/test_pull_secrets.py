@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cluster import binaries, images
+from deploy.cluster import binaries, images, lifecycle
 from deploy.cluster.place import here
 from tests.kube.plane import Plane, on_node
 from tests.kube.release import SECRETS
@@ -31,19 +32,22 @@ FAILED = Failed("").exit_status
 
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[str]:
-    """The name of an image that no node has. Its registry, on the node's loopback, has it by any tag."""
+    """The name of an image that no node has. On the loopback of each a registry has it by any tag."""
     if os.environ["KUBECONFIG"] != str(here().kubeconfig):
-        pytest.skip("it takes a node of a cluster of our own")
+        pytest.skip("it takes nodes of a cluster of our own")
     port, archive = free_port("127.0.0.1"), tmp_path / "own.tar"
     program = tmp_path / "own"  # another one: a node keeps one image by each digest of its contents
     program.write_bytes((binaries.folder() / "answers").read_bytes() + uuid.uuid4().bytes)
     images.write_image(program, "own:1", archive)
-    command = on_node(sys.executable, Path(__file__).with_name("registry.py"), str(port), archive)
-    with subprocess.Popen([*command, f"ann:{PASSWORD}"]) as registry:
-        try:
-            yield f"127.0.0.1:{port}/own"
-        finally:
-            registry.kill()
+    registry = (sys.executable, str(Path(__file__).with_name("registry.py")), str(port), str(archive))
+    entered = on_node()
+    entered.insert(2, "--mount")
+    with contextlib.ExitStack() as running:
+        for node in lifecycle.real_nodes(here()):
+            command = [*entered, *node.entered, *registry, f"ann:{PASSWORD}"]
+            process = running.enter_context(subprocess.Popen(command))
+            running.callback(process.kill)
+        yield f"127.0.0.1:{port}/own"
 
 
 async def write_password(api: Api, namespace: str, registry: str, password: str) -> None:
@@ -83,7 +87,7 @@ async def test_a_registry_with_a_password_is_pulled_from_by_the_namespaces_secre
     await becomes(api, namespace, "iris", "Ready")
 
     await write_password(api, namespace, registry, "wrong again")
-    refused = await asyncio.to_thread(deploy, "2")
+    refused = await asyncio.to_thread(deploy, "2", "--timeout", "100")
     assert refused.returncode == FAILED
     for words in (
         "its image cannot be had",
