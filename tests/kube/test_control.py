@@ -361,6 +361,11 @@ async def test_what_never_starts_is_told_with_its_remedy_and_disturbs_nobody(
             assert (await condition(api, namespace, name, "Ready"))["status"] == "False"
         status = (await found(api, ENDPOINTS.path(namespace, "no-load")))["status"]
         assert "the model cannot be loaded: no such file" in status["logTail"]
+
+        async def is_given_up() -> bool:
+            return bool((await condition(api, namespace, "no-load", "Degraded"))["reason"] == "Failed")
+
+        await until(is_given_up)  # and not tried for ever
         for name in ("no-image", "no-load"):
             await api.delete(ENDPOINTS.path(namespace, name))
             await until(lambda name=name: is_gone(api, namespace, name))  # type: ignore[misc]

@@ -261,7 +261,7 @@ async def test_a_pod_that_ends_by_itself_tells_why(fleet: KubernetesFleet, revis
 async def test_a_pod_that_failed_is_not_the_next_one(
     fleet: KubernetesFleet, revision: Make, wrong: dict[str, str]
 ) -> None:
-    """It never served and is to leave, as one that may be called back; but it would fail at each look again."""
+    """Though it is to leave and has never served, as one that may be called back: it has failed."""
     await fleet.start_pod(revision(**wrong))
     await until(lambda: phases(fleet) == ["failed"], within_s=2 * DEADLINE_S)
     (first,) = fleet.pods()
