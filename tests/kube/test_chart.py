@@ -119,8 +119,8 @@ async def test_from_helm_install_to_predictions_and_away(
     await until(release.has_no_endpoint, WITHIN_S)
     await until(lambda: left(release, ()), WITHIN_S)
     for pod in await control_planes(release):
-        told = (await api.get(PODS.path(release.namespace, pod, "log"))).decode()
-        assert "is forbidden" not in told, "it tried what it may not"
+        log = (await api.get(PODS.path(release.namespace, pod, "log"))).decode()
+        assert "is forbidden" not in log, "it tried what it may not"
 
 
 async def test_a_definition_that_somebody_else_installed_is_named_and_nothing_is_left(

@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 import pytest
@@ -204,33 +204,31 @@ ENDS_AT_HOME: Rights = {
     "pods": {"list"},
     "leases.coordination.k8s.io t-control": {"delete"},
 }
-CONTROL = {"home": AT_HOME, "served": SERVED}
+
+
+def control(
+    values: dict[str, str], *, gpus: Rights | None = None, everywhere: Rights | None = None
+) -> Switch:
+    """What a control plane has in any case, and by these values more."""
+    return Switch(values, home=AT_HOME, served=SERVED, gpus=gpus or {}, everywhere=everywhere or {})
+
 
 SWITCHES = {
-    "nothing": Switch({}, **CONTROL, use=sets_counts_of_envoys),
-    "nothing that asks for rights": Switch(
-        {"prePull.enabled": "true", "metrics.rules": "true", "envoy.tlsSecret": "callers"}, **CONTROL
+    "nothing": replace(control({}), use=sets_counts_of_envoys),
+    "nothing that asks for rights": control(
+        {"prePull.enabled": "true", "metrics.rules": "true", "envoy.tlsSecret": "callers"}
     ),
-    "nodes are watched": Switch(
-        {"controlPlane.watchNodes": "true"},
-        **CONTROL,
-        everywhere={"nodes": {"list", "watch"}},
-        use=sees_nodes,
+    "nodes are watched": replace(
+        control({"controlPlane.watchNodes": "true"}, everywhere={"nodes": {"list", "watch"}}), use=sees_nodes
     ),
-    "kubelets are asked": Switch(
-        {"controlPlane.nodeMetrics": "true"},
-        **CONTROL,
-        everywhere={"nodes/proxy": {"get"}},
-        use=asks_kubelets,
+    "kubelets are asked": replace(
+        control({"controlPlane.nodeMetrics": "true"}, everywhere={"nodes/proxy": {"get"}}), use=asks_kubelets
     ),
-    "exporters of GPUs": Switch(
-        {"controlPlane.gpuExporters": "GPUS"},
-        **CONTROL,
-        gpus={"pods": {"list", "watch"}},
-        use=finds_exporters,
+    "exporters of GPUs": replace(
+        control({"controlPlane.gpuExporters": "GPUS"}, gpus={"pods": {"list", "watch"}}), use=finds_exporters
     ),
-    "the control API listens": Switch(
-        {"controlPlane.api.listen": "true"}, **CONTROL, everywhere=REVIEWS, use=reviews_who_asks
+    "the control API listens": replace(
+        control({"controlPlane.api.listen": "true"}, everywhere=REVIEWS), use=reviews_who_asks
     ),
     "placeholders": Switch(
         ROOM,
@@ -238,7 +236,7 @@ SWITCHES = {
         home=AT_HOME | {"deployments/scale.apps t-room-small": {"patch"}},
         use=sets_counts_of_rooms,
     ),
-    "a model cache": Switch({"modelCache.enabled": "true"}, **CONTROL),
+    "a model cache": control({"modelCache.enabled": "true"}),
     "the model cache itself": Switch(
         {"modelCache.enabled": "true"},
         "t-model-cache",
