@@ -1,6 +1,7 @@
 """A real Kubernetes on this machine.
 
 python -m deploy.cluster up [--nodes 2] [--fake-nodes N]   starts it; prints what a shell should evaluate
+python -m deploy.cluster load ARCHIVE…  brings images onto its nodes: see `python -m deploy.images build`
 python -m deploy.cluster down           removes every trace of it, and of the second one of this checkout
 python -m deploy.cluster with [--nodes 2] [--fake-nodes N] [--clusters 2] COMMAND…
                                         runs a command with one of two nodes; what was not up goes again.
@@ -17,7 +18,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from deploy.cluster import binaries, lifecycle, machine, shares
 from deploy.cluster.errors import ClusterError
@@ -35,6 +37,7 @@ def main() -> int:
     starts = commands.add_parser("up")
     starts.add_argument("--nodes", type=int, default=1, metavar="N")
     starts.add_argument("--fake-nodes", type=int, default=0, metavar="N")
+    commands.add_parser("load").add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     commands.add_parser("down")
     runs = commands.add_parser("with")
     runs.add_argument("--nodes", type=int, default=2, metavar="N")
@@ -50,6 +53,8 @@ def main() -> int:
         if asked.what == "up":
             _up(place, asked.fake_nodes, asked.nodes)
             sys.stdout.write(f"export KUBECONFIG={place.kubeconfig}\n")
+        elif asked.what == "load":
+            _load(place, asked.archives)
         elif asked.what == "down":
             for each in places():
                 with locked(each, own=True) as lock:
@@ -70,6 +75,15 @@ def main() -> int:
     except KeyboardInterrupt:  # what was begun has been removed
         return 128 + signal.SIGINT
     return 0
+
+
+def _load(place: Place, archives: Sequence[Path]) -> None:
+    if not lifecycle.is_up(place):
+        raise ClusterError("the cluster of this checkout does not run", "make kube-up")
+    for archive in archives:
+        if not archive.is_file():
+            raise ClusterError(f"there is no file {archive}", "`python -m deploy.images build` names some")
+        lifecycle.import_image(place, archive)
 
 
 def _may_have_two() -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from trimtab.cli.render import HEADS
 from trimtab.core.errors import Exhausted
 from trimtab.source import alias
 from trimtab.v1 import control_pb2 as pb
@@ -100,6 +101,37 @@ def test_status_of_one_tells_all_of_it(run: Run, control: Any, iris: pb.Endpoint
         assert words in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("model", "lines"),
+    [
+        (
+            pb.Model(
+                uri="own",
+                runtime="custom",
+                custom=pb.Custom(image="registry/own:1"),
+                source=pb.Source(resolved_uri="own", digest="uri:own", asked="http://mlflow:5000"),
+            ),
+            ["model: own", "runtime: custom, by registry/own:1"],
+        ),
+        (
+            pb.Model(
+                uri="models:/iris/3",
+                runtime="mlflow",
+                tracking_uri="http://mlflow:5000",
+                source=pb.Source(resolved_uri="models:/iris/3", digest="uri:models:/iris/3"),
+            ),
+            ["model: models:/iris/3, which pods bring from http://mlflow:5000", "runtime: mlflow"],
+        ),
+    ],
+)
+def test_status_of_a_model_that_nobody_copied_tells_no_more_than_is_known(
+    run: Run, control: Any, iris: pb.Endpoint, model: pb.Model, lines: list[str]
+) -> None:
+    iris.spec.models[0].CopyFrom(model)
+    told = run("status", "iris").stdout.splitlines()
+    assert [line for line in told if line.startswith(("model:", "runtime:"))] == lines
+
+
 def test_status_without_endpoints_says_how_to_begin(run: Run, control: Any) -> None:
     done = run("status")
     assert done.exit_code == 0
@@ -136,6 +168,13 @@ def test_top_not_on_a_terminal_is_one_snapshot(run: Run, control: Any, iris: pb.
     assert done.exit_code == 0
     assert "iris r2: 1" in done.stdout
     assert "iris: 2 → 3 pods, load wants 3" in done.stdout
+
+
+def test_top_of_a_namespace_asks_for_no_other(run: Run, control: Any, iris: pb.Endpoint) -> None:
+    assert run("top", "-n", "default").stdout == run("top").stdout
+    done = run("top", "-n", "team-a")
+    assert done.exit_code == 0
+    assert done.stdout.split() == [*" ".join(HEADS).split()]
 
 
 def test_logs_name_the_pod_of_each_line(run: Run, control: Any, iris: pb.Endpoint) -> None:

@@ -19,13 +19,27 @@ from deploy.images import build
 from tests.kube import tracking
 from tests.kube.inside import cluster_network, inner_kubeconfig
 from tests.kube.plane import Plane
-from tests.kube.words import HELD_S, HOLD, NAMESPACES, PODS, Make, define, namespace_of
+from tests.kube.release import is_ready
+from tests.kube.words import (
+    HELD_S,
+    HOLD,
+    NAMESPACES,
+    PODS,
+    Make,
+    context_name,
+    define,
+    namespace_of,
+    read,
+    until,
+)
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import Revision, RevisionKey, revision_hash
 from trimtab.core.spec import Custom, ModelSpec, Resources, Source
+from trimtab.host.ports import free_port
 from trimtab.kube import Api
 
 IMAGE = "localhost/answers:1"
+FIRST_NODE = "node"  # in whose network our control planes run: see `plane`
 OURS = (*build.NAMES, build.HOLD)
 WITHIN_S = float(
     os.environ.get("TRIMTAB_KUBE_WITHIN_S", "inf")
@@ -35,9 +49,10 @@ BEGAN_S = time.monotonic()
 
 # Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
 ORDER = (
-    "chart", "faults", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
-    "tenants", "chart_text", "upgrade", "spread", "mirror", "api", "watch", "work", "command", "shares",
-    "migration", "edge", "models", "nodes_that_go", "model_cache", "placeholders", "pre_pull", "gpus",
+    "chart", "faults", "envoys", "control", "cli", "crd", "lease", "taken_away", "uninstall", "quota",
+    "fleet", "tenants", "rights", "pull_secrets", "chart_text", "upgrade", "spread", "mirror", "api", "watch",
+    "work", "command", "shares", "migration", "edge", "models", "nodes_that_go", "model_cache",
+    "placeholders", "pre_pull", "gpus",
     "cluster", "scale",
 )  # fmt: skip
 
@@ -179,6 +194,36 @@ def plane(namespace: str, tmp_path: Path) -> Iterator[Plane]:
     made.start_envoy()
     yield made
     made.end()
+
+
+@pytest.fixture
+async def door(api: Api, image: str, plane: Plane) -> AsyncIterator[tuple[str, ...]]:
+    """Options of the CLI for a control plane in a pod: in one that shares the node's network."""
+    name = f"door-{uuid.uuid4().hex[:8]}"
+    await api.create(NAMESPACES.path(), {"metadata": {"name": name}})
+    container = {
+        "name": "door",
+        "image": image,
+        "env": [{"name": "PORT", "value": str(free_port("127.0.0.1"))}],
+        "ports": [{"name": "control", "containerPort": plane.control_port}],
+    }
+    body = {
+        "metadata": {"name": "door", "labels": {"app.kubernetes.io/component": "control-plane"}},
+        "spec": {
+            "nodeName": FIRST_NODE,
+            "hostNetwork": True,
+            "containers": [container],
+            "terminationGracePeriodSeconds": 0,
+        },
+    }
+    await api.create(PODS.path(name), body)
+
+    async def opens() -> bool:
+        return is_ready(await read(api, PODS.path(name, "door")))
+
+    await until(opens)
+    yield ("--kube-context", context_name(), "--kube-namespace", name)
+    await api.delete(NAMESPACES.path(name=name))
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ class Plane:
     process: subprocess.Popen[bytes] | None = None
     envoy: subprocess.Popen[bytes] | None = None
     lease: str = ""
+    pull_secrets: tuple[str, ...] = ()
     xds_port: int = 0  # where others follow it; 0: they cannot
 
     @property
@@ -65,6 +66,7 @@ class Plane:
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
         command += ["--control", f"127.0.0.1:{self.control_port}"]
         command += ["--lease", self.lease] if self.lease else []
+        command += [f"--pull-secret={name}" for name in self.pull_secrets]
         if self.xds_port:
             address = f"127.0.0.1:{self.xds_port}"
             command += ["--xds", address, "--advertise", address]

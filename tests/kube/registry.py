@@ -1,10 +1,12 @@
-"""A registry with one image, for nodes that pull: python registry.py PORT ARCHIVE.
+"""A registry with one image, for nodes that pull: python registry.py PORT ARCHIVE [USER:PASSWORD].
 
 The archive is Docker's, with one layer. It listens on loopback alone, which containerd asks without TLS.
+With a password it gives nothing to those who do not show it.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import sys
@@ -31,13 +33,20 @@ def digest(blob: bytes) -> str:
     return f"sha256:{hashlib.sha256(blob).hexdigest()}"
 
 
-def serve(port: int, archive: str) -> None:
+def serve(port: int, archive: str, credentials: str = "") -> None:
     manifest, blobs = blobs_of(archive)
+    shown = f"Basic {base64.b64encode(credentials.encode()).decode()}" if credentials else None
 
     class Registry(BaseHTTPRequestHandler):
         default_request_version = "HTTP/1.0"  # who tries TLS first is told that this is not it
 
         def do_GET(self) -> None:
+            if shown not in (None, self.headers.get("Authorization")):
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="registry"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             what = self.path.rpartition("/")[2]
             known = blobs.get(what) or (manifest if "/manifests/" in self.path else b"")
             self.send_response(200 if known or self.path == "/v2/" else 404)
@@ -54,4 +63,4 @@ def serve(port: int, archive: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), sys.argv[2])
+    serve(int(sys.argv[1]), *sys.argv[2:])

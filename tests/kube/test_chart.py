@@ -6,9 +6,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future
-from itertools import product
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import orjson
 import pytest
@@ -22,6 +19,7 @@ from tests.kube.release import (
     Installed,
     call,
     calling,
+    control_planes,
     envoys,
     installation,
     leader,
@@ -30,14 +28,14 @@ from tests.kube.release import (
     replaced,
     values,
 )
-from tests.kube.words import ENDPOINTS, PODS, define, endpoint, read, until, with_token
-from trimtab.fleet.kubernetes.attendants import ACCOUNTS, POLICIES
+from tests.kube.rights import AT_HOME, SERVED, Rights, as_account, more, rights
+from tests.kube.words import ENDPOINTS, PODS, define, endpoint, read, until
+from trimtab.fleet.kubernetes.attendants import POLICIES
 from trimtab.kube import Api, Json, Resource
 
 pytestmark = pytest.mark.kube
 
 REVIEWS = Resource("authorization.k8s.io/v1", "subjectaccessreviews")
-RULES = Resource("authorization.k8s.io/v1", "selfsubjectrulesreviews")
 # A verb, a group, a resource; and a namespace, if it is not the one that is served.
 MUST = [
     ("create", "apps", "deployments", ""),
@@ -67,26 +65,6 @@ MAY_NOT = [
     ("delete", "", "pods", "kube-system"),
 ]
 
-# All that it may in the namespace that is served, its release's, beyond what anybody may who has a token.
-ALL: dict[str, set[str]] = {
-    "servingendpoints.serving.trimtab.dev": {"get", "list", "watch", "create", "patch", "delete"},
-    "servingendpoints/status.serving.trimtab.dev": {"get", "patch"},
-    "servingendpoints/finalizers.serving.trimtab.dev": {"update"},
-    "deployments.apps": {"get", "list", "watch", "create", "patch", "delete"},
-    "pods": {"get", "list", "watch", "patch", "delete"},
-    "pods/status": {"patch"},
-    "pods/log": {"get"},
-    "events": {"create", "patch"},
-    "events.events.k8s.io": {"create", "patch"},
-    "serviceaccounts": {"list", "create", "patch"},
-    "networkpolicies.networking.k8s.io": {"list", "create", "patch"},
-    "poddisruptionbudgets.policy": {"list", "create", "patch"},
-    "leases.coordination.k8s.io": {"create"},
-    "leases.coordination.k8s.io t-control": {"get", "patch", "update"},
-    "deployments/scale.apps t-envoy": {"get", "patch"},
-}
-
-
 FEW, MANY = 2, 18  # calls at once of `busy`: together ten times as many
 MOST = 4  # pods of it: each of them takes a while to go
 SOON = {"controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "3.0"}  # or it takes minutes until there are fewer pods
@@ -101,7 +79,7 @@ def installed(our_images: dict[str, str], tracking_begun: Future[str], api: Api)
 
 @pytest.mark.timeout(1800)
 async def test_from_helm_install_to_predictions_and_away(
-    installed: Installed, tracking_server: str, image: str
+    api: Api, installed: Installed, tracking_server: str, image: str
 ) -> None:
     """Apply to first prediction; then ten times the traffic and back, and meanwhile the leading control
     plane killed, both models updated, a range changed, a policy opened by somebody, the chart upgraded and
@@ -111,8 +89,8 @@ async def test_from_helm_install_to_predictions_and_away(
     await leader(release)
     await until(lambda: replaced(release, set()), WITHIN_S)
     assert await _refused(release) == MAY_NOT
-    nobody = await _allowed(release, "default")
-    assert _more(await _allowed(release, "t-control"), nobody) == ALL
+    nobody = await _rights(release, "default")  # what anybody may who has a token
+    assert more(await _rights(release, "t-control"), nobody) == SERVED | AT_HOME
     await _apply(release, "iris", _iris(tracking_server, "models:/iris/1"), 1)
     await _apply(release, "busy", _busy(image, 1), MOST)
     for name in ("iris", "busy"):
@@ -147,6 +125,9 @@ async def test_from_helm_install_to_predictions_and_away(
         await release.api.delete(ENDPOINTS.path(release.namespace, name))
     await until(release.has_no_endpoint, WITHIN_S)
     await until(lambda: left(release, ()), WITHIN_S)
+    for pod in await control_planes(release):
+        log = (await api.get(PODS.path(release.namespace, pod, "log"))).decode()
+        assert "is forbidden" not in log, "it tried what it may not"
 
 
 async def test_a_definition_that_somebody_else_installed_is_named_and_nothing_is_left(
@@ -250,31 +231,6 @@ async def _refused(release: Installed) -> list[tuple[str, str, str, str]]:
     return refused
 
 
-async def _allowed(release: Installed, account: str) -> dict[str, set[str]]:
-    """What a service account of the release may, as the API server tells who has its token: verbs by what."""
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    path = ACCOUNTS.path(release.namespace, account)
-    token = orjson.loads(await release.api.create(f"{path}/token", asked))["status"]["token"]
-    with TemporaryDirectory() as folder:
-        kubeconfig = Path(folder) / "kubeconfig"
-        with_token(token, kubeconfig)
-        theirs = await Api.connect("kubectl", str(kubeconfig))
-    try:
-        spec = {"namespace": release.namespace}
-        answer = await theirs.create(RULES.path(), {"kind": "SelfSubjectRulesReview", "spec": spec})
-    finally:
-        await theirs.close()
-    found: dict[str, set[str]] = {}
-    for rule in orjson.loads(answer)["status"]["resourceRules"]:
-        for group, resource in product(rule["apiGroups"], rule["resources"]):
-            names = rule.get("resourceNames") or [""]
-            for name in names:
-                what = f"{resource}.{group}" if group else resource
-                found.setdefault(f"{what} {name}".strip(), set()).update(rule["verbs"])
-    return found
-
-
-def _more(those: dict[str, set[str]], these: dict[str, set[str]]) -> dict[str, set[str]]:
-    """What is in `those` and not in `these`."""
-    found = {what: verbs - these.get(what, set()) for what, verbs in those.items()}
-    return {what: verbs for what, verbs in found.items() if verbs}
+async def _rights(release: Installed, account: str) -> Rights:
+    async with as_account(release.api, release.namespace, account) as theirs:
+        return await rights(theirs, release.namespace)

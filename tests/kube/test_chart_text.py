@@ -364,7 +364,7 @@ def test_nodes_are_seen_where_that_is_allowed() -> None:
     rules = of_kind(rendered(controlPlane__watchNodes="true"), "ClusterRole", "ns-t-control-watch-nodes")[
         "rules"
     ]
-    assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    assert rules == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list", "watch"]}]
 
 
 def test_what_is_done_before_it_goes_goes_with_it_and_may_do_no_more_than_that() -> None:

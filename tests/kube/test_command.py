@@ -53,6 +53,25 @@ def test_up_tells_a_shell_what_to_evaluate(
     assert capsys.readouterr().out.startswith("export KUBECONFIG=/")
 
 
+def test_images_are_brought_onto_a_cluster_that_is_up_and_are_there(
+    asked: list[tuple[str, int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    brought: list[Path] = []
+    monkeypatch.setattr(lifecycle, "import_image", lambda _, archive: brought.append(archive))
+    archive = tmp_path / "own.tar"
+    assert run(monkeypatch, "load", str(archive)) == 1
+    assert "hint: make kube-up" in capsys.readouterr().err
+    assert run(monkeypatch, "up") == 0
+    assert run(monkeypatch, "load", str(archive)) == 1
+    assert f"there is no file {archive}" in capsys.readouterr().err
+    archive.touch()
+    assert run(monkeypatch, "load", str(archive)) == 0
+    assert brought == [archive]
+
+
 def test_a_command_runs_with_a_cluster_of_its_own_that_goes_afterwards(
     asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -257,6 +257,19 @@ async def test_a_pod_that_ends_by_itself_tells_why(fleet: KubernetesFleet, revis
     await until(lambda: not fleet.pods())
 
 
+@pytest.mark.parametrize("wrong", [{"EXIT_AFTER": "100ms"}, {"image": "localhost/none:1"}])
+async def test_a_pod_that_failed_is_not_the_next_one(
+    fleet: KubernetesFleet, revision: Make, wrong: dict[str, str]
+) -> None:
+    """Though it is to leave and has never served, as one that may be called back: it has failed."""
+    await fleet.start_pod(revision(**wrong))
+    await until(lambda: phases(fleet) == ["failed"], within_s=2 * DEADLINE_S)
+    (first,) = fleet.pods()
+    await fleet.forget_pod(first.id)
+    assert await fleet.start_pod(revision(**wrong)) != first.id
+    await until(lambda: any(pod.host and pod.id != first.id for pod in fleet.pods()))
+
+
 async def test_an_image_that_cannot_be_had_is_told(fleet: KubernetesFleet, revision: Make) -> None:
     await fleet.start_pod(revision(image="localhost/none:1"))
     await until(lambda: phases(fleet) == ["failed"], within_s=2 * DEADLINE_S)

@@ -159,7 +159,7 @@ async def neither_sees_the_other_by_the_api_server(ann: Tenant, bob: Tenant) -> 
 
 def neither_sees_the_other_by_the_control_api(reached: Reached, ann: Tenant, bob: Tenant) -> None:
     for words in (
-        ("status", "iris"), ("status",), ("why", "iris"), ("logs", "iris"), ("history", "iris"),
+        ("status", "iris"), ("status",), ("top",), ("why", "iris"), ("logs", "iris"), ("history", "iris"),
         ("delete", "iris"), ("rollback", "iris"),
     ):  # fmt: skip
         told = reached.run(ann, *words, "-n", bob.namespace)
@@ -171,6 +171,12 @@ def neither_sees_the_other_by_the_control_api(reached: Reached, ann: Tenant, bob
         assert told.returncode == 0, (words, told.stderr)
         assert bob.namespace not in told.stdout
     assert [each["ref"]["name"] for each in json.loads(told.stdout)["endpoints"]] == ["iris"]
+    top = reached.run(ann, "top", "--json", "-n", ann.namespace)
+    assert top.returncode == 0, top.stderr
+    assert [each["ref"]["namespace"] for each in json.loads(top.stdout)["endpoints"]] == [ann.namespace]
+    told = reached.run(ann, "top")
+    assert told.returncode == 6
+    assert "may not list servingendpoints in all namespaces" in told.stderr
     told = reached.run(
         Tenant(ann.namespace, "made-up", ann.api, ann.kubeconfig), "status", "-n", ann.namespace
     )

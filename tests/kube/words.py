@@ -41,6 +41,11 @@ def with_token(token: str, file: Path) -> None:
     file.write_text(yaml.safe_dump(config))
 
 
+def context_name() -> str:
+    """That of KUBECONFIG."""
+    return str(yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())["current-context"])
+
+
 async def define(api: Api) -> None:
     """Have the API server know ServingEndpoint, as it is generated now."""
     wanted = definition()

@@ -30,19 +30,22 @@ DECIDED_MAX = 40  # endpoints whose last decision is shown: more do not fit on a
 
 @click.command()
 @click.option("--once", is_flag=True, help="Show it once and end; so does --json, and output to a file.")
+@click.option(
+    "-n", "--namespace", metavar="NAMESPACE", default="", help="Only this namespace's.  [default: all]"
+)
 @home_option
 @json_option
-def top(once: bool, home: Path, as_json: bool) -> None:
+def top(once: bool, namespace: str, home: Path, as_json: bool) -> None:
     """Requests, pods and the last decision of every endpoint, live."""
     with connected(home) as control:
         if as_json:
-            seen = _look(control)
+            seen = _look(control, namespace)
             show_json(endpoints=seen.endpoints, last_decisions=seen.decisions, platform=seen.platform)
         elif once or not sys.stdout.isatty():
-            for line in _lines(_look(control)):
+            for line in _lines(_look(control, namespace)):
                 show(line)
         else:
-            _show_live(control)
+            _show_live(control, namespace)
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class _Look:
     platform: pb.Platform
 
 
-def _look(control: Control) -> _Look:
-    endpoints = list(control.call("ListEndpoints", pb.ListEndpointsRequest()).endpoints)
+def _look(control: Control, namespace: str) -> _Look:
+    endpoints = list(control.call("ListEndpoints", pb.ListEndpointsRequest(namespace=namespace)).endpoints)
     decisions = {}
     for endpoint in endpoints[:DECIDED_MAX]:
         name = name_of(endpoint.ref)
@@ -85,7 +88,7 @@ def _lines(seen: _Look) -> list[str]:
     ]
 
 
-def _show_live(control: Control) -> None:
+def _show_live(control: Control, namespace: str) -> None:
     console = Console(highlight=False)
     with (
         Live(console=console, screen=True, auto_refresh=False) as screen,
@@ -93,7 +96,7 @@ def _show_live(control: Control) -> None:
     ):
         while True:
             try:
-                lines = _lines(_look(control))
+                lines = _lines(_look(control, namespace))
             except Unreachable as error:  # it may be restarting: models are served all the same
                 lines = [f"{error}", f"hint: {error.hint}"]
             at = time.strftime("%H:%M:%S")

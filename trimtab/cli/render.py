@@ -18,6 +18,8 @@ COLOURS = {
     pb.UPDATING: "yellow",
     pb.DEPLOYING: "yellow",
 }
+CUSTOM = "custom"
+OF_FILES = "sha256:"  # how a digest begins where files were copied; elsewhere pods bring them
 HEADS = ("NAME", "STATE", "REVISION", "PODS", "REQUESTS/S", "IN FLIGHT", "QUEUED", "P50", "P99")
 
 
@@ -118,10 +120,12 @@ def _settings(spec: pb.Spec) -> Iterator[str]:
     for model in spec.models:
         source = model.source
         concrete = f" = {source.resolved_uri}" if source.resolved_uri not in ("", model.uri) else ""
-        asked = f"asked: {source.asked}, {when(source.resolved_at_s)}"
-        yield f"model: {model.uri}{concrete}, {source.digest[:19]}…, {asked}"
-        own = f", by {shlex.join(model.custom.command)}" if model.custom.command else ""
-        yield f"runtime: {model.runtime}{own}"
+        files = f", {source.digest[:19]}…, asked: {source.asked}, {when(source.resolved_at_s)}"
+        store = model.tracking_uri or source.asked
+        brought = f", which pods bring from {store}" if store and model.runtime != CUSTOM else ""
+        yield f"model: {model.uri}{concrete}{files if source.digest.startswith(OF_FILES) else brought}"
+        server = shlex.join(model.custom.command) or model.custom.image
+        yield f"runtime: {model.runtime}" + (f", by {server}" if server else "")
         low, high = model.concurrency.min, model.concurrency.max
         ceiling = f", at most {spec.max_pods} pods" if spec.max_pods else ""
         yield f"range: {low}..{high} concurrent requests{ceiling}; {model.resources.cpu or 1} CPU a pod"

@@ -20,6 +20,7 @@ class Conditions:
     must: str = ""
     expected_generation: int = 0
     client_stages_s: Mapping[str, float] = field(default_factory=dict)
+    what: str = ""
 
 
 class Changes(Protocol):
@@ -53,6 +54,7 @@ class LocalChanges:
             client_stages_s=dict(asked.client_stages_s),
             must=asked.must,
             expected_generation=asked.expected_generation,
+            what=asked.what,
         )
 
     async def rollback(self, name: EndpointName, number: int, by: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from trimtab.control.records import Change, EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.store import Store
-from trimtab.control.words import describe_change
+from trimtab.control.words import describe_change, describe_rollback
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, InvalidInput, NotFound, Problem
 from trimtab.core.names import EndpointName
@@ -108,10 +108,12 @@ class Endpoints:
         client_stages_s: dict[str, float] | None = None,
         must: str = "",
         expected_generation: int = 0,
+        what: str = "",
     ) -> EndpointRecord:
         """State what is wanted of an endpoint. The same spec again changes nothing, unless it failed.
 
-        `must`: `create` or `update` if it may not, or must, exist already. Raises InvalidInput,
+        `must`: `create` or `update` if it may not, or must, exist already. `what` is the change in words,
+        by default how the spec differs. Raises InvalidInput,
         NotFound, Conflict or Exhausted; then nothing was changed.
         """
         self.check(name, spec)
@@ -122,7 +124,7 @@ class Endpoints:
         if old is not None and _asks_the_same(old.spec, spec) and old.outcome is not Outcome.FAILED:
             return old
         revision = self._revision_for(name, spec.models[0])
-        return self._change(name, old, spec, revision, by, describe_change(old, spec), stages)
+        return self._change(name, old, spec, revision, by, what or describe_change(old, spec), stages)
 
     def rollback(self, name: EndpointName, number: int, by: str) -> EndpointRecord:
         """Make an earlier revision's model the wanted one; the range and the ceilings stay.
@@ -133,7 +135,7 @@ class Endpoints:
         old = self.get(name)
         found, spec = self.rolled_back(name, number)
         self.check(name, spec)
-        what = f"rolled back from revision {old.wanted_revision} to {found.revision.key.number}"
+        what = describe_rollback(old.wanted_revision, found.revision.key.number)
         return self._change(name, old, spec, self._tried_anew(found), by, what, ())
 
     def rolled_back(self, name: EndpointName, number: int) -> tuple[RevisionRecord, EndpointSpec]:

@@ -43,6 +43,11 @@ def describe_change(old: EndpointRecord | None, new: EndpointSpec) -> str:
     return "; ".join(told) or "environment values changed"
 
 
+def describe_rollback(before: int, to: int) -> str:
+    """Of the wanted revision, by number."""
+    return f"rolled back from revision {before} to {to}"
+
+
 def _source(model: ModelSpec) -> str:
     source = model.source
     return f"{source.uri} ({source.resolved_uri})" if source.alias else source.uri

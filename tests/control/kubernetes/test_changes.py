@@ -15,6 +15,7 @@ from trimtab.control.kubernetes.objects import SeenEndpoint, read_endpoint
 from trimtab.control.kubernetes.options import on_kubernetes
 from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.control.kubernetes.watching import Intake
+from trimtab.control.records import Failure, Outcome
 from trimtab.core.clock import ManualClock
 from trimtab.core.errors import Conflict, NotFound
 from trimtab.core.names import EndpointName
@@ -28,13 +29,15 @@ class Server:
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {"uid": "u", "generation": 0}
+        self.spec: object = None
         self.version = 0
         self.answers = asyncio.Event()
 
     async def apply(self, path: str, body: dict[str, Any], owner: str, *, force: bool) -> bytes:
         await self.answers.wait()
         self.version += 1
-        self.metadata["generation"] += 1
+        self.metadata["generation"] += body["spec"] != self.spec
+        self.spec = body["spec"]
         metadata = {**body["metadata"], **self.metadata, "resourceVersion": str(self.version)}
         return orjson.dumps({**body, "metadata": metadata})
 
@@ -83,6 +86,31 @@ async def test_of_two_who_change_the_same_generation_one_is_told(plane: Plane) -
     assert isinstance(second, Conflict)
     assert plane.server.version == 2, "nothing was written for it"
     assert [change.by for change in plane.endpoints.history(IRIS, 9)] == ["jo", "jo"]
+
+
+async def test_a_rollback_is_told_as_one(plane: Plane) -> None:
+    plane.server.answers.set()
+    for image in ("i:1", "i:2"):
+        await plane.apply(image)
+    await plane.changes.rollback(IRIS, 1, "al")
+    told = plane.endpoints.history(IRIS, 1)
+    assert [(each.by, each.revision, each.what) for each in told] == [
+        ("al", 1, "rolled back from revision 2 to 1")
+    ]
+    assert await plane.apply("i:2") == 4, "what comes next is told as it is"
+    assert plane.endpoints.history(IRIS, 1)[0].what == "server i:1 (invocations) → i:2 (invocations)"
+
+
+async def test_the_same_again_is_tried_again_if_it_failed_and_changes_nothing_else(plane: Plane) -> None:
+    """Its object stays as it is, so that the watch tells of nothing."""
+    plane.server.answers.set()
+    assert await plane.apply("i:1") == 1
+    assert await plane.apply("i:1") == 1
+    plane.endpoints.end_rollout(plane.endpoints.get(IRIS), Outcome.FAILED, Failure("no such image"))
+    assert await plane.apply("i:1", "al") == 2
+    assert plane.server.metadata["generation"] == 1
+    record, (change, *_) = plane.endpoints.get(IRIS), plane.endpoints.history(IRIS, 9)
+    assert (record.outcome, change.by, change.what) == (Outcome.ROLLING, "al", "tried again")
 
 
 async def test_nothing_is_written_to_an_object_that_goes(plane: Plane) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.control.changes import Conditions
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.kubernetes.objects import SeenEndpoint
 from trimtab.control.kubernetes.options import on_kubernetes
@@ -64,7 +65,7 @@ def test_an_object_is_an_endpoint_and_its_edits_are_generations(plane: Plane) ->
 
 
 def test_a_change_by_the_control_api_is_by_whoever_asked(plane: Plane) -> None:
-    with plane.intake.asked(IRIS, "jo@laptop", {"resolve": 1.5}):
+    with plane.intake.asked(IRIS, Conditions("jo@laptop", client_stages_s={"resolve": 1.5})):
         plane.intake.take(seen())
     plane.intake.take(seen())
     assert [change.by for change in plane.endpoints.history(IRIS, 9)] == ["jo@laptop"]

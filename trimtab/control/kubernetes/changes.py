@@ -22,6 +22,7 @@ from trimtab.control.kubernetes.objects import (
 from trimtab.control.kubernetes.plane import Watched
 from trimtab.control.kubernetes.watching import Intake
 from trimtab.control.records import EndpointRecord
+from trimtab.control.words import describe_rollback
 from trimtab.core.errors import Conflict, NotFound
 from trimtab.core.names import EndpointName
 from trimtab.core.spec import EndpointSpec
@@ -46,11 +47,12 @@ class KubernetesChanges:
         self._endpoints.check(name, spec_of(read_endpoint(_as_written(body))))
         async with self._turns.setdefault(name, asyncio.Lock()):
             self._check_writable(name, asked)  # what was asked for while we waited is there by now
-            with self._intake.asked(name, asked.by, asked.client_stages_s):
+            with self._intake.asked(name, asked):
                 seen = await self._write(name, body, asked)
                 if seen.deleting:
                     raise _ends(name)
                 self._watched.take(seen)
+                self._intake.try_again(seen)
         problem = self._intake.problems.get(name)
         if problem is not None:
             raise problem
@@ -58,8 +60,10 @@ class KubernetesChanges:
 
     async def rollback(self, name: EndpointName, number: int, by: str) -> None:
         """See `Changes`."""
-        _, spec = self._endpoints.rolled_back(name, number)
-        await self.apply(name, spec, Conditions(by))
+        found, spec = self._endpoints.rolled_back(name, number)
+        before = self._endpoints.get(name).wanted_revision
+        what = describe_rollback(before, found.revision.key.number)
+        await self.apply(name, spec, Conditions(by, what=what))
 
     async def delete(self, name: EndpointName) -> None:
         """See `Changes`."""

@@ -7,9 +7,10 @@ after what, one is looked at. A spec that cannot be taken is told in that object
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from trimtab.control.changes import Conditions
 from trimtab.control.endpoints import Endpoints
 from trimtab.control.kubernetes.objects import SeenEndpoint, spec_of
 from trimtab.control.kubernetes.store import KubernetesStore
@@ -35,7 +36,7 @@ class Intake:
         self._changed = changed
         self._tracking = tracking
         self._taken: dict[EndpointName, SeenEndpoint] = {}  # the newest object that an endpoint is of
-        self._asked: dict[EndpointName, tuple[str, Mapping[str, float]]] = {}
+        self._asked: dict[EndpointName, Conditions] = {}
         self.problems: dict[EndpointName, TrimtabError] = {}  # of specs that could not be taken
 
     def adopt(self, seen: SeenEndpoint) -> None:
@@ -43,9 +44,9 @@ class Intake:
         self._taken[seen.name] = seen
 
     @contextmanager
-    def asked(self, name: EndpointName, by: str, stages_s: Mapping[str, float]) -> Iterator[None]:
-        """A change that comes meanwhile is by this person."""
-        self._asked[name] = by, stages_s
+    def asked(self, name: EndpointName, asked: Conditions) -> Iterator[None]:
+        """A change that comes meanwhile is this one."""
+        self._asked[name] = asked
         try:
             yield
         finally:
@@ -69,6 +70,13 @@ class Intake:
             log.exception("%s: generation %d", name, seen.generation)
             hint = "report it, with its spec; the one before stays"
             self._refuse(seen, Failed(f"internal error: {error!r}", where="spec", hint=hint))
+
+    def try_again(self, seen: SeenEndpoint) -> None:
+        """Somebody asked for what was taken of it already: if that failed, it begins anew."""
+        taken = self._of(seen.name)
+        same = taken is not None and (taken.uid, taken.generation) == (seen.uid, seen.generation)
+        if same and seen.name not in self.problems:
+            self._apply(seen)
 
     def _refuse(self, seen: SeenEndpoint, problem: TrimtabError) -> None:
         if str(self.problems.get(seen.name)) != str(problem):
@@ -98,16 +106,18 @@ class Intake:
         problems = name_problems(name)
         if problems:
             raise InvalidInput.of(problems)
-        by, stages_s = self._asked.get(name, (seen.changed_by, {}))
+        asked = self._asked.get(name) or Conditions(seen.changed_by)
         before = self._endpoints.get(name).generation if self._known(name) else 0
         spec = spec_of(seen, self._tracking)
-        record = self._endpoints.apply(name, spec, by=by, client_stages_s=dict(stages_s))
+        record = self._endpoints.apply(
+            name, spec, by=asked.by, client_stages_s=dict(asked.client_stages_s), what=asked.what
+        )
         self.problems.pop(name, None)
         self._taken[name] = seen
         self._store.observed[name] = seen.generation
         self._store.dirty(name)
         if record.generation != before:
-            log.info("%s: generation %d by %s", name, record.generation, by or "somebody")
+            log.info("%s: generation %d by %s", name, record.generation, asked.by or "somebody")
             self._changed(name)
 
     def _known(self, name: EndpointName) -> bool:

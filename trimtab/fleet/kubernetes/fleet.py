@@ -297,8 +297,9 @@ class KubernetesFleet:
         return back.id if back else f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
 
     def _may_stay(self, pod: SeenPod) -> bool:
-        """Whether it is to leave and has not served yet: nobody has drained it."""
-        return pod.starts and pod.name in self._wanted[pod.key].leaving and pod.id not in self._answered
+        """Whether it is to leave, has not served yet, so that nobody has drained it, and may still serve."""
+        starts = pod.starts and not pod.ended and pod.id not in self._causes
+        return starts and pod.name in self._wanted[pod.key].leaving and pod.id not in self._answered
 
     async def stop_pod(self, pod_id: str, grace_s: float) -> None:  # noqa: ARG002
         """Have this pod end, and not another one; an unknown id is no error.
