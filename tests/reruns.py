@@ -1,4 +1,4 @@
-"""Why a test that passed at its second try had failed at its first: pytest-rerunfailures keeps that to itself."""
+"""Why a test that passed at its second try had failed at its first: pytest-rerunfailures does not say."""
 
 from __future__ import annotations
 
