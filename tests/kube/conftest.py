@@ -37,7 +37,7 @@ WITHIN_S = float(
 BEGAN_S = time.monotonic()
 
 
-# Where the time does not hold them all, the last ones are skipped: first comes what users would miss most, but
+# Where the time does not hold them all the last ones are skipped: first comes what users would miss most. But
 # what needs a tracking server comes after something that does not: its image is brought meanwhile.
 ORDER = (
     "faults", "chart", "envoys", "control", "crd", "lease", "taken_away", "uninstall", "quota", "fleet",
