@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.reruns import pytest_terminal_summary
+
+__all__ = ["pytest_terminal_summary"]  # a hook
+
 settings.register_profile("whatever the machine does", deadline=None)
 settings.load_profile("whatever the machine does")
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -109,12 +110,12 @@ def real_nodes(place: Place) -> tuple[Node, ...]:
 
 
 def import_image(place: Place, archive: Path) -> None:
-    """Bring an image onto every node. Raises ClusterError."""
-    for node in real_nodes(place):
-        _import_image(place, node, archive)
+    """Bring an image onto every node, side by side. Raises ClusterError."""
+    with ThreadPoolExecutor() as beside:
+        list(beside.map(partial(_import_image, place, archive), real_nodes(place)))
 
 
-def _import_image(place: Place, node: Node, archive: Path) -> None:
+def _import_image(place: Place, archive: Path, node: Node) -> None:
     program = binaries.folder() / "ctr"
     inside = ["nsenter", f"--target={first_process(place)}", "--mount", "--pid", "--net", "--"]
     command = [*inside, *node.entered, str(program)]

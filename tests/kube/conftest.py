@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ import pytest
 from deploy.cluster import binaries, images, lifecycle, shares
 from deploy.cluster.place import here
 from deploy.images import build
+from deploy.images.build import Built
 from tests.kube import tracking
 from tests.kube.inside import cluster_network, inner_kubeconfig
 from tests.kube.plane import Plane
-from tests.kube.release import is_ready
+from tests.kube.release import have_ended, is_ready
 from tests.kube.words import (
     HELD_S,
     HOLD,
@@ -41,20 +43,26 @@ from trimtab.kube import Api
 IMAGE = "localhost/answers:1"
 FIRST_NODE = "node"  # in whose network our control planes run: see `plane`
 OURS = (*build.NAMES, build.HOLD)
+ALWAYS = ("control-plane", "envoy", build.HOLD)  # what a release needs; the last one is a model's
 WITHIN_S = float(
     os.environ.get("TRIMTAB_KUBE_WITHIN_S", "inf")
 )  # no test begins later than that after the first
 BEGAN_S = time.monotonic()
 
 
-# Where the time does not hold them all, the last ones are skipped: first comes what users would miss most.
+# Where the time does not hold them all the last ones are skipped: first comes what users would miss most. But
+# what needs a tracking server comes after something that does not: its image is brought meanwhile.
 ORDER = (
-    "chart", "faults", "envoys", "control", "cli", "crd", "lease", "taken_away", "uninstall", "quota",
+    "faults", "chart", "envoys", "control", "cli", "crd", "lease", "taken_away", "uninstall", "quota",
     "fleet", "tenants", "rights", "pull_secrets", "chart_text", "upgrade", "spread", "mirror", "api", "watch",
     "work", "command", "shares", "migration", "edge", "models", "nodes_that_go", "model_cache",
     "placeholders", "pre_pull", "gpus",
     "cluster", "scale",
 )  # fmt: skip
+BESIDE = (
+    "tenants",
+    "edge",
+)  # they need our images, but not MLflow's, the largest: so each half has as much to do
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,11 +80,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _shares(items: list[pytest.Item]) -> dict[Path, str]:
     """Of each file: it stays whole, for what it installs is installed once.
 
-    Our images take a minute and gigabytes to come onto a cluster's nodes: on two clusters only the first has
-    them, and does what needs them, which is about half of all.
+    Our images take a minute and gigabytes to come onto a cluster's nodes: of two clusters the first does what
+    needs them, which is more than half of all; what is BESIDE can be had for less.
     """
-    heavy = {each.path for each in items if "our_images" in getattr(each, "fixturenames", ())}
+    beside = {Path(__file__).with_name(f"test_{name}.py") for name in BESIDE}
+    heavy = {each.path for each in items if _needs(each, "our_images")} - beside
     return {each.path: "1/2" if each.path in heavy else "2/2" for each in items}
+
+
+def _needs(item: pytest.Item, fixture: str) -> bool:
+    return fixture in getattr(item, "fixturenames", ())
 
 
 def _is_ours(item: pytest.Item) -> bool:
@@ -115,25 +128,89 @@ async def namespace(api: Api) -> AsyncIterator[str]:
     await api.delete(PODS.path(name), {"gracePeriodSeconds": 0})  # nobody is left who lets them go
 
 
+@dataclass(frozen=True)
+class Brought:
+    """Our images, which are built and brought onto the nodes while tests run that do not need them yet."""
+
+    built: Future[dict[str, Built]]
+    there: dict[str, Future[None]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brought(request: pytest.FixtureRequest) -> Iterator[Brought | None]:
+    """Those that any test needs; None: no test does, or somebody else has brought them."""
+    items = request.session.items
+    names = [*ALWAYS] if any(_needs(each, "our_images") for each in items) else []
+    names += ["mlflow"] if any(_needs(each, "mlflow_begun") for each in items) else []
+    if not names or "TRIMTAB_KUBE_IMAGES" in os.environ or _is_theirs():
+        yield None
+        return
+    with ThreadPoolExecutor(1) as beside:
+        built = beside.submit(lambda: dict(zip(OURS, build.build(), strict=True)))
+
+        def bring(name: str) -> None:
+            lifecycle.import_image(here(), built.result()[name].archive)
+
+        yield Brought(built, {name: beside.submit(bring, name) for name in names})
+        beside.shutdown(cancel_futures=True)
+
+
+def _is_theirs() -> bool:
+    """Whether the cluster is none of ours."""
+    return os.environ.get("KUBECONFIG") != str(here().kubeconfig)
+
+
 @pytest.fixture(scope="session")
-def our_images() -> dict[str, str]:
-    """The names of `control-plane`, `envoy`, `mlflow` and `hold`, built and on the node.
+def our_images(brought: Brought | None) -> dict[str, str]:
+    """The names of `control-plane`, `envoy`, `mlflow` and `hold`: built, and but for `mlflow` on the nodes.
 
     For a cluster that is not ours TRIMTAB_KUBE_IMAGES names them, in this order, with commas between.
     """
     if "TRIMTAB_KUBE_IMAGES" in os.environ:
         return dict(zip(OURS, os.environ["TRIMTAB_KUBE_IMAGES"].split(","), strict=True))
-    if os.environ["KUBECONFIG"] != str(here().kubeconfig):
+    if _is_theirs():
         pytest.skip("TRIMTAB_KUBE_IMAGES names no images: see `python -m deploy.images`")
     if reason := build.why_not():
         pytest.skip(reason)
+    assert brought is not None
     try:
-        built = build.build()
+        built = brought.built.result()
     except build.NoBase as error:
         pytest.skip(f"our images have no base here: {error}")
-    for image in built:
-        lifecycle.import_image(here(), image.archive)
-    return {name: image.name for name, image in zip(OURS, built, strict=True)}
+    for name in ALWAYS:
+        brought.there[name].result()
+    return {name: image.name for name, image in built.items()}
+
+
+@pytest.fixture(scope="session")
+def mlflow_begun(our_images: dict[str, str], brought: Brought | None) -> Future[str]:
+    """The name of the image `mlflow`, once it is on the nodes."""
+    there: Future[str] = Future()
+    if brought is None:
+        there.set_result(our_images["mlflow"])
+        return there
+
+    def tell(done: Future[None]) -> None:
+        if error := done.exception():
+            there.set_exception(error)
+        else:
+            there.set_result(our_images["mlflow"])
+
+    brought.there["mlflow"].add_done_callback(tell)
+    return there
+
+
+@pytest.fixture(scope="session")
+def mlflow_image(mlflow_begun: Future[str]) -> str:
+    """It is on the nodes."""
+    return mlflow_begun.result()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def releases_end() -> Iterator[None]:
+    """Those that tests have left to end by themselves."""
+    yield
+    have_ended()
 
 
 @pytest.fixture(scope="session")
@@ -146,7 +223,7 @@ def tracking_server(tracking_begun: Future[str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def tracking_begun(our_images: dict[str, str]) -> Iterator[Future[str]]:
+def tracking_begun(mlflow_begun: Future[str]) -> Iterator[Future[str]]:
     """The same, for whoever has something else to do until it is there."""
     if "TRIMTAB_KUBE_TRACKING" in os.environ:
         there: Future[str] = Future()
@@ -156,9 +233,10 @@ def tracking_begun(our_images: dict[str, str]) -> Iterator[Future[str]]:
     name = f"mlflow-{uuid.uuid4().hex[:8]}"
 
     async def begin() -> str:
+        image = await asyncio.wrap_future(mlflow_begun)
         async with closing(await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])) as api:
             await api.create(NAMESPACES.path(), namespace_of(name))
-            return await tracking.start(api, name, our_images["mlflow"])
+            return await tracking.start(api, name, image)
 
     async def end() -> None:
         async with closing(await Api.connect("trimtab-tests", os.environ["KUBECONFIG"])) as api:

@@ -21,14 +21,19 @@ from trimtab.kube import Api
 
 async def kill_container(api: Api, namespace: str, pod: str, container: str) -> None:
     """SIGKILL to all its processes. The pod stays, and its kubelet starts the container again."""
+    for process in await processes_of(api, namespace, pod, container):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+async def processes_of(api: Api, namespace: str, pod: str, container: str) -> list[int]:
+    """As this machine numbers them."""
     status = orjson.loads(await api.get(PODS.path(namespace, pod)))["status"]
     (wanted,) = (each for each in status["containerStatuses"] if each["name"] == container)
     mark = wanted["containerID"].rpartition("/")[2]
     found = [process for process in psutil.pids() if _is_of(process, mark)]
     assert found, f"no process is of the container {container} of {pod}"
-    for process in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    return found
 
 
 def _is_of(process: int, container: str) -> bool:
@@ -66,14 +71,22 @@ def killed(name: str, for_s: float) -> Iterator[None]:
 @contextlib.contextmanager
 def stopped(name: str, for_s: float) -> Iterator[None]:
     """It hangs: connections are taken, and nothing is answered. It goes on after so long if we are killed."""
-    process = program(name)
-    guard = subprocess.Popen(
-        ["sh", "-c", f"sleep {for_s:.0f}; kill -CONT {process.pid}"], start_new_session=True
-    )
-    process.suspend()
+    with paused([program(name).pid], for_s):
+        yield
+
+
+@contextlib.contextmanager
+def paused(processes: list[int], for_s: float) -> Iterator[None]:
+    """SIGSTOP, and SIGCONT at the end of the block; or after so long if we are killed."""
+    numbers = " ".join(map(str, processes))
+    guard = subprocess.Popen(["sh", "-c", f"sleep {for_s:.0f}; kill -CONT {numbers}"], start_new_session=True)
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
     try:
         yield
     finally:
-        process.resume()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
         guard.kill()
         guard.wait()

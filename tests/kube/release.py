@@ -10,7 +10,7 @@ import sys
 import uuid
 from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,9 @@ WITHIN_S = 400.0  # images are there; Python and MLflow start, on a busy machine
 FLOWER = '{"inputs": [[5.1, 3.5, 1.4, 0.2]]}'
 
 Secret = Mapping[str, bytes]
+
+_BESIDE = ThreadPoolExecutor(8, "releases")  # the loops of tests are not ours
+_endings: dict[str, Future[None]] = {}  # by namespace
 
 
 def helm(verb: str, namespace: str, *arguments: str) -> str:
@@ -89,7 +92,8 @@ def installation(
     """A release in a namespace of its own, which it yields; it and the endpoints in there go afterwards.
 
     `secrets` are there before it is; `flags` are helm's own. It goes without its drain, which
-    test_uninstall.py is about: endpoints elsewhere have to be gone before.
+    test_uninstall.py is about: endpoints elsewhere have to be gone before. Nobody waits for that: see
+    `have_ended`.
     """
     in_our_cluster()
     namespace = f"test-{uuid.uuid4().hex[:8]}"
@@ -109,18 +113,27 @@ def installation(
             try:
                 await until(release.has_no_endpoint, WITHIN_S)
             finally:
-                helm("uninstall", namespace, "--no-hooks")
+                helm("uninstall", namespace, "--no-hooks", "--ignore-not-found")
                 await api.delete(NAMESPACES.path(name=namespace))
                 await api.delete(PODS.path(namespace), {"gracePeriodSeconds": 0})  # the room is others' now
 
-    with ThreadPoolExecutor(1) as beside:  # the loops of tests are not ours
-        beside.submit(asyncio.run, begin()).result()
-        waits = ("--wait", "--timeout=280s")  # until all are ready, control planes that follow too
+    _BESIDE.submit(asyncio.run, begin()).result()
+    waits = ("--wait", "--timeout=280s")  # until all are ready, control planes that follow too
+    try:
         helm("install", namespace, str(chart), *values(namespace, images, **more), *waits, *flags)
+        yield namespace
+    finally:
+        _endings[namespace] = _BESIDE.submit(asyncio.run, end())
+
+
+def have_ended() -> None:
+    """Wait for all releases that have begun to end. Raises what went wrong."""
+    while _endings:
+        namespace, ending = _endings.popitem()
         try:
-            yield namespace
-        finally:
-            beside.submit(asyncio.run, end()).result()
+            ending.result()
+        except Exception as error:
+            raise AssertionError(f"the release in {namespace} did not go: {error}") from error
 
 
 async def write_secret(api: Api, namespace: str, name: str, content: Secret) -> None:

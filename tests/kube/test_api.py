@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from tests.kube.answering import answering
-from trimtab.core.errors import Failed, NotFound
+from trimtab.core.errors import Failed, NotFound, Unreachable
 
 ENDLESS = b"x" * (5 << 20)  # more than any object, or the client's 4 MB of a line
 
@@ -33,3 +33,14 @@ async def test_a_namespace_that_is_not_there_is_told_with_what_to_do(tmp_path: P
         with pytest.raises(NotFound, match="team") as told:
             await api.create("/api/v1/namespaces/team/pods", {})
     assert "kubectl create namespace" in told.value.hint
+
+
+async def test_an_api_server_that_begins_is_asked_again_and_not_for_more_rights(tmp_path: Path) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        told = 'deployments.apps "iris-r1" is forbidden: not yet ready to handle request'
+        return web.json_response({"message": told, "code": 403}, status=403)
+
+    async with answering(answer, tmp_path) as api:
+        with pytest.raises(Unreachable, match="iris-r1") as told:
+            await api.create("/apis/apps/v1/namespaces/team/deployments", {})
+    assert "try again" in told.value.hint

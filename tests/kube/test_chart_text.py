@@ -319,7 +319,7 @@ def test_placeholders_are_told_to_the_control_plane_as_they_are_made() -> None:
             "apiGroups": ["apps"],
             "resources": ["deployments/scale"],
             "resourceNames": ["t-room-gpu"],
-            "verbs": ["patch"],
+            "verbs": ["get", "patch"],
         }
     ]
     done = helm("template", **ROOM | {"images__hold": ""})

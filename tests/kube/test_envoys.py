@@ -29,7 +29,7 @@ MOST = 4
 SMALL = {
     "envoy__max": str(MOST),
     "controlPlane__env__TRIMTAB_ENVOY_AIM": "0.02",
-    "controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "20.0",
+    "controlPlane__env__TRIMTAB_DOWN_WINDOW_S": "10.0",
 }
 FEW, MANY = 1, 48  # calls at once
 
@@ -60,7 +60,7 @@ async def test_envoys_come_and_go_with_the_load_and_no_call_fails(installed: Ins
         await until(lambda: ready(release, 2, 2), WITHIN_S)
     for calls in (few, many):
         assert calls.statuses.keys() == {"200"}, calls.statuses
-    assert "; 2 were enough in the last 20 s" in await log_of(release, await leader(release))
+    assert "; 2 were enough in the last 10 s" in await log_of(release, await leader(release))
 
 
 async def ready(release: Installed, least: int, most: int) -> bool:

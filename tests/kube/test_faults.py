@@ -14,7 +14,7 @@ import pytest
 
 from deploy.cluster import lifecycle
 from deploy.cluster.place import here
-from tests.kube.killing import kill_container, killed
+from tests.kube.killing import kill_container, killed, paused, processes_of
 from tests.kube.release import (
     DEPLOYMENTS,
     ENOUGH,
@@ -24,6 +24,7 @@ from tests.kube.release import (
     calling,
     control_planes,
     envoys,
+    holder,
     installation,
     leader,
     left,
@@ -32,10 +33,11 @@ from tests.kube.release import (
     pods_of,
     serves,
 )
-from tests.kube.words import ENDPOINTS, condition, endpoint, evict, read, until
-from trimtab.core.errors import Unreachable
-from trimtab.fleet.kubernetes.template import ENDPOINT
-from trimtab.kube import Api
+from tests.kube.words import ENDPOINTS, PODS, condition, endpoint, evict, read, until
+from trimtab.core.errors import NotFound, Unreachable
+from trimtab.fleet.kubernetes.template import COST, COST_OF_LEAVING, ENDPOINT, GATE
+from trimtab.kube import Api, Json
+from trimtab.kube.lease import LEASE_S
 from trimtab.xds.routes import RETRIES_MAX
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
@@ -111,8 +113,7 @@ async def test_scaling_goes_on_after_the_leading_control_plane_was_killed(served
         assert await leader(served.release) != led
     assert told.statuses.keys() == {"200"}, told.statuses
     del before[led]
-    after = await everything_that_runs(served.release)
-    assert before.items() <= after.items(), "nothing else was restarted"
+    assert not await restarts(served.release, before), "nothing else was restarted"
 
 
 async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Served) -> None:
@@ -125,10 +126,8 @@ async def test_scaling_goes_on_after_all_control_planes_were_killed(served: Serv
         await served.has(pods=4)
         await leader(served.release)
     assert told.statuses.keys() == {"200"}, told.statuses
-    after = await everything_that_runs(served.release)
-    assert {name: ends for name, ends in before.items() if name not in planes}.items() <= after.items(), (
-        "nothing else was restarted"
-    )
+    others = {name: ends for name, ends in before.items() if name not in planes}
+    assert not await restarts(served.release, others), "nothing else was restarted"
 
 
 async def test_of_an_envoy_that_is_killed_only_its_own_requests_fail(served: Served) -> None:
@@ -203,15 +202,39 @@ async def test_while_the_api_server_is_away_for_two_minutes_nothing_changes_and_
         await served.apply(pods=4)
         await served.has(pods=4)
     assert told.statuses.keys() == {"200"}, told.statuses
-    after = await everything_that_runs(served.release)
-    assert before.items() <= after.items(), "nothing was restarted"
+    assert not await restarts(served.release, before), "nothing was restarted"
 
 
 async def answers(release: Installed) -> bool:
-    with contextlib.suppress(Unreachable):
+    """Whether the API server is there with all that we ask it for: it answers before it is."""
+    with contextlib.suppress(NotFound, Unreachable):
+        await release.api.get("/readyz")
         await release.has_no_endpoint()
-        return True
+        return bool(await release.pods(""))
     return False
+
+
+async def restarts(release: Installed, before: dict[str, int]) -> dict[str, str]:
+    """Of pods that are not as they were: how often containers have ended by now, and what they said then."""
+    after = await everything_that_runs(release)
+    found = {}
+    for pod, ends in before.items():
+        if after.get(pod) != ends:
+            found[pod] = f"ended {after.get(pod)} times, before {ends}: {await last_words(release, pod)}"
+    return found
+
+
+async def last_words(release: Installed, pod: str) -> str:
+    """Of each container of it that has ended."""
+    said = []
+    path = PODS.path(release.namespace, pod)
+    with contextlib.suppress(NotFound):
+        for each in (await read(release.api, path))["status"]["containerStatuses"]:
+            if each["restartCount"]:
+                asked = {"container": each["name"], "previous": "true", "tailLines": "20"}
+                log = await release.api.get(f"{path}/log", asked, accept="text/plain, */*")
+                said.append(f"{each['name']}: {each['lastState']}\n{log.decode()}")
+    return "\n".join(said) or "it has gone"
 
 
 async def everything_that_runs(release: Installed) -> dict[str, int]:
@@ -220,6 +243,70 @@ async def everything_that_runs(release: Installed) -> dict[str, int]:
         pod["metadata"]["name"]: sum(each["restartCount"] for each in pod["status"]["containerStatuses"])
         for pod in await release.pods("")
     }
+
+
+async def test_nothing_that_a_paused_leader_has_under_way_takes_effect_after_it_wakes(
+    served: Served,
+) -> None:
+    """It is stopped for longer than its lease lasts, about to lower a count; another leads and raises it.
+
+    The kubelet does not end it meanwhile: it is asked for nothing but whether it takes connections.
+    """
+    release = served.release
+    led, before = await leader(release), await everything_that_runs(release)
+    models = await pods_of(release, "iris")
+    processes = await processes_of(release.api, release.namespace, led, "control-plane")
+    with calling(served.url, AT_ONCE) as told:
+        await served.apply(pods=2)
+        await until(lambda: one_leaves(release))  # the count follows a second later at the soonest
+        with paused(processes, 2 * WITHIN_S):
+            began_s = time.monotonic()
+            assert await asked_for(release) == 3, "or nothing is under way"
+            await served.apply(pods=5)
+            await until(lambda: another_leads(release, led), WITHIN_S)
+            await served.has(pods=5)
+            assert time.monotonic() - began_s > LEASE_S
+            there = await decided(release)
+        await until(lambda: ended_again(release, led, before[led]), WITHIN_S)
+        assert await leader(release) != led
+        assert await decided(release) == there
+    assert told.statuses.keys() == {"200"}, told.statuses
+    ended = await restarts(release, before)
+    assert "is held by" in ended.pop(led, ""), "it is told of the other one, and ends by itself"
+    assert ended.keys() <= models, "nothing else was restarted"
+    assert len(ended) <= 1, "nor did more than the one model go that was to"
+
+
+async def one_leaves(release: Installed) -> bool:
+    pods = await release.pods(f"{ENDPOINT}=iris")
+    return any((pod["metadata"].get("annotations") or {}).get(COST) == COST_OF_LEAVING for pod in pods)
+
+
+async def asked_for(release: Installed) -> int:
+    path = DEPLOYMENTS.path(release.namespace, (await deployments(release))[0])
+    return int((await read(release.api, path))["spec"]["replicas"])
+
+
+async def another_leads(release: Installed, led: str) -> bool:
+    return await holder(release) not in ("", led)
+
+
+async def ended_again(release: Installed, pod: str, ends: int) -> bool:
+    return (await everything_that_runs(release))[pod] > ends
+
+
+async def decided(release: Installed) -> dict[str, Json]:
+    """What a control plane has written, by what it is of: a Deployment's generation tells how often."""
+    found: dict[str, Json] = {}
+    for each in (await read(release.api, DEPLOYMENTS.path(release.namespace)))["items"]:
+        metadata = each["metadata"]
+        found[metadata["name"]] = {"uid": metadata["uid"], "generation": metadata["generation"]}
+    for pod in await release.pods(ENDPOINT):
+        metadata = pod["metadata"]
+        gates = [each for each in pod["status"]["conditions"] if each["type"] == GATE]
+        leaves = metadata.get("deletionTimestamp")
+        found[metadata["name"]] = {"of": metadata.get("annotations"), "gates": gates, "leaves": leaves}
+    return found
 
 
 async def test_every_model_pod_is_evicted_in_turn_and_no_request_fails(served: Served) -> None:

@@ -8,18 +8,19 @@ import orjson
 import pytest
 
 from trimtab.core.clock import ManualClock
-from trimtab.core.errors import Conflict, InvalidInput, NotFound, Unreachable
+from trimtab.core.errors import Conflict, InvalidInput, NotFound, Unauthorised, Unreachable
 from trimtab.kube import Holder, Lease
 from trimtab.kube.lease import BLIND_S, CALL_WITHIN_S, HELD_S, LEASE_S, LOOK_EACH_S
 
 
 class Server:
-    """The one object, with its versions. `away`: it does not answer."""
+    """The one object, with its versions. `away`: it does not answer. `begins`: it knows no roles yet."""
 
     def __init__(self) -> None:
         self.body: dict[str, Any] | None = None
         self.version = 0
         self.away = False
+        self.begins = False
 
     async def get(self, path: str) -> bytes:
         self._answers()
@@ -42,6 +43,8 @@ class Server:
     def _answers(self) -> None:
         if self.away:
             raise Unreachable("is away")
+        if self.begins:
+            raise Unauthorised("leases is forbidden: RBAC: role not found")
 
     def _put(self, body: dict[str, Any]) -> bytes:
         self.version += 1
@@ -132,6 +135,30 @@ async def test_who_waits_leaves_the_holder_the_first_try_once_the_server_is_back
     assert await one._tried()
     assert may_write(one)
     assert await race.waits(two, LEASE_S + 2 * LOOK_EACH_S), "if it never comes, its end is seen as ever"
+
+
+async def test_a_server_that_begins_and_knows_no_roles_yet_ends_nobody(race: Race) -> None:
+    one, two = race.runner("one"), race.runner("two")
+    assert await one._tried()
+    assert not await two._tried()
+    race.server.away = True
+    race.clock.advance(120.0)
+    assert not await one._tried()
+    race.server.away, race.server.begins = False, True
+    assert not await one._tried()
+    assert not await two._tried()
+    assert "forbidden" in one._why
+    assert one._other == ""
+    race.server.begins = False
+    assert not await two._tried()
+    assert await one._tried()
+    assert may_write(one)
+
+
+async def test_who_may_not_read_the_lease_is_told_at_its_start(race: Race) -> None:
+    race.server.begins = True
+    with pytest.raises(Unauthorised, match="forbidden"):
+        await race.runner("one").acquire()
 
 
 async def test_one_read_that_fails_does_not_keep_a_lease_alive(race: Race) -> None:

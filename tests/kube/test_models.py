@@ -38,10 +38,10 @@ def revision(namespace: str, uri: str, tracking_uri: str, number: int = 1, secre
 
 @pytest.mark.timeout(900)
 async def test_a_pod_brings_its_model_and_answers(
-    api: Api, namespace: str, our_images: dict[str, str], tracking_server: str
+    api: Api, namespace: str, mlflow_image: str, tracking_server: str
 ) -> None:
     """With a read-only root, at the Pod Security level `restricted`; one that is not there is told."""
-    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": mlflow_image}, namespace)
     await fleet.open()
     try:
         await fleet.start_pod(revision(namespace, "models:/iris/1", tracking_server))
@@ -63,10 +63,8 @@ async def test_a_pod_brings_its_model_and_answers(
 
 
 @pytest.mark.timeout(600)
-async def test_a_tracking_server_that_is_away_is_named(
-    api: Api, namespace: str, our_images: dict[str, str]
-) -> None:
-    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+async def test_a_tracking_server_that_is_away_is_named(api: Api, namespace: str, mlflow_image: str) -> None:
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": mlflow_image}, namespace)
     await fleet.open()
     try:
         away = revision(namespace, "models:/iris/1", "http://nobody.invalid:5000")
@@ -80,11 +78,11 @@ async def test_a_tracking_server_that_is_away_is_named(
 
 @pytest.mark.timeout(900)
 async def test_a_tracking_server_that_wants_a_password_is_shown_that_of_the_secret(
-    api: Api, namespace: str, our_images: dict[str, str], tracking_server: str
+    api: Api, namespace: str, mlflow_image: str, tracking_server: str
 ) -> None:
     """A Secret that is not there is waited for and named, and a wrong one is told as what it is."""
-    guard = await tracking.guarded(api, namespace, our_images["mlflow"], tracking_server, "ann", "right")
-    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": our_images["mlflow"]}, namespace)
+    guard = await tracking.guarded(api, namespace, mlflow_image, tracking_server, "ann", "right")
+    fleet = KubernetesFleet(api, SystemClock(), {"mlflow": mlflow_image}, namespace)
     await fleet.open()
     try:
         await write_secret(api, namespace, "wrong", login("ann", "wrong"))
@@ -121,11 +119,11 @@ def ready(fleet: KubernetesFleet) -> list[RevisionKey]:
 
 
 async def test_a_pod_that_never_served_and_does_not_hear_of_its_end_is_gone_soon(
-    api: Api, namespace: str, our_images: dict[str, str]
+    api: Api, namespace: str, our_images: dict[str, str], mlflow_image: str
 ) -> None:
     """As Python, being process 1, until something in it asks for SIGTERM: for as long as a model loads."""
     model = revision(namespace, "own", "").model
-    deaf = Custom(("python", "-c", "import time; time.sleep(3600)"), our_images["mlflow"])
+    deaf = Custom(("python", "-c", "import time; time.sleep(3600)"), mlflow_image)
     model = replace(model, runtime="custom", custom=deaf, resources=Resources(cpu=0.1), start_timeout_s=300.0)
     deaf_one = Revision(RevisionKey(EndpointName(namespace, "deaf"), 1), model, revision_hash(model), 0.0)
     fleet = KubernetesFleet(api, SystemClock(), {HOLD_IMAGE: our_images["hold"]}, namespace)

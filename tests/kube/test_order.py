@@ -54,7 +54,7 @@ def test_what_users_would_miss_most_comes_first_and_a_file_stays_as_it_is(
 def test_of_two_clusters_each_does_a_half_and_no_test_is_in_both_or_in_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Files that need our images are the first's, whole; one that nobody has heard of has its place too."""
+    """Files that need our images are the first's, whole, but for some; one of which nobody has heard too."""
     items = [
         item(0, HERE / "test_gpus.py", "image"),
         item(1, HERE / "test_models.py", "api"),
@@ -63,9 +63,10 @@ def test_of_two_clusters_each_does_a_half_and_no_test_is_in_both_or_in_none(
         item(4, HERE / "test_crd.py"),
         item(5, HERE.parent / "test_of_others.py"),
         SimpleNamespace(path=HERE / "unheard_of.txt", place=6),
+        item(7, HERE / "test_tenants.py", "our_images"),
     ]
-    for share, its_own in (("1/2", [1, 2, 3]), ("2/2", [5, 4, 0, 6])):
+    for share, its_own in (("1/2", [1, 2, 3]), ("2/2", [5, 4, 7, 0, 6])):
         monkeypatch.setenv(SHARE, share)
         collected = Collected(*items)
         assert collected.ordered() == its_own
-        assert sorted([*its_own, *(each.place for each in collected.left_out)]) == list(range(7))
+        assert sorted([*its_own, *(each.place for each in collected.left_out)]) == list(range(8))

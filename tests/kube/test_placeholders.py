@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from tests.kube.release import DEPLOYMENTS, Installed, installation, is_ready, leader
+from tests.kube.release import DEPLOYMENTS, Installed, have_ended, installation, is_ready, leader
 from tests.kube.words import ENDPOINTS, PODS, endpoint, until
 from trimtab.fleet.kubernetes.template import ENDPOINT
 from trimtab.kube import Api, Json, Resource
@@ -33,6 +33,7 @@ def installed(our_images: dict[str, str], api: Api) -> Iterator[Installed]:
         HERE: "node",
         "placeholders.leadSeconds": "1800",  # all of it is one growth, on however busy a machine
     }
+    have_ended()  # the room of the others is free
     with installation(our_images, **more) as namespace:
         yield Installed(api, namespace, our_images)
 

@@ -23,6 +23,10 @@ PODS = Resource("v1", "pods")
 HOLD = os.environ.get("TRIMTAB_KUBE_HOLD_IMAGE", "localhost/hold:1")  # of deploy/hold
 HELD_S = 60.0  # a pod that nobody lets go; also what its start may take
 DEADLINE_S = 60.0
+LOOK_AGAIN_S, LOOK_AGAIN_MAX_S = (
+    0.02,
+    0.2,
+)  # what takes long is not asked for so often: two cores are all there is
 
 Make = Callable[..., Revision]  # a number, an image, and variables of the server
 
@@ -83,7 +87,7 @@ async def evict(api: Api, pod_id: str) -> None:
 
 async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> None:
     """Wait until `holds()` is true; it may be a coroutine function."""
-    deadline_s = time.monotonic() + within_s
+    deadline_s, rest_s = time.monotonic() + within_s, LOOK_AGAIN_S
     while True:
         found = holds()
         if asyncio.iscoroutine(found):
@@ -91,7 +95,8 @@ async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> No
         if found:
             return
         assert time.monotonic() < deadline_s, f"not true within {within_s:.0f} s"
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(rest_s)
+        rest_s = min(LOOK_AGAIN_MAX_S, rest_s * 1.2)
 
 
 def endpoint(namespace: str, name: str, spec: object) -> Json:

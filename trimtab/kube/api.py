@@ -217,6 +217,9 @@ def meaning(status: int, content: bytes, path: str) -> TrimtabError:
     if status == 403 and "is being terminated" in message:
         hint = "wait until its namespace has gone and make it anew, or use another one"
         return Failed(message, where=path, hint=hint)
+    if status == 403 and "not yet ready to handle request" in message:  # of its admission, as it begins
+        kind, hint = _BUSY
+        return kind(message, where=path, hint=hint)
     if status == 404 and message.startswith("namespaces "):
         hint = "make it first (`kubectl create namespace NAME`), or use another one"
         return NotFound(message, where=path, hint=hint)

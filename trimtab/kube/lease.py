@@ -15,7 +15,15 @@ from datetime import UTC, datetime
 import orjson
 
 from trimtab.core.clock import Clock
-from trimtab.core.errors import Conflict, Failed, InvalidInput, NotFound, TrimtabError, Unreachable
+from trimtab.core.errors import (
+    Conflict,
+    Failed,
+    InvalidInput,
+    NotFound,
+    TrimtabError,
+    Unauthorised,
+    Unreachable,
+)
 from trimtab.kube.api import Api, Json, Resource
 
 LEASES = Resource("coordination.k8s.io/v1", "leases")
@@ -73,6 +81,8 @@ class Lease:
         self._other = ""  # who has it instead, or has had it since we did, when it was read last
         self._watched: tuple[_Seen | None, float] = (None, 0.0)  # and since when it is as it is
         self._read_at_s = float("-inf")  # when that was known last
+        self._allowed = False  # it could be read once
+        self._why = ""  # it is not ours after the last try; empty: it is
 
     @classmethod
     def parse(cls, api: Api, clock: Clock, place: str, holder: str, address: str = "") -> Lease:
@@ -96,10 +106,12 @@ class Lease:
             raise Unreachable(f"was not renewed for {age_s:.0f} s: another may lead", where=where)
 
     async def acquire(self) -> None:
-        """Wait until it is ours."""
-        while True:
-            if await self._tried():
-                break
+        """Wait until it is ours. Raises Unauthorised if we may not even read it."""
+        before = ""
+        while not await self._tried():
+            if self._why != before:
+                log.info("Lease %s/%s: %s", self._namespace, self._name, self._why)
+            before = self._why
             await asyncio.sleep(LOOK_EACH_S)
         log.info("leading: %s holds Lease %s/%s", self._holder, self._namespace, self._name)
 
@@ -111,7 +123,7 @@ class Lease:
         while True:
             await asyncio.sleep(RENEW_EACH_S)
             if not await self._tried():
-                log.warning("Lease %s/%s could not be renewed", self._namespace, self._name)
+                log.warning("Lease %s/%s could not be renewed: %s", self._namespace, self._name, self._why)
             if self._other:
                 where, hint = f"Lease {self._namespace}/{self._name}", "started again it waits for its turn"
                 raise Failed(f"is held by {self._other} now: this one ends", where=where, hint=hint)
@@ -128,8 +140,12 @@ class Lease:
         self._renewed_at_s = float("-inf")
 
     async def _tried(self) -> bool:
-        """Take it, or renew it. Its age counts from before we asked: others' may begin then."""
-        began_s = self._clock.now_s()
+        """Take it, or renew it. Its age counts from before we asked: others' may begin then.
+
+        An API server that has just begun refuses for a moment what everybody may, until it knows the roles:
+        who could read the Lease before waits, as it does while the server is away.
+        """
+        began_s, self._why = self._clock.now_s(), ""
         try:
             async with asyncio.timeout(CALL_WITHIN_S):
                 seen = await self._read()
@@ -137,10 +153,13 @@ class Lease:
                 self.seen(Holder(held.holder, held.transitions, held.address) if held else None)
                 self._other = self._taken_by(seen)
                 if self._other and (self._term is not None or seen is None or not self._over(seen)):
+                    self._why = f"{self._other} holds it"
                     return False
                 self._term = await self._write(seen, self._holder)
-        except (Conflict, Unreachable, TimeoutError) as error:
-            log.debug("Lease %s/%s: %s", self._namespace, self._name, error)
+        except (Conflict, Unauthorised, Unreachable, TimeoutError) as error:
+            if isinstance(error, Unauthorised) and not self._allowed:
+                raise
+            self._why = str(error) or f"no answer within {CALL_WITHIN_S:g} s"
             return False
         self._renewed_at_s = began_s
         return True
@@ -166,7 +185,9 @@ class Lease:
         try:
             body = orjson.loads(await self._api.get(LEASES.path(self._namespace, self._name)))
         except NotFound:
+            self._allowed = True
             return None
+        self._allowed = True
         spec: Json = body.get("spec") or {}
         return _Seen(
             body["metadata"]["resourceVersion"],

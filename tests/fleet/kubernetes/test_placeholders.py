@@ -24,9 +24,13 @@ class Server:
         self.written: list[tuple[str, int]] = []
         self.away = False
 
-    async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+    async def get(self, path: str) -> bytes:
         if self.away:
             raise Unreachable("no answer")
+        return b'{"metadata": {"resourceVersion": "1"}}'
+
+    async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+        assert body["metadata"] == {"resourceVersion": "1"}
         self.written.append((path, body["spec"]["replicas"]))
         return b"{}"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import orjson
+
 from trimtab.kube import Api, Resource
 
 LOOK_EACH_S = 5.0
@@ -24,8 +26,14 @@ async def get_scale(api: Api, namespace: str, name: str) -> bytes:
 
 
 async def set_scale(api: Api, namespace: str, name: str, count: int) -> bytes:
-    """How it is then. Raises what the API server refuses."""
-    return await api.merge(_path(namespace, name), {"spec": {"replicas": count}})
+    """How it is then. Raises what the API server refuses.
+
+    It is read just before, and written only if nobody has written it since: who was stopped on the way, and
+    leads no more when it goes on, gets a Conflict.
+    """
+    seen = orjson.loads(await get_scale(api, namespace, name))["metadata"]["resourceVersion"]
+    body = {"metadata": {"resourceVersion": seen}, "spec": {"replicas": count}}
+    return await api.merge(_path(namespace, name), body)
 
 
 def parse(text: str) -> tuple[str, str, dict[str, str]]:
