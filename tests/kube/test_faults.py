@@ -258,7 +258,7 @@ async def test_nothing_that_a_paused_leader_has_under_way_takes_effect_after_it_
     processes = await processes_of(release.api, release.namespace, led, "control-plane")
     with calling(served.url, AT_ONCE) as told:
         await served.apply(pods=2)
-        await until(lambda: one_leaves(release))  # the count follows a second later at the soonest
+        await until(lambda: one_is_marked(release))  # the count follows a second later at the soonest
         with paused(processes, 2 * WITHIN_S):
             began_s = time.monotonic()
             assert await asked_for(release) == 3, "or nothing is under way"
@@ -267,7 +267,7 @@ async def test_nothing_that_a_paused_leader_has_under_way_takes_effect_after_it_
             await served.has(pods=5)
             assert time.monotonic() - began_s > LEASE_S
             there = await decided(release)
-        await until(lambda: ended_again(release, led, before[led]), WITHIN_S)
+        await until(lambda: ended_again(release, led, before[led], there), WITHIN_S)
         assert await leader(release) != led
         assert await decided(release) == there
     assert told.statuses.keys() == {"200"}, told.statuses
@@ -277,9 +277,17 @@ async def test_nothing_that_a_paused_leader_has_under_way_takes_effect_after_it_
     assert len(ended) <= 1, "nor did more than the one model go that was to"
 
 
-async def one_leaves(release: Installed) -> bool:
-    pods = await release.pods(f"{ENDPOINT}=iris")
-    return any((pod["metadata"].get("annotations") or {}).get(COST) == COST_OF_LEAVING for pod in pods)
+async def one_is_marked(release: Installed) -> bool:
+    """As the first to go, and unready by our gate: all but the lower count that ends it is done."""
+    return any(
+        (pod["metadata"].get("annotations") or {}).get(COST) == COST_OF_LEAVING
+        and [each["status"] for each in gates(pod)] == ["False"]
+        for pod in await release.pods(f"{ENDPOINT}=iris")
+    )
+
+
+def gates(pod: Json) -> list[Json]:
+    return [each for each in pod["status"].get("conditions") or () if each["type"] == GATE]
 
 
 async def asked_for(release: Installed) -> int:
@@ -291,7 +299,9 @@ async def another_leads(release: Installed, led: str) -> bool:
     return await holder(release) not in ("", led)
 
 
-async def ended_again(release: Installed, pod: str, ends: int) -> bool:
+async def ended_again(release: Installed, pod: str, ends: int, there: dict[str, Json]) -> bool:
+    """Until then, whenever it is looked at, all is as it was there."""
+    assert await decided(release) == there
     return (await everything_that_runs(release))[pod] > ends
 
 
@@ -303,9 +313,8 @@ async def decided(release: Installed) -> dict[str, Json]:
         found[metadata["name"]] = {"uid": metadata["uid"], "generation": metadata["generation"]}
     for pod in await release.pods(ENDPOINT):
         metadata = pod["metadata"]
-        gates = [each for each in pod["status"]["conditions"] if each["type"] == GATE]
         leaves = metadata.get("deletionTimestamp")
-        found[metadata["name"]] = {"of": metadata.get("annotations"), "gates": gates, "leaves": leaves}
+        found[metadata["name"]] = {"of": metadata.get("annotations"), "gates": gates(pod), "leaves": leaves}
     return found
 
 
