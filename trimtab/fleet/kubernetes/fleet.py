@@ -603,9 +603,11 @@ class KubernetesFleet:
         """A pod that is taken away serves on until it was told to end; no other need wait."""
         serves = not pod.leaving and (pod.answers or pod.gate or pod.id in self._answered)
         if pod.deleting and (not serves or pod.id in self._let_go):
-            if pod.runs:
-                await self._holds.let_go(pod)
-            await self._hurry(pod)
+            try:
+                if pod.runs:
+                    await self._holds.let_go(pod)
+            finally:  # also where what holds it cannot be told, as when it has ended before the server
+                await self._hurry(pod)
 
     async def _hurry(self, pod: SeenPod) -> None:
         """One that never served need not have as long as others have to get empty.
