@@ -268,6 +268,9 @@ async def test_a_pod_that_failed_is_not_the_next_one(
     await fleet.forget_pod(first.id)
     assert await fleet.start_pod(revision(**wrong)) != first.id
     await until(lambda: any(pod.host and pod.id != first.id for pod in fleet.pods()))
+    await until(
+        lambda: first.id not in {pod.id for pod in fleet.pods()}
+    )  # it keeps no room from the next one
 
 
 async def test_an_image_that_cannot_be_had_is_told(fleet: KubernetesFleet, revision: Make) -> None:

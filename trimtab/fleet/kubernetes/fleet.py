@@ -78,6 +78,7 @@ class Wanted:
     attended: bool = False  # all that stands around its pods is there
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
     lowering: counts.Lowering = field(default_factory=counts.Lowering)
+    replaced: set[str] = field(default_factory=set)  # of `leaving`: others are made in their place
 
 
 class KubernetesFleet:
@@ -403,6 +404,7 @@ class KubernetesFleet:
             self._forget(f"{namespace}/{name}")
             if before in self._wanted:
                 self._wanted[before].leaving.discard(name)
+                self._wanted[before].replaced.discard(name)
             self._touch(before)
             self._work.add(before)
         if seen is not None:
@@ -578,6 +580,7 @@ class KubernetesFleet:
         if not wanted.attended:
             await self._attendants.bind(key, deployment.uid)
             wanted.attended = True
+        pods = await self._without_failed(pods, wanted)
         now_s = self._clock.now_s()
         replicas, rest_s = wanted.lowering.replicas(wanted.pods, pods, wanted.leaving, deployment, now_s)
         if rest_s:
@@ -587,6 +590,20 @@ class KubernetesFleet:
                 await self._put_count(deployment, replicas)
             elif replicas == 0 and not pods:
                 await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    async def _without_failed(self, pods: tuple[SeenPod, ...], wanted: Wanted) -> tuple[SeenPod, ...]:
+        """Of those that failed before they served as many end at once as others are wanted; the rest is left.
+
+        Their ReplicaSet makes the others in their place. By the count they would stay until those have
+        started, and keep the room from them.
+        """
+        left = tuple(pod for pod in pods if pod.name not in wanted.replaced)
+        failed = [pod for pod in left if pod.id in self._causes and pod.active and not pod.served]
+        failed = [pod for pod in failed if pod.name in wanted.leaving]
+        for pod in failed[: counts.missing(wanted.pods, left, wanted.leaving)]:
+            await self._hurry(pod)
+            wanted.replaced.add(pod.name)
+        return tuple(pod for pod in left if pod.name not in wanted.replaced)
 
     async def _put_count(self, seen: SeenDeployment, replicas: int) -> None:
         """Raises Conflict if it is another one since: while pods start its status is, all the time."""
