@@ -38,6 +38,7 @@ class Server:
         self.pods: list[dict[str, Any]] = []
         self.refused = ""  # why its pods cannot be made
         self.merged: list[tuple[str, dict[str, Any]]] = []
+        self.pod_changed = False  # since it was shown
         self.deleted: list[tuple[str, dict[str, Any] | None]] = []
 
     async def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "") -> bytes:
@@ -64,8 +65,11 @@ class Server:
         return b"{}"
 
     async def merge(self, path: str, body: dict[str, Any]) -> bytes:
+        if self.pod_changed and "/pods/" in path:
+            self.conflicts += 1
+            raise Conflict("it changed meanwhile")
         self.merged.append((path, body))
-        return b"{}"
+        return orjson.dumps({"metadata": {"resourceVersion": "9"}})
 
     async def delete(self, path: str, body: dict[str, Any] | None = None) -> None:
         self.deleted.append((path, body))
@@ -218,6 +222,35 @@ async def test_pods_that_do_not_answer_are_waited_for_at_once(
         await made.close()
 
 
+def marks(server: Server) -> list[tuple[str, dict[str, Any]]]:
+    return [each for each in server.merged if "/pods/" in each[0]]
+
+
+async def test_a_pod_is_marked_only_as_it_was_decided_on(server: Server) -> None:
+    """Who decided long ago, stopped since, takes nothing of what another control plane serves with."""
+    pod = taken_away("a")
+    del pod["metadata"]["deletionTimestamp"]
+    answers = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:09Z"}
+    pod["status"]["conditions"] = [{"type": each} | answers for each in ("ContainersReady", GATE)]
+    server.pods, server.pod_changed = [pod], True
+    made = KubernetesFleet(server, SystemClock(), {})  # type: ignore[arg-type]
+    await made.open()
+    try:
+        await made.stop_pod("team/a", 0.0)
+        await until(lambda: server.conflicts)
+        assert marks(server) == []
+        server.pod_changed, pod["metadata"]["resourceVersion"] = False, "10"
+        made._pod_mirror._take({"type": "MODIFIED", "object": pod}, "")
+        await until(lambda: len(marks(server)) == 2)
+        (_, marked), (path, gate) = marks(server)
+        assert marked["metadata"]["resourceVersion"] == "10"
+        assert path.endswith("/pods/a/status")
+        assert gate["metadata"] == {"resourceVersion": "9"}, "as the mark has left it"
+        assert gate["status"]["conditions"][0]["status"] == "False"
+    finally:
+        await made.close()
+
+
 @pytest.mark.parametrize("hears", [True, False])
 async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
     server: Server, monkeypatch: pytest.MonkeyPatch, hears: bool
@@ -248,7 +281,10 @@ async def test_a_pod_whose_gate_was_never_set_is_let_go_too(
         assert told[0] == ("a", LET_GO)
         path, how = server.deleted[0]
         assert path.endswith("/pods/a")
-        assert how == {"gracePeriodSeconds": TERM_GRACE_S}, "its server may not have heard of its end"
+        assert how == {
+            "gracePeriodSeconds": TERM_GRACE_S,
+            "preconditions": {"resourceVersion": "8"},
+        }, "its server may not have heard of its end"
     finally:
         await made.close()
 
@@ -273,7 +309,8 @@ async def test_a_pod_that_is_taken_back_before_its_server_began_is_waited_for_by
         await until(lambda: server.deleted and server.merged)
         (told,) = server.deleted
         assert told[0].endswith("/pods/early")
-        assert told[1] == {"gracePeriodSeconds": 1}
+        assert told[1] is not None
+        assert told[1]["gracePeriodSeconds"] == 1
     finally:
         await made.close()
 

@@ -314,8 +314,9 @@ class KubernetesFleet:
             return
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
-            async with _in_time((namespace, name)):
-                await self._api.delete(PODS.path(namespace, name))
+            with contextlib.suppress(Conflict):  # it is asked for again while it is there
+                async with _in_time((namespace, name)):
+                    await self._api.delete(PODS.path(namespace, name), _only(seen))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
             self._touch(key)
@@ -602,7 +603,8 @@ class KubernetesFleet:
         failed = [pod for pod in failed if pod.name in wanted.leaving]
         for pod in failed[: counts.missing(wanted.pods, left, wanted.leaving)]:
             await self._hurry(pod)
-            wanted.replaced.add(pod.name)
+            if pod.id in self._hurried:
+                wanted.replaced.add(pod.name)
         return tuple(pod for pod in left if pod.name not in wanted.replaced)
 
     async def _put_count(self, seen: SeenDeployment, replicas: int) -> None:
@@ -636,8 +638,9 @@ class KubernetesFleet:
         if not pod.served and pod.id not in self._hurried:
             path = PODS.path(pod.key.endpoint.namespace, pod.name)
             grace_s = template.TERM_GRACE_S if pod.runs else NOT_BEGUN_GRACE_S
-            await self._api.delete(path, {"gracePeriodSeconds": grace_s})
-            self._hurried.add(pod.id)
+            with contextlib.suppress(Conflict):  # it changed: the mirror tells, and we look again
+                await self._api.delete(path, {"gracePeriodSeconds": grace_s} | _only(pod))
+                self._hurried.add(pod.id)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
@@ -649,15 +652,18 @@ class KubernetesFleet:
             self.changed.set()
         if not pod.active:
             return
-        serves = not leaves and (pod.answers or pod.gate or pod.id in self._answered)
-        with contextlib.suppress(NotFound):  # it went meanwhile
+        serves, version = not leaves and (pod.answers or pod.gate or pod.id in self._answered), pod.version
+        with contextlib.suppress(
+            Conflict, NotFound
+        ):  # another one since, or none: the mirror tells, and we look
             if leaves != pod.leaving:
-                cost = COST_OF_LEAVING if leaves else None
-                await self._api.merge(path, {"metadata": {"annotations": {COST: cost}}})
+                annotations = {COST: COST_OF_LEAVING if leaves else None}
+                marked = {"metadata": {"resourceVersion": version, "annotations": annotations}}
+                version = orjson.loads(await self._api.merge(path, marked))["metadata"]["resourceVersion"]
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)
-                await self._api.merge(f"{path}/status", _gate(serves=serves))
+                await self._api.merge(f"{path}/status", _gate(version, serves=serves))
 
 
 def mirror_of_pods(api: Api, namespace: str) -> Mirror[SeenPod]:
@@ -711,11 +717,16 @@ def _background(deployment: SeenDeployment) -> Json:
     return _BACKGROUND | {"preconditions": _precondition(deployment)}
 
 
+def _only(pod: SeenPod) -> Json:
+    return {"preconditions": {"resourceVersion": pod.version}}
+
+
 def _precondition(deployment: SeenDeployment) -> Json:
     return {"uid": deployment.uid, "resourceVersion": deployment.version}
 
 
-def _gate(*, serves: bool) -> Json:
+def _gate(version: str, *, serves: bool) -> Json:
     status = "True" if serves else "False"
     reason = "Serving" if serves else "Drained"
-    return {"status": {"conditions": [{"type": GATE, "status": status, "reason": reason}]}}
+    conditions = [{"type": GATE, "status": status, "reason": reason}]
+    return {"metadata": {"resourceVersion": version}, "status": {"conditions": conditions}}

@@ -94,6 +94,7 @@ class SeenPod:
     grpc_port: int = 0
     metrics_port: int = 0
     takes: Resources = _NOTHING  # of its node, with all that stands beside the model
+    version: str = ""  # what is decided on it is written to it only while it is this one
 
     @property
     def starts(self) -> bool:
@@ -153,6 +154,7 @@ def read_pod(body: Json) -> SeenPod:
         runtime=annotations.get(RUNTIME, "mlflow"),
         **_ports(spec, annotations.get(RUNTIME, "mlflow")),
         takes=_takes(spec),
+        version=metadata.get("resourceVersion", ""),
     )
 
 
