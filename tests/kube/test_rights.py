@@ -233,7 +233,7 @@ SWITCHES = {
     "placeholders": Switch(
         ROOM,
         served=SERVED,
-        home=AT_HOME | {"deployments/scale.apps t-room-small": {"patch"}},
+        home=AT_HOME | {"deployments/scale.apps t-room-small": {"get", "patch"}},
         use=sets_counts_of_rooms,
     ),
     "a model cache": control({"modelCache.enabled": "true"}),
