@@ -23,7 +23,7 @@ from tests.kube.rights import AT_HOME, SERVED, Rights, as_account, more, rights
 from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, namespace_of, read, until
 from trimtab.control.kubernetes.access import Access, Asked
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import NotFound, Unauthorised
+from trimtab.core.errors import Conflict, NotFound, Unauthorised
 from trimtab.fleet.kubernetes import scale
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.nodes import Nodes
@@ -153,9 +153,17 @@ async def reviews_who_asks(api: Api, theirs: Api, places: Places) -> None:
 async def sets_counts_of_rooms(api: Api, theirs: Api, places: Places) -> None:
     for name in ("t-room-small", "t-room-other"):
         await api.create(DEPLOYMENTS.path(places.home), deployment(name))
-    await scale.set_scale(theirs, places.home, "t-room-small", 0)
+    await until(lambda: count_is_set(theirs, places.home, "t-room-small"))
     with pytest.raises(Unauthorised):
         await scale.set_scale(theirs, places.home, "t-room-other", 0)
+
+
+async def count_is_set(theirs: Api, namespace: str, name: str) -> bool:
+    """A Deployment that was just made changes all the time: then it is the next look that does it."""
+    with contextlib.suppress(Conflict):
+        await scale.set_scale(theirs, namespace, name, 0)
+        return True
+    return False
 
 
 async def tells_whose_a_token_is(api: Api, theirs: Api, places: Places) -> None:
@@ -168,7 +176,7 @@ async def tells_whose_a_token_is(api: Api, theirs: Api, places: Places) -> None:
 async def sets_counts_of_envoys(api: Api, theirs: Api, places: Places) -> None:
     await api.create(DEPLOYMENTS.path(places.home), deployment("t-envoy"))
     await scale.get_scale(theirs, places.home, "t-envoy")
-    await scale.set_scale(theirs, places.home, "t-envoy", 0)
+    await until(lambda: count_is_set(theirs, places.home, "t-envoy"))
 
 
 async def token(api: Api, namespace: str, account: str, audience: str = "") -> str:
