@@ -314,9 +314,8 @@ class KubernetesFleet:
             return
         seen, wanted = self._pods[key][name], self._wanted.get(key)
         if seen.finished:  # its ReplicaSet has replaced it already
-            with contextlib.suppress(Conflict):  # it is asked for again while it is there
-                async with _in_time((namespace, name)):
-                    await self._api.delete(PODS.path(namespace, name), _only(seen))
+            async with _in_time((namespace, name)):
+                await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
             self._touch(key)
@@ -603,8 +602,7 @@ class KubernetesFleet:
         failed = [pod for pod in failed if pod.name in wanted.leaving]
         for pod in failed[: counts.missing(wanted.pods, left, wanted.leaving)]:
             await self._hurry(pod)
-            if pod.id in self._hurried:
-                wanted.replaced.add(pod.name)
+            wanted.replaced.add(pod.name)
         return tuple(pod for pod in left if pod.name not in wanted.replaced)
 
     async def _put_count(self, seen: SeenDeployment, replicas: int) -> None:
@@ -638,9 +636,8 @@ class KubernetesFleet:
         if not pod.served and pod.id not in self._hurried:
             path = PODS.path(pod.key.endpoint.namespace, pod.name)
             grace_s = template.TERM_GRACE_S if pod.runs else NOT_BEGUN_GRACE_S
-            with contextlib.suppress(Conflict):  # it changed: the mirror tells, and we look again
-                await self._api.delete(path, {"gracePeriodSeconds": grace_s} | _only(pod))
-                self._hurried.add(pod.id)
+            await self._api.delete(path, {"gracePeriodSeconds": grace_s})
+            self._hurried.add(pod.id)
 
     async def _settle_pod(self, pod: SeenPod, *, leaves: bool) -> None:
         path = PODS.path(pod.key.endpoint.namespace, pod.name)
@@ -653,9 +650,8 @@ class KubernetesFleet:
         if not pod.active:
             return
         serves, version = not leaves and (pod.answers or pod.gate or pod.id in self._answered), pod.version
-        with contextlib.suppress(
-            Conflict, NotFound
-        ):  # another one since, or none: the mirror tells, and we look
+        # Another one since, or none: the mirror tells of that, and we look again.
+        with contextlib.suppress(Conflict, NotFound):
             if leaves != pod.leaving:
                 annotations = {COST: COST_OF_LEAVING if leaves else None}
                 marked = {"metadata": {"resourceVersion": version, "annotations": annotations}}
@@ -715,10 +711,6 @@ def _count(deployment: SeenDeployment, replicas: int) -> Json:
 
 def _background(deployment: SeenDeployment) -> Json:
     return _BACKGROUND | {"preconditions": _precondition(deployment)}
-
-
-def _only(pod: SeenPod) -> Json:
-    return {"preconditions": {"resourceVersion": pod.version}}
 
 
 def _precondition(deployment: SeenDeployment) -> Json:
