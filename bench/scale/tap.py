@@ -78,7 +78,9 @@ class Tap:
         try:
             while chunk := await reader.read(CHUNK_BYTES):
                 if chunk.startswith(METHODS):  # of a request, whose head a client writes in one piece
-                    (watched.set if _asks_for_pods(chunk) else watched.clear)()
+                    watched.clear()
+                    if _asks_for_pods(chunk):
+                        watched.set()
                 writer.write(chunk)
                 await writer.drain()
         finally:

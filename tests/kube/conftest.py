@@ -59,10 +59,8 @@ ORDER = (
     "placeholders", "pre_pull", "gpus",
     "cluster", "scale",
 )  # fmt: skip
-BESIDE = (
-    "tenants",
-    "edge",
-)  # they need our images, but not MLflow's, the largest: so each half has as much to do
+# They need our images, but not MLflow's, the largest: so each half has as much to do.
+BESIDE = ("tenants", "edge")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from tests.kube.plane import Plane, on_node
 from tests.kube.release import DEPLOYMENTS, names
-from tests.kube.words import ENDPOINTS, applied, context_name, read, until
-from trimtab.kube import Api, Json
+from tests.kube.words import ENDPOINTS, applied, context_name, own, read, until
+from trimtab.kube import Api
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd")]
 
@@ -95,7 +95,8 @@ def what_was_before_is_served_again(run: Run, beside: Run, namespace: str) -> No
 
 
 async def what_somebody_else_owns_is_left_to_them(api: Api, run: Run, namespace: str, image: str) -> None:
-    await applied(api, namespace, "iris", owned(image))  # by kubectl, which owns the spec from now on
+    theirs = own(image, 2, 9, GREETING="theirs")
+    await applied(api, namespace, "iris", theirs)  # by kubectl, which owns the spec from now on
     for words in (
         ("deploy", "own", "--name", "iris", "--image", image, "--concurrency", "1..4"),
         ("rollback", "iris", "2"),
@@ -104,17 +105,6 @@ async def what_somebody_else_owns_is_left_to_them(api: Api, run: Run, namespace:
         assert refused.returncode == REFUSED, (words, refused.stderr)
         assert "kubectl" in refused.stderr
         assert "hint: change it where it is declared" in refused.stderr
-
-
-def owned(image: str) -> Json:
-    model = {
-        "uri": "own",
-        "custom": {"image": image},
-        "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": 2, "max": 9},
-        "env": {"GREETING": "theirs"},
-    }
-    return {"models": [model]}
 
 
 async def test_a_cluster_without_a_control_plane_is_told(plane: Plane, namespace: str) -> None:

@@ -18,9 +18,9 @@ from deploy.cluster import binaries, images, lifecycle
 from deploy.cluster.place import here
 from tests.kube.plane import Plane, on_node
 from tests.kube.release import SECRETS
-from tests.kube.words import applied, becomes
+from tests.kube.words import applied, becomes, own
 from trimtab.host.ports import free_port
-from trimtab.kube import Api, Json
+from trimtab.kube import Api
 
 pytestmark = [pytest.mark.kube, pytest.mark.usefixtures("crd"), pytest.mark.timeout(400)]
 
@@ -61,16 +61,6 @@ async def write_password(api: Api, namespace: str, registry: str, password: str)
     await api.apply(SECRETS.path(namespace, "registry"), body)
 
 
-def spec(image: str) -> Json:
-    model = {
-        "uri": "own",
-        "custom": {"image": image},
-        "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": 1, "max": 8},
-    }
-    return {"models": [model]}
-
-
 async def test_a_registry_with_a_password_is_pulled_from_by_the_namespaces_secret(
     api: Api, plane: Plane, namespace: str, private: str
 ) -> None:
@@ -80,7 +70,7 @@ async def test_a_registry_with_a_password_is_pulled_from_by_the_namespaces_secre
     plane.start()
     registry = private.partition("/")[0]
     await write_password(api, namespace, registry, "wrong")
-    await applied(api, namespace, "iris", spec(f"{private}:1"))
+    await applied(api, namespace, "iris", own(f"{private}:1"))
     told = await becomes(api, namespace, "iris", "Degraded")
     for words in ("its image cannot be had", f"{private}:1", "401", "pull secrets"):
         assert words in told["message"], told["message"]

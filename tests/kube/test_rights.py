@@ -20,10 +20,10 @@ import yaml
 from deploy.cluster import binaries
 from tests.kube.release import CHART, DEPLOYMENTS, is_ready
 from tests.kube.rights import AT_HOME, SERVED, Rights, as_account, more, rights
-from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, namespace_of, read, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, PODS, is_there, namespace_of, read, until
 from trimtab.control.kubernetes.access import Access, Asked
 from trimtab.core.clock import SystemClock
-from trimtab.core.errors import Conflict, NotFound, Unauthorised
+from trimtab.core.errors import Conflict, Unauthorised
 from trimtab.fleet.kubernetes import scale
 from trimtab.fleet.kubernetes.exporters import Exporters
 from trimtab.fleet.kubernetes.nodes import Nodes
@@ -318,14 +318,6 @@ async def test_without_a_switch_what_it_is_for_is_refused(api: Api, places: Plac
             await scale.set_scale(theirs, places.home, "t-room-small", 0)
         with pytest.raises(Unauthorised):
             await Access(theirs, SystemClock()).user(await token(api, places.home, "t-control"))
-
-
-async def is_there(api: Api, path: str) -> bool:
-    try:
-        await api.get(path)
-    except NotFound:
-        return False
-    return True
 
 
 async def may_list(theirs: Api, path: str) -> bool:

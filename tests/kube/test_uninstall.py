@@ -12,9 +12,9 @@ import pytest
 
 from tests.kube.plane import on_node
 from tests.kube.release import CHART, DEPLOYMENTS, WITHIN_S, Installed, control_planes, in_our_cluster
-from tests.kube.words import ENDPOINTS, NAMESPACES, define, endpoint, namespace_of, read, until
+from tests.kube.words import ENDPOINTS, NAMESPACES, define, endpoint, is_there, namespace_of, own, read, until
 from trimtab.core.errors import NotFound, Unreachable
-from trimtab.kube import Api, Json, Resource
+from trimtab.kube import Api, Resource
 
 pytestmark = [pytest.mark.kube, pytest.mark.timeout(900)]
 
@@ -49,7 +49,8 @@ async def test_nothing_is_left_but_the_endpoint_which_is_served_again_by_the_nex
     path = ENDPOINTS.path(namespace, "iris")
 
     release.helm("install", str(CHART), *release.values())
-    await api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", spec(image)))
+    spec = own(image, ANSWER_AFTER=f"{ANSWERS_AFTER_S}s")
+    await api.create(ENDPOINTS.path(namespace), endpoint(namespace, "iris", spec))
     await until(lambda: is_ready(release), WITHIN_S)
     served = await everything(api) - before
     kinds = {"deployments", "serviceaccounts", "networkpolicies", "poddisruptionbudgets", "leases", "secrets"}
@@ -77,17 +78,6 @@ async def test_nothing_is_left_but_the_endpoint_which_is_served_again_by_the_nex
     await until(lambda: left(api, before, set()), 10.0)
 
 
-def spec(image: str) -> Json:
-    model = {
-        "uri": "own",
-        "custom": {"image": image},
-        "resources": {"cpu": "10m", "memory": "32Mi"},
-        "concurrency": {"min": 1, "max": 8},
-        "env": {"ANSWER_AFTER": f"{ANSWERS_AFTER_S}s"},
-    }
-    return {"models": [model]}
-
-
 def begun(url: str) -> subprocess.Popen[bytes]:
     """A request; its status is the last that it prints."""
     command = on_node("curl", "--silent", "--max-time", "60", "--write-out", "%{http_code}")
@@ -100,14 +90,6 @@ async def is_ready(release: Installed) -> bool:
 
 async def no_control_plane(release: Installed) -> bool:
     return not await control_planes(release)
-
-
-async def is_there(api: Api, path: str) -> bool:
-    try:
-        await api.get(path)
-    except NotFound:
-        return False
-    return True
 
 
 async def left(api: Api, before: Found, but: Found) -> bool:

@@ -85,6 +85,14 @@ async def evict(api: Api, pod_id: str) -> None:
     await api.create(PODS.path(namespace, name, "eviction"), body)
 
 
+async def is_there(api: Api, path: str) -> bool:
+    try:
+        await api.get(path)
+    except NotFound:
+        return False
+    return True
+
+
 async def until(holds: Callable[[], object], within_s: float = DEADLINE_S) -> None:
     """Wait until `holds()` is true; it may be a coroutine function."""
     deadline_s, rest_s = time.monotonic() + within_s, LOOK_AGAIN_S
@@ -107,6 +115,17 @@ def endpoint(namespace: str, name: str, spec: object) -> Json:
         "metadata": {"name": name, "namespace": namespace},
         "spec": spec,
     }
+
+
+def own(image: str, low: int = 1, high: int = 8, **env: str) -> Json:
+    """The spec of an endpoint whose pods take next to nothing; `env` are variables of its server."""
+    model: Json = {
+        "uri": "own",
+        "custom": {"image": image},
+        "resources": {"cpu": "10m", "memory": "32Mi"},
+        "concurrency": {"min": low, "max": high},
+    }
+    return {"models": [model | ({"env": env} if env else {})]}
 
 
 async def applied(api: Api, namespace: str, name: str, spec: object) -> None:
