@@ -50,9 +50,7 @@ LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 300  # in one look; a thousand endpoints have 200 in a second
 FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
-TOLD_WITHIN_S = (
-    0.25  # else looks go on before Envoy is told: the routes of a thousand new endpoints take seconds
-)
+TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
 TURN = 4  # endpoints that are looked at before others, such as news of pods, get on: some milliseconds
 
