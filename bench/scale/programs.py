@@ -53,8 +53,8 @@ class ControlPlane:
         """Whether it is there and says that it serves: it leads."""
         return self.lives and (self.home / "run" / "control.json").exists()
 
-    def begin(self, *, first: bool = True) -> None:
-        """Returns at once. `first`: before others, where we may say so."""
+    def begin(self) -> None:
+        """Returns at once. It comes before others, where we may say so."""
         words = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", self.home]
         words += ["--listen", self.listen, "--lease", self.lease, "--control", f"{LOOPBACK}:{self.port}"]
         xds = f"{LOOPBACK}:{self.xds_port}"
@@ -65,8 +65,7 @@ class ControlPlane:
             self.process = subprocess.Popen(
                 [*map(str, words)], stdout=log, stderr=log, env=environment, start_new_session=True
             )
-        if first:
-            come_first(self.process.pid)
+        come_first(self.process.pid)
 
     def kill(self) -> None:
         """As a node that loses its power does."""

@@ -86,18 +86,26 @@ class Bench:
     async def fill(self) -> list[Figure]:
         """As many endpoints as pods as were asked for; the control plane makes the latter."""
         plane, size = self.planes[0], self.size
-        plane.begin(first=False)  # the others have most to do now
+        plane.begin()
         await until("the control plane", lambda: plane.serves, START_WITHIN_S)
-        began_s = time.monotonic()
-        await self.cluster.apply(size.names(), size.each)
-        while len(self.pods.seen.ready) < size.whole:
-            tell(f"{len(self.pods.seen.ready)} of {size.whole} pods are ready")
-            await self._within(plane, began_s, FILL_WITHIN_S)
-        await until("all clients", self._clients_know, START_WITHIN_S)
-        took_s = time.monotonic() - began_s
+        used_s, began_s = plane.cpu_s(), time.monotonic()
+        with self._watched():
+            await self.cluster.apply(size.names(), size.each)
+            while len(self.pods.seen.ready) < size.whole:
+                tell(f"{len(self.pods.seen.ready)} of {size.whole} pods are ready")
+                await self._within(plane, began_s, FILL_WITHIN_S)
+            await until("all clients", self._clients_know, START_WITHIN_S)
+            took_s = time.monotonic() - began_s
+            used_s = plane.cpu_s() - used_s
+            with contextlib.suppress(TimeoutError):
+                await until("the last of them", lambda: self._all_told(size.whole), SETTLE_S)
         await asyncio.sleep(self.size.calm_s)
         await plane.end()
-        return [Figure("fill_s", "filled by the control plane itself, from nothing", took_s, "s")]
+        return [
+            Figure("fill_s", "filled by the control plane itself, from nothing", took_s, "s"),
+            *self._wire_figures("fill"),
+            Figure("fill_cpu", "the control plane meanwhile", 100 * used_s / took_s, "% of a core"),
+        ]
 
     async def start(self) -> list[Figure]:
         """The whole cluster is there; control plane and Envoys come anew."""
@@ -149,6 +157,7 @@ class Bench:
         ready, many = sorted(self.pods.seen.ready), math.ceil(size.churn_per_s * size.churn_s)
         victims = random.Random(1).sample(ready, min(many, len(ready)))
         used_s, told, lags_s = plane.cpu_s(), await plane.told(), list[float]()
+        asked = await self.cluster.requests(CONTROL)
         deleting, began_s = set[asyncio.Task[None]](), time.monotonic()
         lagging = asyncio.create_task(_lags(lags_s))
         with self._watched():
@@ -158,26 +167,33 @@ class Bench:
             results = await asyncio.gather(*deleting, return_exceptions=True)
             failed = sum(isinstance(each, BaseException) for each in results)
             span_s = time.monotonic() - began_s
-            used_s = plane.cpu_s() - used_s
+            used_s, asked = plane.cpu_s() - used_s, await self.cluster.requests(CONTROL) - asked
             with contextlib.suppress(TimeoutError):
                 await until("the last of them", lambda: self._all_told(len(victims) - failed), SETTLE_S)
         lagging.cancel()
         own_s = quantile_between(told, await plane.told(), 0.99)
-        wire, ours = self.wires
         return [
             Figure("churn_per_s", "pods that were taken away", len(deleting) / span_s, "a second"),
-            Figure("shown_per_s", "pods that got ready in their place", wire.per_s, "a second"),
-            Figure("wire_p50", "from its event to its assignment, median", wire.ms(0.5), "ms"),
-            Figure("wire_p99", "from its event to its assignment, p99", wire.ms(0.99), "ms", 100.0),
-            Figure("ours_p99", "the same from the event of our own watch, p99", ours.ms(0.99), "ms"),
+            *self._wire_figures("wire"),
             Figure("own_p99", "the same by its own metric, with the real Envoy, p99", _ms(own_s), "ms"),
-            Figure("wire_shown", "pods that were shown ready, to each client", wire.shown, ""),
-            Figure("wire_unseen", "of these, gone before they were told of", wire.unseen, ""),
-            Figure("wire_missing", "of these, never told of", wire.waiting, "", 0.0),
             Figure("churn_failed", "deletions that the API server refused", failed, ""),
             Figure("churn_cpu", "the control plane meanwhile", 100 * used_s / span_s, "% of a core"),
+            Figure("churn_requests", "the control plane meanwhile", asked / span_s, "API requests/s"),
             Figure("lag_p99", "the measurer's own delay, p99", _ms(quantile(lags_s, 0.99)), "ms"),
             Figure("lag_max", "the measurer's own delay, the longest", _ms(max(lags_s, default=None)), "ms"),
+        ]
+
+    def _wire_figures(self, name: str) -> list[Figure]:
+        """How soon Envoys were told of pods that got ready while it was `_watched`."""
+        wire, ours = self.wires
+        return [
+            Figure(f"{name}_per_s", "pods that got ready meanwhile", wire.per_s, "a second"),
+            Figure(f"{name}_p50", "from its event to its assignment, median", wire.ms(0.5), "ms"),
+            Figure(f"{name}_p99", "from its event to its assignment, p99", wire.ms(0.99), "ms", 100.0),
+            Figure(f"{name}_ours_p99", "the same from the event of our own watch, p99", ours.ms(0.99), "ms"),
+            Figure(f"{name}_shown", "pods that were shown ready, to each client", wire.shown, ""),
+            Figure(f"{name}_unseen", "of these, gone before they were told of", wire.unseen, ""),
+            Figure(f"{name}_missing", "of these, never told of", wire.waiting, "", 0.0),
         ]
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -223,6 +224,30 @@ async def test_one_that_waits_is_not_looked_at_again_whenever_something_else_hap
     await plane.look()
     assert counted.taken() == ["iris"]
     assert plane.record(IRIS).serving_revision == 1
+
+
+async def test_of_many_that_wait_a_few_are_looked_at_each_second_and_each_in_its_turn(
+    plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand that start would take most of a core; one of which there is news waits for none of them."""
+    monkeypatch.setattr(reconcile, "AGAIN_PER_S", 2)
+    monkeypatch.setattr(plane.fleet, "_aged", lambda pod: pod)  # time itself is no news: see `Ages`
+    names = [f"e{number}" for number in range(7)]
+    for name in names:
+        plane.apply(spec("slow", name=name), EndpointName("default", name))
+    await plane.look(3)
+    counted = Counted(plane, monkeypatch)
+    looked_at = []
+    for _ in range(7):
+        plane.clock.advance(1.0)
+        await plane.look()
+        looked_at.append(counted.taken())
+    assert [len(each) for each in looked_at] == [2] * 7
+    assert {*itertools.chain.from_iterable(looked_at[:4])} == {*names}
+    pod = plane.fleet.alive(1, EndpointName("default", looked_at[-1][0]))[0]
+    plane.fleet.there[pod.id] = reconcile.replace(pod, phase=PodPhase.READY, ready_at_s=plane.clock.wall_s())
+    await plane.look()
+    assert counted.taken()[0] == looked_at[-1][0]
 
 
 async def test_one_that_is_not_on_record_yet_is_looked_at_once_it_is(

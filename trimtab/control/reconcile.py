@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ from trimtab.xds.world import ApiKey, EndpointView, Gateway
 log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
+AGAIN_PER_S = 100  # endpoints of which there is no news; of a thousand that start each is looked at in 10 s
 LOOKS_APART_S = 0.02  # a burst of events is one look
 REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it took: what comes meanwhile is one
 PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news of pods, which is told apart
@@ -82,7 +84,8 @@ class Looked:
     """All that a look depended on that left nothing to be done at once.
 
     While that is the same the next one finds the same, but for time, and for what nobody tells of: so it
-    waits for LOOK_EACH_S. Of many endpoints that start, one whose pods come is not to wait for the others.
+    waits for LOOK_EACH_S, and for others that wait for longer: see AGAIN_PER_S. Of many endpoints that start,
+    one whose pods come is not to wait for the others, nor are those who make its pods to lack a core for it.
     """
 
     pods: tuple[Pod, ...]
@@ -300,19 +303,22 @@ class Reconciler:
         now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
         self._signals_came, self._looked_at_s = False, now_s
         taken = self._publisher.taken()
-        found, deciding = [], []
+        found, again, deciding = [], [], []
         for record in records:
             live, pods = self._live[record.name], seen.get(record.name, ())
-            still = live.still
+            still, looked = live.still, live.looked
             if still is None or not self._is_still(still, record, pods):
-                if not self._finds_the_same(live.looked, record, pods, taken, signals_came=signals_came):
+                if not self._finds_the_same(looked, record, pods, taken, signals_came=signals_came):
                     found.append(record.name)
+                elif looked is not None and now_s - looked.at_s >= LOOK_EACH_S:
+                    again.append((looked.at_s, record.name))
             elif now_s >= still.decides_at_s or (
                 (signals_came or before_s < still.urgent_from_s <= now_s)
                 and self._scaling.is_urgent(record, still.serving, still.pods)
             ):
                 deciding.append(record.name)
-        return found, deciding
+        most = math.ceil(AGAIN_PER_S * min(LOOK_EACH_S, now_s - before_s))
+        return found + [name for _, name in sorted(again)[:most]], deciding
 
     async def _decided(self, names: Iterable[EndpointName]) -> list[EndpointName]:
         """Let the autoscaler decide about those that are still; returns of which more follows from it."""
@@ -356,11 +362,11 @@ class Reconciler:
         *,
         signals_came: bool,
     ) -> bool:
-        """Whether a look now would do no more than the last one did."""
+        """Whether a look now would do no more than the last one did, but for the time that has passed."""
         now_s, revisions = self._clock.now_s(), self._endpoints.revisions(record.name)
         if looked is None or looked.record is not record or looked.pods is not pods:
             return False
-        if now_s - looked.at_s >= LOOK_EACH_S or looked.revisions != revisions:
+        if looked.revisions != revisions:
             return False
         serving = revisions.get(record.serving_revision)
         if serving is not None and (

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import getproxies_environment
 
 import aiohttp
 import orjson
@@ -73,7 +74,8 @@ class Api:
     @classmethod
     async def connect(cls, owner: str, kubeconfig: str | None = None, context: str | None = None) -> Api:
         """By `kubeconfig`, or as a pod if that is None and we are one. Raises InvalidInput."""
-        settings = client.Configuration()
+        # Else each call would look for proxies anew, and for a ~/.netrc.
+        settings = client.Configuration(client_session_kwargs={"trust_env": bool(getproxies_environment())})
         try:
             if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ:
                 config.load_incluster_config(client_configuration=settings)

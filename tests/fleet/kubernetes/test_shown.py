@@ -15,7 +15,8 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes import KubernetesFleet
-from trimtab.fleet.kubernetes.fleet import AGED_EACH_S, Wanted
+from trimtab.fleet.kubernetes.ages import EACH_S
+from trimtab.fleet.kubernetes.fleet import Wanted
 from trimtab.fleet.kubernetes.seen import Ended, SeenDeployment, SeenPod
 
 IRIS, WINE = (RevisionKey(EndpointName("team", name), 1) for name in ("iris", "wine"))
@@ -161,10 +162,25 @@ async def test_a_start_is_told_of_no_more_than_once_a_second_unless_something_ha
     told = Told()
     told.pod(IRIS, "a", "starting")
     before = told.fleet.by_endpoint()[IRIS.endpoint]
-    told.clock.advance(AGED_EACH_S / 2)
+    told.clock.advance(EACH_S / 2)
     assert told.fleet.by_endpoint()[IRIS.endpoint] is before
     told.pod(IRIS, "a", "ready")
     assert [pod.phase for pod in told.fleet.by_endpoint()[IRIS.endpoint]] == [PodPhase.READY]
+
+
+async def test_what_happens_to_one_pod_tells_no_other_age_of_those_that_start() -> None:
+    """Who compares what is told with what was finds out what has happened, not what time it is."""
+    told = Told()
+    told.pod(IRIS, "a", "starting")
+    [before] = told.fleet.by_endpoint()[IRIS.endpoint]
+    told.clock.advance(EACH_S / 2)
+    told.fleet._touch(IRIS)
+    assert told.fleet.by_endpoint()[IRIS.endpoint] == (before,)
+    told.pod(IRIS, "b", "ready")
+    assert before in told.fleet.by_endpoint()[IRIS.endpoint]
+    told.clock.advance(EACH_S / 2)
+    [now] = [pod for pod in told.fleet.by_endpoint()[IRIS.endpoint] if pod.id == before.id]
+    assert now.start_time_s == before.start_time_s + EACH_S
 
 
 async def test_starts_are_told_of_at_times_of_their_own() -> None:
@@ -172,14 +188,14 @@ async def test_starts_are_told_of_at_times_of_their_own() -> None:
     told = Told()
     told.pod(IRIS, "a", "starting")
     told.fleet.by_endpoint()
-    told.clock.advance(AGED_EACH_S / 2)
+    told.clock.advance(EACH_S / 2)
     told.pod(WINE, "a", "starting")
     before = told.fleet.by_endpoint()
-    told.clock.advance(AGED_EACH_S / 2)
+    told.clock.advance(EACH_S / 2)
     first = told.fleet.by_endpoint()
     assert first[IRIS.endpoint] is not before[IRIS.endpoint]
     assert first[WINE.endpoint] is before[WINE.endpoint]
-    told.clock.advance(AGED_EACH_S / 2)
+    told.clock.advance(EACH_S / 2)
     second = told.fleet.by_endpoint()
     assert second[IRIS.endpoint] is first[IRIS.endpoint]
     assert second[WINE.endpoint] is not first[WINE.endpoint]

@@ -22,6 +22,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S
 from trimtab.fleet.kubernetes import counts, template
+from trimtab.fleet.kubernetes.ages import Ages
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
 from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.lives import Lives
@@ -62,7 +63,6 @@ WORKERS = 8  # revisions that are written at a time: the API server is not ours 
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
 ASK_AGAIN_EACH_S = 30.0  # of pods that are refused: left alone a ReplicaSet waits for up to 16 minutes
 ASKED_AGAIN = "serving.trimtab.dev/asked-again"
-AGED_EACH_S = 1.0  # how long a pod has been starting is told no finer: all that is told of it is made anew
 NOT_BEGUN_GRACE_S = 1  # of a pod whose server was never started
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
@@ -138,7 +138,7 @@ class KubernetesFleet:
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
         self._stale: set[EndpointName] = set()  # of which that may have changed since
-        self._ageing: dict[EndpointName, float] = {}  # that have pods which start, and until when as told: s
+        self._ages = Ages(clock)
         self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
         self._all: tuple[Pod, ...] | None = None
         self._told: Mapping[EndpointName, tuple[Pod, ...]] | None = None
@@ -220,14 +220,12 @@ class KubernetesFleet:
         return self._told
 
     def _look_again(self) -> None:
-        """At what may have changed. A pod that starts has started for longer each second."""
-        now_s, monotonic_s = self._clock.wall_s(), self._clock.now_s()
-        self._stale.update([name for name, until_s in self._ageing.items() if monotonic_s >= until_s])
+        """At what may have changed."""
+        self._stale.update(self._ages.due())
         for name in tuple(self._stale):
-            pods = self._pods_of(name, now_s)
-            self._ageing.pop(name, None)
-            if any(pod.ready_at_s is None for pod in pods):  # each at its own time: not all at once
-                self._ageing[name] = monotonic_s + AGED_EACH_S
+            pods = self._pods_of(name, self._ages.as_of(name))
+            if all(pod.ready_at_s is not None for pod in pods):
+                self._ages.forget(name)
             self._stale.discard(name)
             if pods == self._shown.get(name, ()):
                 continue
@@ -238,6 +236,7 @@ class KubernetesFleet:
                 del self._shown[name]
 
     def _pods_of(self, name: EndpointName, now_s: float) -> tuple[Pod, ...]:
+        """Those that start have done so until `now_s` (wall clock)."""
         found: list[Pod] = []
         keys = self._keys.get(name, set())
         for key in tuple(keys):
