@@ -38,6 +38,9 @@ class Resource:
     queue_max: int = 0
 
 
+Resources = dict[str, Resource]  # by name
+
+
 @dataclass(frozen=True)
 class Collection:
     """All resources of one type by name. `version` changes whenever any of them does."""
@@ -97,12 +100,17 @@ def _cluster(stem_version: str, stem: bytes, limit: int, queue_max: int) -> Reso
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One endpoint's part of a snapshot, and the view that it was built from."""
+class _Piece:
+    """Some of the resources of a snapshot, by type URL."""
+
+    resources: Mapping[str, Resources]
+
+
+@dataclass(frozen=True)
+class _Part(_Piece):
+    """One endpoint's part, and the view that it was built from."""
 
     view: EndpointView
-    clusters: Mapping[str, Resource]
-    assignments: Mapping[str, Resource]
     target: Target
 
 
@@ -115,13 +123,16 @@ class SnapshotBuilder:
 
     def __init__(self) -> None:
         self._parts: dict[EndpointName, _Part] = {}
+        self._frame = _Piece({})  # what is there whatever the endpoints are
         self._routes: tuple[tuple[Target, ...], str, tuple[ApiKey, ...]] | None = None
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> tuple[EndpointView, ...]:
         """The endpoints of `world` that have to be built."""
-        known = {name: part.view for name, part in self._parts.items()}
-        return tuple([each for each in world.endpoints if known.get(each.name) is not each])
+        known = self._parts
+        return tuple(
+            [each for each in world.endpoints if each.name not in known or known[each.name].view is not each]
+        )
 
     def build(self, world: World) -> Snapshot:
         """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
@@ -129,39 +140,45 @@ class SnapshotBuilder:
         check_world(world, new)
         made = {endpoint.name: _part(endpoint) for endpoint in new}
         parts = {each.name: made.get(each.name) or self._parts[each.name] for each in world.endpoints}
-        clusters = _collected(build_traces_cluster(world.gateway))
-        for part in parts.values():
-            clusters |= part.clusters
-        assignments = {name: each for part in parts.values() for name, each in part.assignments.items()}
-        listener = _collected([(LISTENER, build_listener(world.gateway))])
-        self._last = Snapshot(
-            {
-                CLUSTERS: self._collection(CLUSTERS, clusters),
-                ASSIGNMENTS: self._collection(ASSIGNMENTS, assignments),
-                LISTENERS: self._collection(LISTENERS, listener),
-                ROUTES: self._table(tuple(part.target for part in parts.values()), world.gateway),
-            },
-            world.envoys,
-        )
-        self._parts = parts
+        frame = _frame(world.gateway)
+        left = [part for name, part in self._parts.items() if parts.get(name) is not part]
+        collections = {
+            kind: self._replaced(kind, [self._frame, *left], [frame, *made.values()])
+            for kind in (CLUSTERS, ASSIGNMENTS, LISTENERS)
+        }
+        table = self._table(tuple([part.target for part in parts.values()]), world.gateway)
+        self._last = Snapshot({**collections, ROUTES: table}, world.envoys)
+        self._parts, self._frame = parts, frame
         return self._last
 
-    def _collection(self, kind: str, resources: dict[str, Resource]) -> Collection:
-        """The last one, with the version that it has found out, if it has the same content."""
-        last = self._last.collections[kind] if self._last is not None else None
-        return last if last is not None and last.resources == resources else Collection(resources)
+    def _replaced(self, kind: str, old: Iterable[_Piece], new: Iterable[_Piece]) -> Collection:
+        """The last collection with what is in `new` in the place of what is in `old`.
+
+        It is the last one itself, with the version that it has found out, if it has the same content.
+        """
+        last = self._last.collections[kind] if self._last is not None else Collection({})
+        gone, come = _joined(kind, old), _joined(kind, new)
+        if gone == come:
+            return last
+        return Collection({name: each for name, each in last.resources.items() if name not in gone} | come)
 
     def _table(self, targets: tuple[Target, ...], gateway: Gateway) -> Collection:
         routes = targets, gateway.domain, gateway.api_keys
         if self._last is not None and self._routes == routes:
             return self._last.collections[ROUTES]
+        table = Collection(_collected([(ROUTE_TABLE, build_table(*routes))]))
         self._routes = routes
-        return Collection(_collected([(ROUTE_TABLE, build_table(*routes))]))
+        return table
 
 
 def build_snapshot(world: World) -> Snapshot:
     """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
     return SnapshotBuilder().build(world)
+
+
+def _frame(gateway: Gateway) -> _Piece:
+    listener = _collected([(LISTENER, build_listener(gateway))])
+    return _Piece({CLUSTERS: _collected(build_traces_cluster(gateway)), LISTENERS: listener})
 
 
 def _part(endpoint: EndpointView) -> _Part:
@@ -171,7 +188,11 @@ def _part(endpoint: EndpointView) -> _Part:
         for built in build_clusters(revision)
     }
     assignments = _collected(pair for revision in endpoint.revisions for pair in build_assignments(revision))
-    return _Part(endpoint, clusters, assignments, target_of(endpoint))
+    return _Part({CLUSTERS: clusters, ASSIGNMENTS: assignments}, endpoint, target_of(endpoint))
+
+
+def _joined(kind: str, pieces: Iterable[_Piece]) -> Resources:
+    return {name: each for piece in pieces for name, each in piece.resources.get(kind, {}).items()}
 
 
 def resource(payload: bytes) -> Resource:
@@ -179,5 +200,5 @@ def resource(payload: bytes) -> Resource:
     return Resource(hashlib.blake2b(payload, digest_size=VERSION_BYTES).hexdigest(), payload)
 
 
-def _collected(pairs: Iterable[tuple[str, bytes]]) -> dict[str, Resource]:
+def _collected(pairs: Iterable[tuple[str, bytes]]) -> Resources:
     return {name: resource(payload) for name, payload in pairs}
