@@ -131,6 +131,32 @@ def test_a_pod_that_answers_us_is_ready_before_the_kubelet_says_so() -> None:
     assert (found.phase, found.start_time_s) == (PodPhase.READY, 2.5)
 
 
+def _hour_old(answers: str, gate_at: str | None = "2026-01-01T00:00:09Z") -> dict[str, Any]:
+    """As one whose server changed its mind an hour after it first served."""
+    gate = {"type": template.GATE, "status": "True"} | ({"lastTransitionTime": gate_at} if gate_at else {})
+    answered = {"type": "ContainersReady", "status": answers, "lastTransitionTime": "2026-01-01T01:00:00Z"}
+    return body(container(state={"running": {}}) | {"conditions": [gate, answered]})
+
+
+HOUR_LATER_S = 1_767_225_600.0 + 3600.0
+
+
+def test_a_pod_that_answers_again_did_not_take_an_hour_to_start() -> None:
+    """Else its endpoint would take all starts to need an hour: nothing would be late, and no pod would go."""
+    seen = read_pod(_hour_old("True"))
+    found = pod_of(seen, Known(), HOUR_LATER_S + 5.0)
+    assert (found.phase, found.start_time_s, found.ready_at_s) == (PodPhase.READY, 9.0, HOUR_LATER_S)
+    unmarked = read_pod(
+        _hour_old("True", gate_at=None)
+    )  # by an earlier version: what we saw ourselves counts
+    assert pod_of(unmarked, Known(served_at_s=1_767_225_612.0), HOUR_LATER_S).start_time_s == 12.0
+
+
+def test_a_pod_that_does_not_answer_for_a_moment_is_not_late() -> None:
+    found = pod_of(read_pod(_hour_old("False")), Known(), HOUR_LATER_S + 5.0)
+    assert (found.phase, found.start_time_s) == (PodPhase.STARTING, 5.0)
+
+
 def test_a_failed_pod_quotes_its_log() -> None:
     assert "ValueError: bad" in cause_of(Ended("Error", 1), ("Traceback", "ValueError: bad", "bye"))
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import chain
 
 import orjson
@@ -658,7 +659,8 @@ class KubernetesFleet:
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)
-                await self._api.merge(f"{path}/status", _gate(version, serves=serves))
+                body = _gate(version, self._clock.wall_s(), serves=serves)
+                await self._api.merge(f"{path}/status", body)
 
 
 def mirror_of_pods(api: Api, namespace: str) -> Mirror[SeenPod]:
@@ -716,8 +718,11 @@ def _precondition(deployment: SeenDeployment) -> Json:
     return {"uid": deployment.uid, "resourceVersion": deployment.version}
 
 
-def _gate(version: str, *, serves: bool) -> Json:
-    status = "True" if serves else "False"
-    reason = "Serving" if serves else "Drained"
-    conditions = [{"type": GATE, "status": status, "reason": reason}]
-    return {"metadata": {"resourceVersion": version}, "status": {"conditions": conditions}}
+def _gate(version: str, now_s: float, *, serves: bool) -> Json:
+    condition = {
+        "type": GATE,
+        "status": "True" if serves else "False",
+        "reason": "Serving" if serves else "Drained",
+        "lastTransitionTime": datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    return {"metadata": {"resourceVersion": version}, "status": {"conditions": [condition]}}

@@ -75,7 +75,9 @@ class SeenPod:
     host: str = ""
     answers: bool = False  # its container is ready, by the kubelet's probe
     ready_at_s: float | None = None
+    unready_at_s: float | None = None  # it served before, and does not answer any more since then
     gate: bool = False
+    gate_at_s: float | None = None  # since when it is set: the kubelet may call the pod unready meanwhile
     ready: bool = False  # both, as the kubelet sums them up: what a ReplicaSet goes by
     leaving: bool = False
     deleting: bool = False
@@ -136,8 +138,12 @@ def read_pod(body: Json) -> SeenPod:
         created_at_s=_seconds(metadata["creationTimestamp"]),
         host=status.get("podIP", ""),
         answers=answers,
-        ready_at_s=_seconds(conditions["ContainersReady"]["lastTransitionTime"]) if answers else None,
+        ready_at_s=_changed_at_s(conditions, "ContainersReady") if answers else None,
+        unready_at_s=_changed_at_s(conditions, "ContainersReady")
+        if GATE in conditions and not answers
+        else None,
         gate=_is_true(conditions, GATE),
+        gate_at_s=_changed_at_s(conditions, GATE) if _is_true(conditions, GATE) else None,
         ready=_is_true(conditions, "Ready"),
         served=GATE in conditions,
         leaving=annotations.get(COST) == COST_OF_LEAVING,
@@ -190,7 +196,7 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         process_id=seen.restarts,
         started_at_s=seen.created_at_s,
         ready_at_s=ready_at_s,
-        start_time_s=max(0.0, (ready_at_s or now_wall_s) - seen.created_at_s),
+        start_time_s=_start_time_s(seen, known, ready_at_s, now_wall_s),
         cause=known.cause or "",
         exit_status=seen.ended.exit_status if seen.ended else None,
         cpu_seconds=known.used.cpu_seconds,
@@ -203,6 +209,18 @@ def pod_of(seen: SeenPod, known: Known, now_wall_s: float) -> Pod:
         node_goes=known.node_goes,
         blocked=phase is PodPhase.STARTING and bool(seen.unschedulable or seen.lacks),
     )
+
+
+def _start_time_s(seen: SeenPod, known: Known, ready_at_s: float | None, now_wall_s: float) -> float:
+    """What its start took until it served first, or has taken so far.
+
+    One that does not answer for a while starts anew then, and is no start of an hour that all others are
+    taken to need. While its gate is set it has served.
+    """
+    if ready_at_s is None:
+        return max(0.0, now_wall_s - (seen.unready_at_s or seen.created_at_s))
+    first_s = min(each for each in (ready_at_s, known.served_at_s, seen.gate_at_s) if each is not None)
+    return max(0.0, first_s - seen.created_at_s)
 
 
 def _phase(seen: SeenPod, known: Known) -> PodPhase:
@@ -323,6 +341,11 @@ def _named(name: str, containers: list[Json] | None) -> Json:
 
 def _is_true(conditions: dict[str, Json], name: str) -> bool:
     return conditions.get(name, {}).get("status") == "True"
+
+
+def _changed_at_s(conditions: dict[str, Json], name: str) -> float | None:
+    written = conditions.get(name, {}).get("lastTransitionTime")
+    return _seconds(written) if written else None
 
 
 def _seconds(written: str) -> float:
