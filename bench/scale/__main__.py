@@ -12,14 +12,16 @@ the control plane a tenth of one; elsewhere it does not share a node with them. 
 measurer come first (niceness -10, of their sessions too) where we may say so: the first figure tells.
 
 What is measured, in this order, on one cluster:
-- it is filled, and the control plane is started anew: until every client, and Envoy by its own statistics,
-  has all pods;
+- it is filled: from the event that shows the control plane a pod that is ready until a client has its
+  assignment, for each pod and client by itself. Control planes reach the API server through a port of ours,
+  which sees that event pass. What it is from the event of our own watch, which is served at another time, is
+  told too;
+- the control plane is started anew: until every client, and Envoy by its own statistics, has all pods;
 - rest: CPU by the process's own times, API requests as the API server counts them; without anybody's
   statistics, then with those of the Envoy, whose intake is the difference;
-- pods are deleted at a steady pace, and their ReplicaSets make others: from the event that shows the control
-  plane one that is ready until a client has its assignment, for each pod and client by itself. Control planes
-  reach the API server through a port of ours, which sees that event pass. What it is from the event of our
-  own watch, which is served at another time, is told too;
+- pods are deleted at a steady pace, and their ReplicaSets make others; the same is timed;
+- pods stop answering at the same pace and answer again, as kubelets say it: as many come a second as go,
+  however many a cluster can make; the same is timed;
 - more endpoints at once, while another account asks for a small object twenty times a second;
 - the leader is killed, and an endpoint's range changed right after: until its Deployment is.
 """

@@ -149,6 +149,15 @@ class Cluster:
         """Delete a pod, as whoever wants one gone does; its ReplicaSet makes another."""
         await self.api.delete(PODS.path(*place))
 
+    async def answers(self, place: Key, *, answers: bool) -> None:
+        """Say of a pod, as its kubelet does, that it answers its probe again, or not any more."""
+        told = {
+            "status": str(answers),
+            "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        conditions = [{"type": kind} | told for kind in ("ContainersReady", "Ready")]
+        await self.api.merge(PODS.path(*place, "status"), {"status": {"conditions": conditions}})
+
     async def _served(self) -> bool:
         try:
             await self.api.get(ENDPOINTS.path("default"))

@@ -41,6 +41,8 @@ def read_pod(body: Json) -> SeenPod:
 class Sightings:
     """What one watch shows of pods: `shown(pod)` at the first event in which one is ready, then `gone(pod)`.
 
+    One that is called unready has gone, and is shown again once it is ready.
+
     Those that are `known` were ready before: they are not shown again.
     """
 
@@ -52,7 +54,7 @@ class Sightings:
     def take(self, key: Key, pod: SeenPod | None) -> None:
         """An event: the pod of this name as it is now, or that there is none."""
         before = self.ready.get(key)
-        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting):
+        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting or not pod.ready):
             del self.ready[key]
             self.gone(before)
         if pod is not None and pod.ready and not pod.deleting and key not in self.ready:

@@ -30,12 +30,13 @@ from bench.scale.tap import Tap
 from trimtab.core.errors import TrimtabError
 from trimtab.host.collector import settle
 from trimtab.host.ports import free_port
-from trimtab.kube import Api
+from trimtab.kube import Api, Key
 
 FILL_WITHIN_S = 1_800.0
 START_WITHIN_S = 300.0
 ASK_EACH_S = 0.05  # somebody else's requests, while many endpoints are applied
 SETTLE_S = 300.0  # for the last pods that come to be told of: pretended kubelets that lack a core are slow
+AWAY_S = 5.0  # for which a pod does not answer
 LAG_EACH_S = 0.01
 QUIET_S = 5.0  # without any event of a pod or a Deployment
 QUIET_WITHIN_S = 600.0
@@ -182,6 +183,36 @@ class Bench:
             Figure("lag_p99", "the measurer's own delay, p99", _ms(quantile(lags_s, 0.99)), "ms"),
             Figure("lag_max", "the measurer's own delay, the longest", _ms(max(lags_s, default=None)), "ms"),
         ]
+
+    async def again(self) -> list[Figure]:
+        """Pods stop answering their kubelets and answer again: as many come as go, since none is made."""
+        size, plane = self.size, self.planes[0]
+        await self._settled()
+        settle()
+        ready, many = sorted(self.pods.seen.ready), math.ceil(size.churn_per_s * size.churn_s)
+        chosen = random.Random(2).sample(ready, min(many, len(ready)))
+        used_s, began_s, blinking = plane.cpu_s(), time.monotonic(), set[asyncio.Task[None]]()
+        with self._watched():
+            for number, place in enumerate(chosen):
+                await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
+                blinking.add(asyncio.create_task(self._blink(place)))
+            went_s = time.monotonic() - began_s
+            results = await asyncio.gather(*blinking, return_exceptions=True)
+            failed = sum(isinstance(each, BaseException) for each in results)
+            span_s, used_s = time.monotonic() - began_s, plane.cpu_s() - used_s
+            with contextlib.suppress(TimeoutError):
+                await until("the last of them", lambda: self._all_told(len(chosen) - failed), SETTLE_S)
+        return [
+            Figure("away_per_s", "pods that stopped answering", len(chosen) / went_s, "a second"),
+            *self._wire_figures("again"),
+            Figure("again_failed", "of these, refused by the API server", failed, ""),
+            Figure("again_cpu", "the control plane meanwhile", 100 * used_s / span_s, "% of a core"),
+        ]
+
+    async def _blink(self, place: Key) -> None:
+        await self.cluster.answers(place, answers=False)
+        await asyncio.sleep(AWAY_S)
+        await self.cluster.answers(place, answers=True)
 
     def _wire_figures(self, name: str) -> list[Figure]:
         """How soon Envoys were told of pods that got ready while it was `_watched`."""
@@ -345,6 +376,7 @@ async def _measured(bench: Bench, *, first: bool) -> list[Figure]:
         "start": bench.start,
         "rest": bench.rest,
         "pods that come and go": bench.churn,
+        "again, pods that answer": bench.again,
         "many endpoints at once": bench.burst,
         "failover": bench.failover,
     }

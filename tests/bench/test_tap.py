@@ -120,3 +120,12 @@ def test_a_pod_is_shown_once_for_each_life() -> None:
     sightings.take(("team", "old"), pod("o"))
     assert told == [("shown", "1"), ("gone", "1"), ("shown", "2"), ("gone", "2")]
     assert sightings.ready == {("team", "old"): pod("o")}
+
+
+def test_a_pod_that_answers_again_is_shown_again() -> None:
+    sightings, told = Sightings(), list[str]()
+    sightings.shown = lambda pod: told.append("shown")
+    sightings.gone = lambda pod: told.append("gone")
+    for ready in (True, False, False, True):
+        sightings.take(("team", "p"), SeenPod("1", "c", "10.0.0.1", ready, deleting=False))
+    assert told == ["shown", "gone", "shown"]

@@ -144,6 +144,7 @@ class Reconciler:
         self._scanned: Mapping[EndpointName, tuple[Pod, ...]] | None = None  # what that was made of
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
+        self._taken = self._publisher.taken()  # as of the last look
         self._forgets_at_s = float("-inf")
         self._kept: tuple[list[EndpointRecord], Mapping[EndpointName, tuple[Pod, ...]] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
@@ -302,7 +303,7 @@ class Reconciler:
         """
         now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
         self._signals_came, self._looked_at_s = False, now_s
-        taken = self._publisher.taken()
+        taken = self._taken = self._publisher.taken()
         found, again, deciding = [], [], []
         for record in records:
             live, pods = self._live[record.name], seen.get(record.name, ())
@@ -465,7 +466,7 @@ class Reconciler:
         """What a look that begins now depends on: what it changes itself asks for another one."""
         record, revisions = self._endpoints.get(name), dict(self._endpoints.revisions(name))
         drains = dict(self._live[name].drains)
-        told = self._told(record, drains, self._publisher.taken())
+        told = self._told(record, drains, self._taken)  # if it is more by now, the next look finds that
         return Looked(pods, record, revisions, drains, told, self._clock.now_s())
 
     # observe
