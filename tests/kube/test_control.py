@@ -350,7 +350,7 @@ async def test_what_never_starts_is_told_with_its_remedy_and_disturbs_nobody(
     await becomes(api, namespace, "iris", "Ready")
     with plane.calling("iris", 2) as calls:
         await applied(api, namespace, "no-image", spec("localhost/none:1"))
-        await applied(api, namespace, "no-load", spec(image, EXIT_AFTER="100ms"))
+        await applied(api, namespace, "no-load", spec(image, EXIT_AFTER="100ms", READY_AFTER="1h"))
         for name, *words in (
             ("no-load", "exit status 3", "trimtab logs no-load"),
             ("no-image", "its image cannot be had", "localhost/none:1", "pull secrets"),

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.kube
 DEPLOYMENTS = Resource("apps/v1", "deployments")
 MAPS = Resource("v1", "configmaps")
 QUOTAS = Resource("v1", "resourcequotas")
+CANNOT_LOAD = {"EXIT_AFTER": "100ms", "READY_AFTER": "1h"}  # else it might be seen to serve before it ends
 
 
 @asynccontextmanager
@@ -246,7 +247,7 @@ async def test_what_was_leaving_when_a_control_plane_was_killed_leaves(
 
 
 async def test_a_pod_that_ends_by_itself_tells_why(fleet: KubernetesFleet, revision: Make) -> None:
-    await fleet.start_pod(revision(EXIT_AFTER="100ms"))
+    await fleet.start_pod(revision(**CANNOT_LOAD))
     await until(lambda: phases(fleet) == ["failed"])
     (pod,) = fleet.pods()
     assert pod.exit_status == 3
@@ -257,7 +258,7 @@ async def test_a_pod_that_ends_by_itself_tells_why(fleet: KubernetesFleet, revis
     await until(lambda: not fleet.pods())
 
 
-@pytest.mark.parametrize("wrong", [{"EXIT_AFTER": "100ms"}, {"image": "localhost/none:1"}])
+@pytest.mark.parametrize("wrong", [CANNOT_LOAD, {"image": "localhost/none:1"}])
 async def test_a_pod_that_failed_is_not_the_next_one(
     fleet: KubernetesFleet, revision: Make, wrong: dict[str, str]
 ) -> None:
