@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,20 +153,13 @@ class Bench:
 
     async def churn(self) -> list[Figure]:
         """Pods are taken away at a steady pace, and their ReplicaSets make others."""
-        size, plane = self.size, self.planes[0]
+        plane, victims = self.planes[0], self._some(1)
         settle()  # our own collections of what ten thousand pods left would be measured too
-        ready, many = sorted(self.pods.seen.ready), math.ceil(size.churn_per_s * size.churn_s)
-        victims = random.Random(1).sample(ready, min(many, len(ready)))
         used_s, told, lags_s = plane.cpu_s(), await plane.told(), list[float]()
         asked = await self.cluster.requests(CONTROL)
-        deleting, began_s = set[asyncio.Task[None]](), time.monotonic()
-        lagging = asyncio.create_task(_lags(lags_s))
+        began_s, lagging = time.monotonic(), asyncio.create_task(_lags(lags_s))
         with self._watched():
-            for number, place in enumerate(victims):
-                await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
-                deleting.add(asyncio.create_task(self.cluster.take_away(place)))
-            results = await asyncio.gather(*deleting, return_exceptions=True)
-            failed = sum(isinstance(each, BaseException) for each in results)
+            failed = await _failed(await self._at_pace(victims, self.cluster.take_away))
             span_s = time.monotonic() - began_s
             used_s, asked = plane.cpu_s() - used_s, await self.cluster.requests(CONTROL) - asked
             with contextlib.suppress(TimeoutError):
@@ -174,7 +167,7 @@ class Bench:
         lagging.cancel()
         own_s = quantile_between(told, await plane.told(), 0.99)
         return [
-            Figure("churn_per_s", "pods that were taken away", len(deleting) / span_s, "a second"),
+            Figure("churn_per_s", "pods that were taken away", len(victims) / span_s, "a second"),
             *self._wire_figures("wire"),
             Figure("own_p99", "the same by its own metric, with the real Envoy, p99", _ms(own_s), "ms"),
             Figure("churn_failed", "deletions that the API server refused", failed, ""),
@@ -186,19 +179,14 @@ class Bench:
 
     async def again(self) -> list[Figure]:
         """Pods stop answering their kubelets and answer again: as many come as go, since none is made."""
-        size, plane = self.size, self.planes[0]
         await self._settled()
         settle()
-        ready, many = sorted(self.pods.seen.ready), math.ceil(size.churn_per_s * size.churn_s)
-        chosen = random.Random(2).sample(ready, min(many, len(ready)))
-        used_s, began_s, blinking = plane.cpu_s(), time.monotonic(), set[asyncio.Task[None]]()
+        plane, chosen = self.planes[0], self._some(2)
+        used_s, began_s = plane.cpu_s(), time.monotonic()
         with self._watched():
-            for number, place in enumerate(chosen):
-                await asyncio.sleep(max(0.0, began_s + number / size.churn_per_s - time.monotonic()))
-                blinking.add(asyncio.create_task(self._blink(place)))
+            blinking = await self._at_pace(chosen, self._blink)
             went_s = time.monotonic() - began_s
-            results = await asyncio.gather(*blinking, return_exceptions=True)
-            failed = sum(isinstance(each, BaseException) for each in results)
+            failed = await _failed(blinking)
             span_s, used_s = time.monotonic() - began_s, plane.cpu_s() - used_s
             with contextlib.suppress(TimeoutError):
                 await until("the last of them", lambda: self._all_told(len(chosen) - failed), SETTLE_S)
@@ -208,6 +196,21 @@ class Bench:
             Figure("again_failed", "of these, refused by the API server", failed, ""),
             Figure("again_cpu", "the control plane meanwhile", 100 * used_s / span_s, "% of a core"),
         ]
+
+    def _some(self, seed: int) -> list[Key]:
+        """Pods that are ready, as many as come and go in all."""
+        ready, many = sorted(self.pods.seen.ready), math.ceil(self.size.churn_per_s * self.size.churn_s)
+        return random.Random(seed).sample(ready, min(many, len(ready)))
+
+    async def _at_pace(
+        self, places: Iterable[Key], act: Callable[[Key], Coroutine[None, None, None]]
+    ) -> list[asyncio.Task[None]]:
+        """Begin `act` of so many places a second; returns once the last has begun."""
+        begun, began_s = list[asyncio.Task[None]](), time.monotonic()
+        for number, place in enumerate(places):
+            await asyncio.sleep(max(0.0, began_s + number / self.size.churn_per_s - time.monotonic()))
+            begun.append(asyncio.create_task(act(place)))
+        return begun
 
     async def _blink(self, place: Key) -> None:
         await self.cluster.answers(place, answers=False)
@@ -435,6 +438,12 @@ def _told(wires: Iterable[Wire], number: int) -> Callable[[str, frozenset[str]],
             wire.arrived(number, cluster, addresses)
 
     return arrived
+
+
+async def _failed(tasks: Iterable[asyncio.Task[None]]) -> int:
+    """How many of them, once all have ended."""
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    return sum(isinstance(each, BaseException) for each in results)
 
 
 async def _ended(tasks: list[asyncio.Task[None]]) -> None:

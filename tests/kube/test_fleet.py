@@ -12,7 +12,7 @@ import pytest
 
 from deploy.cluster.place import here
 from tests.kube.killing import stopped
-from tests.kube.words import DEADLINE_S, HOLD, NAMESPACES, PODS, Make, evict, read, until
+from tests.kube.words import DEADLINE_S, HOLD, NAMESPACES, PODS, Make, evict, is_there, read, until
 from trimtab.core.clock import SystemClock
 from trimtab.core.errors import Failed, InvalidInput, NotFound
 from trimtab.core.pod import Pod, PodPhase
@@ -549,11 +549,7 @@ async def _allows(api: Api, namespace: str, budget: str, pods: int) -> bool:
 
 
 async def _is_gone(api: Api, path: str) -> bool:
-    try:
-        await api.get(path)
-    except NotFound:
-        return True
-    return False
+    return not await is_there(api, path)
 
 
 async def test_images_are_pulled_by_secrets_of_the_pods_own_namespace(

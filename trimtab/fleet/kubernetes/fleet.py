@@ -659,8 +659,8 @@ class KubernetesFleet:
             if pod.gate != serves:
                 if serves:
                     await self._holds.serves(pod)
-                body = _gate(version, self._clock.wall_s(), serves=serves)
-                await self._api.merge(f"{path}/status", body)
+                gate = _gate(version, self._clock.wall_s(), serves=serves)
+                await self._api.merge(f"{path}/status", gate)
 
 
 def mirror_of_pods(api: Api, namespace: str) -> Mirror[SeenPod]:

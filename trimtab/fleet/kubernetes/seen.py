@@ -129,7 +129,8 @@ def read_pod(body: Json) -> SeenPod:
     metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
     annotations = metadata.get("annotations") or {}
     conditions = {each["type"]: each for each in status.get("conditions") or ()}
-    answers = _is_true(conditions, "ContainersReady")
+    answers, gate = _is_true(conditions, "ContainersReady"), _is_true(conditions, GATE)
+    answers_since_s = _changed_at_s(conditions, "ContainersReady")  # or does not
     scheduled = conditions.get("PodScheduled", {})
     container = _ours(status.get("containerStatuses"))
     return SeenPod(
@@ -138,12 +139,10 @@ def read_pod(body: Json) -> SeenPod:
         created_at_s=_seconds(metadata["creationTimestamp"]),
         host=status.get("podIP", ""),
         answers=answers,
-        ready_at_s=_changed_at_s(conditions, "ContainersReady") if answers else None,
-        unready_at_s=_changed_at_s(conditions, "ContainersReady")
-        if GATE in conditions and not answers
-        else None,
-        gate=_is_true(conditions, GATE),
-        gate_at_s=_changed_at_s(conditions, GATE) if _is_true(conditions, GATE) else None,
+        ready_at_s=answers_since_s if answers else None,
+        unready_at_s=None if answers or GATE not in conditions else answers_since_s,
+        gate=gate,
+        gate_at_s=_changed_at_s(conditions, GATE) if gate else None,
         ready=_is_true(conditions, "Ready"),
         served=GATE in conditions,
         leaving=annotations.get(COST) == COST_OF_LEAVING,
