@@ -13,18 +13,23 @@ from trimtab.xds.world import Backend, EndpointView, Gateway, RevisionView, Worl
 T = TypeVar("T", bound=Hashable)
 
 
-def check_world(world: World, new: Iterable[EndpointView] | None = None) -> None:
+def check_world(world: World, new: Iterable[EndpointView] | None = None, *, frame: bool = True) -> None:
     """Raises InvalidInput with every problem of a world; returns if it can be built.
 
     `new` are the endpoints of which it is not known already that nothing is wrong with them; None: all.
+    `frame`: whether the gateway and the endpoints' names are to be looked at, too.
     """
-    problems = [*_gateway_problems(world.gateway)]
-    names = [endpoint.name for endpoint in world.endpoints]
-    problems += [Problem(str(name), "is there twice") for name in _repeated(names)]
+    problems = [*_frame_problems(world)] if frame else []
     for endpoint in world.endpoints if new is None else new:
         problems += _endpoint_problems(endpoint)
     if problems:
         raise InvalidInput.of(tuple(problems))
+
+
+def _frame_problems(world: World) -> Iterator[Problem]:
+    yield from _gateway_problems(world.gateway)
+    for name in _repeated(endpoint.name for endpoint in world.endpoints):
+        yield Problem(str(name), "is there twice")
 
 
 def _gateway_problems(gateway: Gateway) -> Iterator[Problem]:

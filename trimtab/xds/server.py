@@ -19,7 +19,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput
 from trimtab.xds import messages
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, SHORT
-from trimtab.xds.snapshot import Collection, Snapshot, shared_clusters
+from trimtab.xds.snapshot import NOTHING, Collection, Snapshot, shared_clusters
 from trimtab.xds.stream import Push, StreamState
 from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
 
@@ -113,9 +113,7 @@ class AdsServer:
         self._order: dict[str, OrderedDict[str, int]] = {kind: OrderedDict() for kind in ADDITION_ORDER}
         self._published = 0
         self._ranks: dict[str, int] = {}
-        self._shared: dict[
-            tuple[int, int | None], Collection
-        ] = {}  # clusters by what they are shared between
+        self._shared: dict[tuple[int, int | None], tuple[str, Collection]] = {}  # see `_shares_of`
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -141,9 +139,9 @@ class AdsServer:
         before, self._snapshot = self._snapshot, snapshot
         if before is not None and snapshot.versions == before.versions and snapshot.envoys == before.envoys:
             return
-        if before is None or snapshot.version(CLUSTERS) != before.version(CLUSTERS):
+        if before is None or snapshot.envoys != before.envoys:
             self._shared.clear()
-        self._ranks = {node: rank for rank, node in enumerate(snapshot.envoys)}
+            self._ranks = {node: rank for rank, node in enumerate(snapshot.envoys)}
         self._published += 1
         for type_url, version in snapshot.versions.items():
             order = self._order[type_url]
@@ -235,10 +233,9 @@ class AdsServer:
             return snapshot
         rank = self._ranks.get(node)
         envoys = len(snapshot.envoys) + (rank is None)
-        found = self._shared.get((envoys, rank))
-        if found is None:
-            found = shared_clusters(snapshot.collections[CLUSTERS], envoys, rank)
-            self._shared[envoys, rank] = found
+        whole, before = snapshot.collections[CLUSTERS], self._shared.get((envoys, rank), NOTHING)
+        found = before[1] if before[0] == whole.version else shared_clusters(whole, envoys, rank, before)
+        self._shared[envoys, rank] = whole.version, found
         self._order[CLUSTERS][found.version] = self._published
         self._order[CLUSTERS].move_to_end(found.version)
         return Snapshot({**snapshot.collections, CLUSTERS: found}, snapshot.envoys)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from trimtab.core.names import EndpointName
 from trimtab.xds.assignments import build_assignments
@@ -22,6 +23,7 @@ from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
 from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
 
+CHANGES_KEPT = 16  # who missed more of them compares all
 VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds of 2**-64
 
 
@@ -41,19 +43,67 @@ class Resource:
 Resources = dict[str, Resource]  # by name
 
 
+class Change(NamedTuple):
+    """From which version a collection was changed, and the names of which anything is another."""
+
+    since: str
+    names: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Collection:
-    """All resources of one type by name. `version` changes whenever any of them does."""
+    """All resources of one type by name. `version` changes whenever any of them does.
+
+    `lately`: the changes that led to it, the last one last, for who knows an earlier one.
+    """
 
     resources: Mapping[str, Resource]
+    lately: tuple[Change, ...] = field(default=(), compare=False, repr=False)
+    total: int | None = field(default=None, compare=False, repr=False)  # of their hashes, where it is known
+
+    @cached_property
+    def _total(self) -> int:
+        """What changes takes its old hash from the sum and adds its new one: the others are not looked at."""
+        if self.total is not None:
+            return self.total
+        return sum(_hash(name, each) for name, each in self.resources.items())
 
     @cached_property
     def version(self) -> str:
         """The hash of all names and versions."""
-        digest = hashlib.blake2b(digest_size=VERSION_BYTES)
-        for name in sorted(self.resources):
-            digest.update(f"{name}\0{self.resources[name].version}\0".encode())
-        return digest.hexdigest()
+        return f"{self._total % 2 ** (8 * VERSION_BYTES):0{2 * VERSION_BYTES}x}"
+
+    def replaced(self, names: Iterable[str], new: Mapping[str, Resource]) -> Collection:
+        """With what `new` has of these names instead of what there is; itself if that is the same."""
+        changed = frozenset([name for name in names if self.resources.get(name) != new.get(name)])
+        if not changed:
+            return self
+        resources, total = dict(self.resources), self._total
+        for name in sorted(changed):
+            if name in resources:
+                total -= _hash(name, resources[name])
+            if name in new:
+                resources[name] = new[name]
+                total += _hash(name, new[name])
+            else:
+                del resources[name]
+        return Collection(resources, (*self.lately, Change(self.version, changed))[-CHANGES_KEPT:], total)
+
+    def changed_since(self, version: str) -> frozenset[str] | None:
+        """The names of which anything is another than at that version; None if that is not known any more."""
+        names: frozenset[str] = frozenset()
+        if version == self.version:
+            return names
+        for change in reversed(self.lately):
+            names |= change.names
+            if change.since == version:
+                return names
+        return None
+
+
+def _hash(name: str, resource: Resource) -> int:
+    content = f"{name}\0{resource.version}".encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=VERSION_BYTES).digest())
 
 
 @dataclass(frozen=True)
@@ -76,14 +126,26 @@ class Snapshot:
         return {type_url: collection.version for type_url, collection in self.collections.items()}
 
 
-def shared_clusters(clusters: Collection, envoys: int, rank: int | None) -> Collection:
-    """The clusters as the Envoy `rank` of so many should have them; without a rank, with the least share."""
-    return Collection(
-        {
-            name: _limited(found, share(found.limit, envoys, rank, name)) if found.limit else found
-            for name, found in clusters.resources.items()
-        }
-    )
+NOTHING: tuple[str, Collection] = ("", Collection({}))  # of which it is not known what changed since
+
+
+def shared_clusters(
+    whole: Collection, envoys: int, rank: int | None, before: tuple[str, Collection] = NOTHING
+) -> Collection:
+    """The clusters as the Envoy `rank` of so many should have them; without a rank, with the least share.
+
+    `before` is what that was when `whole` had an earlier version: only what changed since is shared anew.
+    """
+    since, last = before
+    names = whole.changed_since(since)
+    if names is None:
+        names, last = frozenset(whole.resources), Collection({})
+    there = {name: whole.resources[name] for name in names if name in whole.resources}
+    return last.replaced(names, {name: _shared(each, envoys, rank, name) for name, each in there.items()})
+
+
+def _shared(cluster: Resource, envoys: int, rank: int | None, name: str) -> Resource:
+    return _limited(cluster, share(cluster.limit, envoys, rank, name)) if cluster.limit else cluster
 
 
 @lru_cache(maxsize=16_384)  # no more than two shares of each cluster are in use at a time
@@ -122,45 +184,39 @@ class SnapshotBuilder:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[EndpointName, _Part] = {}
-        self._frame = _Piece({})  # what is there whatever the endpoints are
+        self._parts: dict[int, _Part] = {}  # by the identity of their views, which they keep
+        self._common = _Piece({})  # what is there whatever the endpoints are
+        self._checked: tuple[Gateway, tuple[EndpointName, ...]] | None = None
         self._routes: tuple[tuple[Target, ...], str, tuple[ApiKey, ...]] | None = None
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> tuple[EndpointView, ...]:
         """The endpoints of `world` that have to be built."""
-        known = self._parts
-        return tuple(
-            [each for each in world.endpoints if each.name not in known or known[each.name].view is not each]
-        )
+        return tuple([each for each in world.endpoints if id(each) not in self._parts])
 
     def build(self, world: World) -> Snapshot:
         """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
         new = self.new(world)
-        check_world(world, new)
-        made = {endpoint.name: _part(endpoint) for endpoint in new}
-        parts = {each.name: made.get(each.name) or self._parts[each.name] for each in world.endpoints}
-        frame = _frame(world.gateway)
-        left = [part for name, part in self._parts.items() if parts.get(name) is not part]
+        frame = world.gateway, tuple([each.name for each in world.endpoints])
+        check_world(world, new, frame=frame != self._checked)
+        made = {id(each): _part(each) for each in new}
+        parts = {id(each): self._parts.get(id(each)) or made[id(each)] for each in world.endpoints}
+        common = _common(world.gateway)
+        left = [part for key, part in self._parts.items() if key not in parts]
         collections = {
-            kind: self._replaced(kind, [self._frame, *left], [frame, *made.values()])
+            kind: self._replaced(kind, [self._common, *left], [common, *made.values()])
             for kind in (CLUSTERS, ASSIGNMENTS, LISTENERS)
         }
         table = self._table(tuple([part.target for part in parts.values()]), world.gateway)
         self._last = Snapshot({**collections, ROUTES: table}, world.envoys)
-        self._parts, self._frame = parts, frame
+        self._parts, self._common, self._checked = parts, common, frame
         return self._last
 
     def _replaced(self, kind: str, old: Iterable[_Piece], new: Iterable[_Piece]) -> Collection:
-        """The last collection with what is in `new` in the place of what is in `old`.
-
-        It is the last one itself, with the version that it has found out, if it has the same content.
-        """
+        """The last collection with what is in `new` in the place of what is in `old`."""
         last = self._last.collections[kind] if self._last is not None else Collection({})
         gone, come = _joined(kind, old), _joined(kind, new)
-        if gone == come:
-            return last
-        return Collection({name: each for name, each in last.resources.items() if name not in gone} | come)
+        return last.replaced({*gone, *come}, come)
 
     def _table(self, targets: tuple[Target, ...], gateway: Gateway) -> Collection:
         routes = targets, gateway.domain, gateway.api_keys
@@ -176,7 +232,7 @@ def build_snapshot(world: World) -> Snapshot:
     return SnapshotBuilder().build(world)
 
 
-def _frame(gateway: Gateway) -> _Piece:
+def _common(gateway: Gateway) -> _Piece:
     listener = _collected([(LISTENER, build_listener(gateway))])
     return _Piece({CLUSTERS: _collected(build_traces_cluster(gateway)), LISTENERS: listener})
 

@@ -104,7 +104,7 @@ class StreamState:
             push = self._remove(subscription, collection, names) if names else None
             if push is not None:
                 return push
-            subscription.note_settled(collection)
+            subscription.note_settled()
             if subscription.refused:
                 return None
         return None

@@ -63,8 +63,10 @@ class Subscription:
     sent_version: str = ""
     acked_version: str = ""
     nack: Nack | None = None
-    _settled_at: str = ""  # a collection's version with which all was compared, and nothing differed
-    _unsent: tuple[Collection, dict[str, Resource | None]] | None = None  # of which collection: see `unsent`
+    _compared_with: str = ""  # the version of the collection that the next two are about; empty: compare all
+    _unsent: dict[str, Resource | None] = field(default_factory=dict)
+    _gone: dict[str, None] = field(default_factory=dict)
+    _doubtful: set[str] = field(default_factory=set)  # names to be compared again: other things were sent
 
     def ask_state(self, request: StateRequest, at_s: float, *, first: bool) -> None:
         """Take in a state-of-the-world request. One with an old nonce is followed by a newer one."""
@@ -75,10 +77,9 @@ class Subscription:
         names = set(request.names)
         # An empty list means "all" only for as long as no name was ever given.
         legacy = not names and self.type_url in FULL_STATE and (first or (self.wildcard and not self.names))
-        self.wildcard = WILDCARD in names or legacy
-        self.owes_answer = self.owes_answer or (first and self.wildcard)
-        self.names = names - {WILDCARD}
-        self._forget(name for name in list(self.sent) if not self.wants(name))
+        wildcard = WILDCARD in names or legacy
+        self.owes_answer = self.owes_answer or (first and wildcard)
+        self._want(wildcard, names - {WILDCARD})
 
     def ask_delta(self, request: DeltaRequest, at_s: float, *, first: bool) -> None:
         """Take in a delta request. Subscriptions count whatever the nonce, answers only with the last one."""
@@ -98,38 +99,46 @@ class Subscription:
                 {name: Resource(version, b"") for name, version in known.items() if self.wants(name)}
             )
             self.owes_answer = self.wildcard
-            self._compare_again()
+            self._compared_with = ""
 
     def wants(self, name: str) -> bool:
         """Whether the client subscribes to `name`."""
         return self.wildcard or name in self.names
 
-    def unsent(self, collection: Collection) -> dict[str, Resource | None]:
-        """What the client should be told of: new and changed resources; None where a name has none.
-
-        It is asked several times for each push, of thousands of names: the last answer is kept.
-        """
-        if self._settled_at == collection.version:
-            return {}
-        if self._unsent is None or self._unsent[0] is not collection:
-            self._unsent = collection, self._compared(collection)
-        return self._unsent[1]
-
-    def _compared(self, collection: Collection) -> dict[str, Resource | None]:
-        wanted = [*collection.resources, *self.names] if self.wildcard else self.names
-        found: dict[str, Resource | None] = {}
-        for name in wanted:
-            resource = collection.resources.get(name)
-            told = self.sent.get(name)
-            if told is None or (resource is not None and told.version != resource.version):
-                found[name] = resource
-        return found
+    def unsent(self, collection: Collection) -> Mapping[str, Resource | None]:
+        """What the client should be told of: new and changed resources; None where a name has none."""
+        self._compare(collection)
+        return self._unsent
 
     def gone(self, collection: Collection) -> list[str]:
         """What the client has and the snapshot does not."""
-        if self._settled_at == collection.version:
-            return []
-        return [name for name, told in self.sent.items() if told.version and name not in collection.resources]
+        self._compare(collection)
+        return list(self._gone)
+
+    def _compare(self, collection: Collection) -> None:
+        """It is asked several times for each push, of thousands of names: only what changed is looked at."""
+        changed = collection.changed_since(self._compared_with)
+        if changed is None:
+            self._unsent, self._gone = {}, {}
+            names: Iterable[str] = dict.fromkeys([*collection.resources, *self.names, *self.sent])
+        else:
+            names = sorted(changed | self._doubtful)
+        for name in names:
+            self._compare_one(name, collection.resources.get(name))
+        self._compared_with = collection.version
+        self._doubtful.clear()
+
+    def _compare_one(self, name: str, resource: Resource | None) -> None:
+        told = self.sent.get(name)
+        asked = name in self.names or (self.wildcard and resource is not None)
+        if asked and (told is None or (resource is not None and told.version != resource.version)):
+            self._unsent[name] = resource
+        else:
+            self._unsent.pop(name, None)
+        if told is not None and told.version and resource is None:
+            self._gone[name] = None
+        else:
+            self._gone.pop(name, None)
 
     def note_sent(self, told: Mapping[str, Resource], nonce: str, version: str) -> None:
         """Remember a push: the client has been told of `told`, and an answer to `nonce` is awaited."""
@@ -147,11 +156,10 @@ class Subscription:
                 self.sent[name] = resource
             else:  # under a wildcard, what has gone needs no record
                 self.sent.pop(name, None)
-        self._compare_again()
+        self._doubtful.update(told)
 
-    def note_settled(self, collection: Collection) -> None:
-        """Nothing differs from `collection`, removals included: skip comparing until something changes."""
-        self._settled_at = collection.version
+    def note_settled(self) -> None:
+        """Nothing differs from the collection, removals included."""
         self.batch_max = 0
         if not self.refused:
             self.nack = None
@@ -176,31 +184,34 @@ class Subscription:
         else:  # send them once more in halves, so that only the bad one stays refused
             self.batch_max = len(answered) // 2
             self.sent.update(dict.fromkeys(answered, UNSURE))
-            self._compare_again()
+            self._doubtful.update(answered)
+
+    def _want(self, wildcard: bool, names: set[str]) -> None:
+        """All that it wants from now on."""
+        if (wildcard, names) == (self.wildcard, self.names):
+            return
+        self.wildcard, self.names = wildcard, names
+        self._forget([name for name in self.sent if not self.wants(name)])
+        self._compared_with = ""
 
     def _subscribe(self, name: str) -> None:
         """Asking again is asking to be told again."""
         if name == WILDCARD:
-            self.wildcard = True
-        else:
-            self.names.add(name)
+            self._want(True, self.names)
+            return
+        self.names.add(name)
         self._forget([name])
 
     def _unsubscribe(self, name: str) -> None:
         """Under a wildcard the name stays wanted, and the protocol has it sent again to say so."""
-        if name != WILDCARD:
-            self.names.discard(name)
-            self._forget([name])
+        if name == WILDCARD:
+            self._want(False, self.names)
             return
-        self.wildcard = False
-        self._forget(other for other in list(self.sent) if other not in self.names)
+        self.names.discard(name)
+        self._forget([name])
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
             self.sent.pop(name, None)
             self.refused.pop(name, None)
-        self._compare_again()
-
-    def _compare_again(self) -> None:
-        """What it wants, or has, has changed."""
-        self._settled_at, self._unsent = "", None
+            self._doubtful.add(name)
