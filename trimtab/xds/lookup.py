@@ -16,6 +16,7 @@ from envoy_data_plane.google.protobuf import Any
 from envoy_data_plane.xds.core.v3 import TypedExtensionConfig
 
 from trimtab.xds import wire
+from trimtab.xds.wire import Pieces
 
 ROUTE_LIST = "type.googleapis.com/envoy.config.route.v3.RouteList"
 
@@ -31,8 +32,8 @@ LIST_ROUTES = 1
 def routes(found: Iterable[bytes]) -> bytes:
     """OnMatch: of these encoded routes the first that fits. If none does, nothing else is looked at."""
     listed = wire.pack_any(ROUTE_LIST, wire.repeated(LIST_ROUTES, found))
-    action = wire.text(EXTENSION_NAME, "routes") + wire.field(EXTENSION_CONFIG, listed)
-    return wire.field(ON_MATCH_ACTION, action)
+    action = wire.pieces(wire.text(EXTENSION_NAME, "routes")) + listed.within(EXTENSION_CONFIG)
+    return action.within(ON_MATCH_ACTION).joined()
 
 
 def entry(key: str, on_match: bytes) -> bytes:
@@ -40,34 +41,26 @@ def entry(key: str, on_match: bytes) -> bytes:
     return wire.field(MAP_ENTRIES, wire.text(ENTRY_KEY, key) + wire.field(ENTRY_VALUE, on_match))
 
 
-def exact(header: str, entries: bytes, *, otherwise: bytes) -> bytes:
+def exact(header: str, entries: Pieces, *, otherwise: Pieces) -> Pieces:
     """OnMatch: the entry whose key the header is."""
     return _tree(TREE_EXACT, header, entries, otherwise)
 
 
-def prefix(header: str, entries: bytes, *, otherwise: bytes) -> bytes:
+def prefix(header: str, entries: Pieces, *, otherwise: Pieces) -> Pieces:
     """OnMatch: the entry with the longest key that the header begins with."""
     return _tree(TREE_PREFIX, header, entries, otherwise)
 
 
-def matcher(on_match: bytes) -> bytes:
+def matcher(on_match: Pieces) -> Pieces:
     """A Matcher that does just that."""
-    return wire.field(MATCHER_OTHERWISE, on_match)
+    return on_match.within(MATCHER_OTHERWISE)
 
 
-def _tree(kind: int, header: str, entries: bytes, otherwise: bytes) -> bytes:
-    if not entries:  # Envoy takes no empty map
+def _tree(kind: int, header: str, entries: Pieces, otherwise: Pieces) -> Pieces:
+    if not entries.size:  # Envoy takes no empty map
         return otherwise
-    looked_at, before_entries = wire.field(TREE_INPUT, _header(header)), wire.head(kind, len(entries))
-    return wire.field(  # megabytes of entries, around megabytes of others: copied once
-        ON_MATCH_MATCHER,
-        wire.head(MATCHER_TREE, len(looked_at) + len(before_entries) + len(entries)),
-        looked_at,
-        before_entries,
-        entries,
-        wire.head(MATCHER_OTHERWISE, len(otherwise)),
-        otherwise,
-    )
+    tree = wire.pieces(wire.field(TREE_INPUT, _header(header))) + entries.within(kind)
+    return (tree.within(MATCHER_TREE) + otherwise.within(MATCHER_OTHERWISE)).within(ON_MATCH_MATCHER)
 
 
 @cache

@@ -8,6 +8,7 @@ from trimtab.core.errors import InvalidInput
 from trimtab.xds import wire
 from trimtab.xds.stream import Push
 from trimtab.xds.subscription import DeltaRequest, StateRequest
+from trimtab.xds.wire import Pieces
 
 # Field numbers of envoy.service.discovery.v3.
 RESPONSE_VERSION, RESPONSE_RESOURCES, RESPONSE_TYPE_URL, RESPONSE_NONCE, RESPONSE_REMOVED = 1, 2, 4, 5, 6
@@ -48,31 +49,30 @@ def parse_delta(raw: bytes) -> tuple[str, DeltaRequest]:
 
 def encode_state(push: Push) -> bytes:
     """A push as an encoded DiscoveryResponse."""
-    packed = (wire.pack_any(push.type_url, found.payload) for found in push.resources.values())
-    return b"".join(
-        (
-            wire.text(RESPONSE_VERSION, push.version),
-            wire.repeated(RESPONSE_RESOURCES, packed),
-            wire.text(RESPONSE_TYPE_URL, push.type_url),
-            wire.text(RESPONSE_NONCE, push.nonce),
-        )
-    )
+    resources = [
+        wire.pack_any(push.type_url, found.payload).within(RESPONSE_RESOURCES)
+        for found in push.resources.values()
+    ]
+    return _response(push, resources)
 
 
 def encode_delta(push: Push) -> bytes:
     """A push as an encoded DeltaDiscoveryResponse."""
-    packed = (
-        wire.text(RESOURCE_VERSION, found.version)
-        + wire.field(RESOURCE_ANY, wire.pack_any(push.type_url, found.payload))
-        + wire.text(RESOURCE_NAME, name)
-        for name, found in push.resources.items()
-    )
-    return b"".join(
+    resources = [
         (
-            wire.text(RESPONSE_VERSION, push.version),
-            wire.repeated(RESPONSE_RESOURCES, packed),
-            wire.text(RESPONSE_TYPE_URL, push.type_url),
-            wire.text(RESPONSE_NONCE, push.nonce),
-            wire.repeated(RESPONSE_REMOVED, (name.encode() for name in push.removed)),
-        )
+            wire.pieces(wire.text(RESOURCE_VERSION, found.version))
+            + wire.pack_any(push.type_url, found.payload).within(RESOURCE_ANY)
+            + wire.pieces(wire.text(RESOURCE_NAME, name))
+        ).within(RESPONSE_RESOURCES)
+        for name, found in push.resources.items()
+    ]
+    return _response(push, resources) + wire.repeated(
+        RESPONSE_REMOVED, (name.encode() for name in push.removed)
     )
+
+
+def _response(push: Push, resources: list[Pieces]) -> bytes:
+    """A route table has megabytes: they are copied once."""
+    before = wire.text(RESPONSE_VERSION, push.version)
+    after = wire.text(RESPONSE_TYPE_URL, push.type_url) + wire.text(RESPONSE_NONCE, push.nonce)
+    return b"".join((before, *(part for each in resources for part in each.parts), after))

@@ -12,6 +12,7 @@ once and joined (see `wire`): a route made as a message of its own takes a hundr
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -46,6 +47,7 @@ from trimtab.xds.by_model import BODY_CALLS, MODEL_HEADER, asking_route, path_of
 from trimtab.xds.calls import CALLS, HIDDEN, SEGMENT, Call, health, merged
 from trimtab.xds.doors import ENDPOINT_HEADER, HOST_DOOR, Door, hosts, method_is, path_doors, written_names
 from trimtab.xds.keys import known_keys
+from trimtab.xds.wire import Pieces
 from trimtab.xds.world import (
     GRPC_PROTOCOLS,
     REPLAY_BYTES_MAX,
@@ -98,18 +100,32 @@ class Target:
     clusters: tuple[tuple[Protocol, tuple[tuple[str, int], ...]], ...]  # by protocol: (cluster, weight)
 
 
+@dataclass(frozen=True)
+class Routed:
+    """One endpoint's parts of the table, encoded: the host that is its own, and entries of all others' host.
+
+    Those are by whole path, by its beginning, by header and, of each of BODY_CALLS, by the model in the body;
+    none of the last if it has no such calls.
+    """
+
+    host: bytes
+    whole: bytes
+    begins: bytes
+    header: bytes
+    by_model: tuple[bytes, ...]
+
+
 def build_routes(world: World) -> bytes:
     """The encoded RouteConfiguration: a virtual host per endpoint, and one for every other host."""
-    targets, gateway = tuple(target_of(endpoint) for endpoint in world.endpoints), world.gateway
-    return build_table(targets, gateway.domain, gateway.api_keys)
+    gateway = world.gateway
+    routed = [routed_of(target_of(endpoint), gateway.domain) for endpoint in world.endpoints]
+    return build_table(routed, gateway.api_keys)
 
 
-@lru_cache(maxsize=1)
-def build_table(targets: tuple[Target, ...], domain: str, keys: tuple[ApiKey, ...]) -> bytes:
-    """The same, of what the endpoints' routes depend on."""
-    hosted = [_endpoint_host(target, domain) for target in targets]
-    hosts = [wire.field(TABLE_VIRTUAL_HOSTS, host) for host in hosted]
-    return b"".join((_table_head(keys), *hosts, *_shared_host(targets)))
+def build_table(routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> bytes:
+    """The same, of what the endpoints' routes are."""
+    hosts = wire.pieces(_table_head(keys), *[each.host for each in routed])
+    return (hosts + _shared_host(routed).within(TABLE_VIRTUAL_HOSTS)).joined()
 
 
 def target_of(endpoint: EndpointView) -> Target:
@@ -140,53 +156,10 @@ def _table_head(keys: tuple[ApiKey, ...]) -> bytes:
 
 
 @lru_cache(maxsize=8192)
-def _endpoint_host(target: Target, domain: str) -> bytes:
+def routed_of(target: Target, domain: str) -> Routed:
+    """What an endpoint has in the table of a gateway of that domain."""
     host = _virtual_host(str(target.name), hosts(target.name, domain))
-    return host + wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
-
-
-def _shared_host(targets: tuple[Target, ...]) -> tuple[bytes, ...]:
-    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up.
-
-    In parts, since one of them has megabytes: joined, they are a field of the table.
-    """
-    found = [_shared(target) for target in targets]
-    by_body = lookup.prefix(":path", b"".join(_by_body(targets)), otherwise=lookup.routes(_nobodys()))
-    by_header = lookup.exact(ENDPOINT_HEADER, b"".join(shared.header for shared in found), otherwise=by_body)
-    by_door = lookup.prefix(":path", b"".join(shared.begins for shared in found), otherwise=by_header)
-    by_path = lookup.exact(":path", b"".join(shared.whole for shared in found), otherwise=by_door)
-    matcher, host = lookup.matcher(by_path), _virtual_host("*", ["*"])
-    before = wire.head(VIRTUAL_HOST_MATCHER, len(matcher))
-    return wire.head(TABLE_VIRTUAL_HOSTS, len(host) + len(before) + len(matcher)), host, before, matcher
-
-
-def _by_body(targets: tuple[Target, ...]) -> list[bytes]:
-    """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
-    found = [named for target in targets if (named := _by_model(target))]
-    by_call = [b"".join(named) for named in zip(*found, strict=True)] or [b""] * len(BODY_CALLS)
-    entries = []
-    for call, by_name in zip(BODY_CALLS, by_call, strict=True):
-        unnamed = lookup.routes([_asking(call), *_nobodys()])
-        entries.append(lookup.entry(path_of(call), lookup.exact(MODEL_HEADER, by_name, otherwise=unnamed)))
-    return entries
-
-
-@cache
-def _asking(call: Call) -> bytes:
-    return bytes(asking_route(call))
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """An endpoint's part of that host: entries by whole path, by its beginning and by header."""
-
-    whole: bytes
-    begins: bytes
-    header: bytes
-
-
-@lru_cache(maxsize=8192)
-def _shared(target: Target) -> _Shared:
+    host += wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
     whole, begins = [], []
     for door in path_doors(target.name):
         routes = _in_order(door, target)
@@ -196,14 +169,49 @@ def _shared(target: Target) -> _Shared:
         begins.append(lookup.entry(f"{door.prefix}?", rest))
     named = lookup.routes(_in_order(HOST_DOOR, target))
     header = b"".join(lookup.entry(name, named) for name in written_names(target.name))
-    return _Shared(b"".join(whole), b"".join(begins), header)
+    return Routed(
+        wire.field(TABLE_VIRTUAL_HOSTS, host), b"".join(whole), b"".join(begins), header, _by_model(target)
+    )
+
+
+def _shared_host(routed: Sequence[Routed]) -> Pieces:
+    """The host that is nobody's. All endpoints are behind it, so the one that is asked is looked up."""
+    by_body = lookup.prefix(":path", wire.pieces(*_by_body(routed)), otherwise=_unnamed())
+    header = wire.pieces(*[each.header for each in routed])
+    by_header = lookup.exact(ENDPOINT_HEADER, header, otherwise=by_body)
+    begins = wire.pieces(*[each.begins for each in routed])
+    by_door = lookup.prefix(":path", begins, otherwise=by_header)
+    by_path = lookup.exact(":path", wire.pieces(*[each.whole for each in routed]), otherwise=by_door)
+    host = wire.pieces(_virtual_host("*", ["*"]))
+    return host + lookup.matcher(by_path).within(VIRTUAL_HOST_MATCHER)
+
+
+def _by_body(routed: Sequence[Routed]) -> list[bytes]:
+    """Entries for the calls that name their endpoint in the body, by the header that is made of that."""
+    found = [each.by_model for each in routed if each.by_model]
+    by_call = [wire.pieces(*named) for named in zip(*found, strict=True)] or [wire.pieces()] * len(BODY_CALLS)
+    return [
+        lookup.entry(
+            path_of(call), lookup.exact(MODEL_HEADER, by_name, otherwise=_unnamed(_asking(call))).joined()
+        )
+        for call, by_name in zip(BODY_CALLS, by_call, strict=True)
+    ]
+
+
+def _unnamed(*first: bytes) -> Pieces:
+    """For callers who name no endpoint that there is."""
+    return wire.pieces(lookup.routes([*first, *_nobodys()]))
+
+
+@cache
+def _asking(call: Call) -> bytes:
+    return bytes(asking_route(call))
 
 
 def _in_order(door: Door, target: Target) -> list[bytes]:
     return [route for _, route in sorted(_behind(door, target), key=itemgetter(0))]
 
 
-@lru_cache(maxsize=8192)
 def _by_model(target: Target) -> tuple[bytes, ...]:
     """Entries of callers who name the endpoint in the body, of each call; none if it has no such."""
     weights = dict(target.clusters).get(Protocol.OPENAI)

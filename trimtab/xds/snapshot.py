@@ -18,7 +18,7 @@ from trimtab.xds.check import check_world
 from trimtab.xds.clusters import build_clusters, limits
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.listeners import LISTENER, build_listener
-from trimtab.xds.routes import ROUTE_TABLE, Target, build_table, target_of
+from trimtab.xds.routes import ROUTE_TABLE, Routed, build_table, routed_of, target_of
 from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
 from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
@@ -173,7 +173,7 @@ class _Part(_Piece):
     """One endpoint's part, and the view that it was built from."""
 
     view: EndpointView
-    target: Target
+    routed: Routed
 
 
 class SnapshotBuilder:
@@ -185,31 +185,38 @@ class SnapshotBuilder:
 
     def __init__(self) -> None:
         self._parts: dict[int, _Part] = {}  # by the identity of their views, which they keep
+        self._domain = ""  # that their routes are of
         self._common = _Piece({})  # what is there whatever the endpoints are
         self._checked: tuple[Gateway, tuple[EndpointName, ...]] | None = None
-        self._routes: tuple[tuple[Target, ...], str, tuple[ApiKey, ...]] | None = None
+        self._routes: tuple[tuple[Routed, ...], tuple[ApiKey, ...]] | None = None
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> tuple[EndpointView, ...]:
         """The endpoints of `world` that have to be built."""
-        return tuple([each for each in world.endpoints if id(each) not in self._parts])
+        known = self._known(world.gateway)
+        return tuple([each for each in world.endpoints if id(each) not in known])
+
+    def _known(self, gateway: Gateway) -> Mapping[int, _Part]:
+        return self._parts if gateway.domain == self._domain else {}
 
     def build(self, world: World) -> Snapshot:
         """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
         new = self.new(world)
         frame = world.gateway, tuple([each.name for each in world.endpoints])
         check_world(world, new, frame=frame != self._checked)
-        made = {id(each): _part(each) for each in new}
-        parts = {id(each): self._parts.get(id(each)) or made[id(each)] for each in world.endpoints}
+        known = self._known(world.gateway)
+        made = {id(each): _part(each, world.gateway.domain) for each in new}
+        parts = {id(each): known.get(id(each)) or made[id(each)] for each in world.endpoints}
         common = _common(world.gateway)
-        left = [part for key, part in self._parts.items() if key not in parts]
+        left = [part for key, part in self._parts.items() if parts.get(key) is not part]
         collections = {
             kind: self._replaced(kind, [self._common, *left], [common, *made.values()])
             for kind in (CLUSTERS, ASSIGNMENTS, LISTENERS)
         }
-        table = self._table(tuple([part.target for part in parts.values()]), world.gateway)
+        table = self._table(tuple([part.routed for part in parts.values()]), world.gateway.api_keys)
         self._last = Snapshot({**collections, ROUTES: table}, world.envoys)
         self._parts, self._common, self._checked = parts, common, frame
+        self._domain = world.gateway.domain
         return self._last
 
     def _replaced(self, kind: str, old: Iterable[_Piece], new: Iterable[_Piece]) -> Collection:
@@ -218,12 +225,12 @@ class SnapshotBuilder:
         gone, come = _joined(kind, old), _joined(kind, new)
         return last.replaced({*gone, *come}, come)
 
-    def _table(self, targets: tuple[Target, ...], gateway: Gateway) -> Collection:
-        routes = targets, gateway.domain, gateway.api_keys
-        if self._last is not None and self._routes == routes:
-            return self._last.collections[ROUTES]
-        table = Collection(_collected([(ROUTE_TABLE, build_table(*routes))]))
-        self._routes = routes
+    def _table(self, routed: tuple[Routed, ...], keys: tuple[ApiKey, ...]) -> Collection:
+        last = self._last.collections[ROUTES] if self._last is not None else Collection({})
+        if self._routes == (routed, keys):
+            return last
+        table = last.replaced([ROUTE_TABLE], _collected([(ROUTE_TABLE, build_table(routed, keys))]))
+        self._routes = routed, keys
         return table
 
 
@@ -237,14 +244,15 @@ def _common(gateway: Gateway) -> _Piece:
     return _Piece({CLUSTERS: _collected(build_traces_cluster(gateway)), LISTENERS: listener})
 
 
-def _part(endpoint: EndpointView) -> _Part:
+def _part(endpoint: EndpointView, domain: str) -> _Part:
     clusters = {
         built.name: _cluster(resource(built.stem).version, built.stem, built.limit, built.queue_max)
         for revision in endpoint.revisions
         for built in build_clusters(revision)
     }
     assignments = _collected(pair for revision in endpoint.revisions for pair in build_assignments(revision))
-    return _Part({CLUSTERS: clusters, ASSIGNMENTS: assignments}, endpoint, target_of(endpoint))
+    routed = routed_of(target_of(endpoint), domain)
+    return _Part({CLUSTERS: clusters, ASSIGNMENTS: assignments}, endpoint, routed)
 
 
 def _joined(kind: str, pieces: Iterable[_Piece]) -> Resources:

@@ -8,6 +8,7 @@ https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 LENGTH_DELIMITED = 2  # the wire type of strings, bytes and messages
 
@@ -27,12 +28,34 @@ def head(number: int, length: int) -> bytes:
     return varint(number << 3 | LENGTH_DELIMITED) + varint(length)
 
 
-def field(number: int, *parts: bytes) -> bytes:
-    """One length-delimited field of a message: a string, bytes, or a message already encoded.
+@dataclass(frozen=True)
+class Pieces:
+    """Bytes that are not joined yet: megabytes within fields within fields are copied once, at the end."""
 
-    In parts, a large one is copied once for all of them.
-    """
-    return b"".join((head(number, sum(map(len, parts))), *parts))
+    parts: tuple[bytes, ...]
+    size: int
+
+    def __add__(self, other: Pieces) -> Pieces:
+        return Pieces(self.parts + other.parts, self.size + other.size)
+
+    def within(self, number: int) -> Pieces:
+        """As a length-delimited field."""
+        before = head(number, self.size)
+        return Pieces((before, *self.parts), len(before) + self.size)
+
+    def joined(self) -> bytes:
+        """All of them."""
+        return b"".join(self.parts)
+
+
+def pieces(*parts: bytes) -> Pieces:
+    """These, one after the other."""
+    return Pieces(parts, sum(map(len, parts)))
+
+
+def field(number: int, value: bytes) -> bytes:
+    """One length-delimited field of a message: a string, bytes, or a message already encoded."""
+    return head(number, len(value)) + value
 
 
 def text(number: int, value: str) -> bytes:
@@ -50,6 +73,6 @@ def repeated(number: int, payloads: Iterable[bytes]) -> bytes:
     return b"".join(part for payload in payloads for part in (head(number, len(payload)), payload))
 
 
-def pack_any(type_url: str, value: bytes) -> bytes:
+def pack_any(type_url: str, value: bytes) -> Pieces:
     """`google.protobuf.Any` around an encoded message."""
-    return text(1, type_url) + field(2, value)
+    return pieces(text(1, type_url)) + pieces(value).within(2)
