@@ -64,10 +64,10 @@ async def test_who_waits_for_its_turn_looks_for_those_after_it(
 ) -> None:
     reached, built, real = asyncio.Event(), asyncio.Event(), told.publisher._built
 
-    async def slow(world: World) -> Snapshot:
+    async def slow(world: World, new: int) -> Snapshot:
         reached.set()
         await built.wait()
-        return await real(world)
+        return await real(world, new)
 
     def look(number: int) -> tuple[EndpointView, ...]:
         looks.append(number)

@@ -70,9 +70,9 @@ async def test_what_takes_long_to_build_is_not_waited_for(
     """A new leader builds the routes of all endpoints; decisions go on meanwhile, and are told after that."""
     built, real = asyncio.Event(), plane.reconciler._publisher._built
 
-    async def slow(world: World) -> Snapshot:
+    async def slow(world: World, new: int) -> Snapshot:
         await built.wait()
-        return await real(world)
+        return await real(world, new)
 
     monkeypatch.setattr(plane.reconciler._publisher, "_built", slow)
     monkeypatch.setattr(reconcile, "TOLD_WITHIN_S", 0.01)
@@ -100,7 +100,9 @@ async def test_of_pods_that_start_nothing_is_built(
     await plane.look(2)
     assert len(plane.fleet.alive(1, IRIS)) == len(plane.fleet.alive(1, WINE)) == 3
     built, real = list[str](), snapshot._part
-    monkeypatch.setattr(snapshot, "_part", lambda view: built.append(view.name.name) or real(view))
+    monkeypatch.setattr(
+        snapshot, "_part", lambda view, *rest: built.append(view.name.name) or real(view, *rest)
+    )
     before = plane.reconciler._views()
     for _ in range(3):
         plane.clock.advance(1.0)

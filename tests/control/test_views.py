@@ -40,9 +40,9 @@ class Made:
             self.views.append(record.name.name)
             return make(record, *rest)
 
-        def built(seen: Any) -> Any:
+        def built(seen: Any, *rest: Any) -> Any:
             self.parts.append(seen.name.name)
-            return build(seen)
+            return build(seen, *rest)
 
         monkeypatch.setattr(view, "endpoint_view", made)
         monkeypatch.setattr(snapshot, "_part", built)

@@ -35,26 +35,23 @@ class Endpoints:
         self._store = store
         self._clock = clock
         self._cannot_serve = cannot_serve
-        self._records = {record.name: record for record in store.endpoints()}
+        self._records = _by_name(store.endpoints())
         self._revisions = {
             name: {r.revision.key.number: r for r in store.revisions(name)} for name in self._records
         }
-        self._in_order: tuple[EndpointRecord, ...] | None = None  # until one of them is another
         self._changed = set(self._records)
 
     # looking
 
     def all(self) -> list[EndpointRecord]:
         """In the order of their names."""
-        if self._in_order is None:
-            self._in_order = tuple(self._records[name] for name in sorted(self._records))
-        return list(self._in_order)
+        return list(self._records.values())
 
     def get(self, name: EndpointName) -> EndpointRecord:
         """Raises NotFound, naming what there is instead."""
         record = self._records.get(name)
         if record is None:
-            known = ", ".join(n.short for n in sorted(self._records)[:10])
+            known = ", ".join(n.short for n in list(self._records)[:10])
             hint = f"there are: {known}" if known else "there is none yet; see `trimtab deploy --help`"
             raise NotFound(f"no endpoint `{name.short}`", where="name", hint=hint)
         return record
@@ -172,9 +169,11 @@ class Endpoints:
         self._keep(record)
 
     def _keep(self, record: EndpointRecord) -> None:
-        self._records[record.name] = record
+        if record.name in self._records:
+            self._records[record.name] = record
+        else:
+            self._records = _by_name([*self._records.values(), record])
         self._changed.add(record.name)
-        self._in_order = None
 
     def put_revision(self, record: RevisionRecord) -> None:
         self._store.put_revision(record)
@@ -195,7 +194,6 @@ class Endpoints:
         self._store.remove_endpoint(name)
         del self._records[name]
         self._changed.add(name)
-        self._in_order = None
         self._revisions.pop(name, None)
 
     def old_revisions(self, running: Collection[RevisionKey]) -> frozenset[RevisionKey]:
@@ -326,3 +324,8 @@ def _asks_the_same(one: EndpointSpec, other: EndpointSpec) -> bool:
         return replace(spec, models=tuple(models))
 
     return timeless(one) == timeless(other)
+
+
+def _by_name(records: Iterable[EndpointRecord]) -> dict[EndpointName, EndpointRecord]:
+    """In the order of their names."""
+    return {record.name: record for record in sorted(records, key=lambda each: each.name)}

@@ -90,20 +90,23 @@ class Publisher:
             if world == self._world:
                 return
             await asyncio.sleep(0)  # of a thousand endpoints this took milliseconds, and so does what follows
-            snapshot = await self._built(world)
+            new = self._builder.new(world)
+            snapshot = await self._built(world, len(new))
         except Exception as error:
             self.error = f"Envoy's configuration could not be built: {error}"
             self._metrics.errors.labels("snapshot").inc()
             log.exception("the last good snapshot stays")
             return
         self._snapshot, self._world, self.error = snapshot, world, ""
-        self._endpoints = {endpoint.name: endpoint for endpoint in world.endpoints}
+        self._endpoints |= {endpoint.name: endpoint for endpoint in new}
+        if len(self._endpoints) > len(world.endpoints):
+            self._endpoints = {endpoint.name: endpoint for endpoint in world.endpoints}
         self._ads.publish(snapshot, news_at_s)
         self._metrics.snapshots.inc()
 
-    async def _built(self, world: World) -> Snapshot:
+    async def _built(self, world: World, new: int) -> Snapshot:
         """A few endpoints here and now; the routes of a thousand take seconds when they are built first."""
-        if len(self._builder.new(world)) <= BUILT_AT_ONCE_MAX:
+        if new <= BUILT_AT_ONCE_MAX:
             return self._builder.build(world)
         return await asyncio.to_thread(self._builder.build, world)
 

@@ -405,7 +405,10 @@ class Reconciler:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""
         before, now = self._pods or {}, self._fleet.by_endpoint()
         if now is not self._scanned or self._pods is None:
-            self._pods = {name: _same(before.get(name), pods) for name, pods in now.items()}
+            self._pods = {
+                name: pods if (was := before.get(name)) is pods else _same(was, pods)
+                for name, pods in now.items()
+            }
             self._scanned = now
         return self._pods
 

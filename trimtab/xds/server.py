@@ -18,7 +18,7 @@ import grpc
 from trimtab.core.clock import Clock
 from trimtab.core.errors import InvalidInput
 from trimtab.xds import messages
-from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, SHORT
+from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, CLUSTERS, ROUTES, SHORT
 from trimtab.xds.snapshot import NOTHING, Collection, Snapshot, shared_clusters
 from trimtab.xds.stream import Push, StreamState
 from trimtab.xds.subscription import DeltaRequest, StateRequest, Subscription
@@ -27,6 +27,7 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 STREAMS_MAX = 1_000
 NAMES_MAX = 100_000  # that one stream may subscribe to, of one type
 NODES_MAX = 1_000  # whose last status is kept after their stream has ended
+ROUTES_BYTES_PER_S = 8e6  # to one Envoy: of a thousand endpoints the table has three megabytes
 VERSIONS_MAX = 1_000  # published versions of one type that `acknowledged` can still be asked about
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class _Stream:
     node: str = ""  # known from the first request on
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     news_at_s: float | None = None  # the oldest of pods that it was not yet sent; monotonic
+    held: frozenset[str] = frozenset()  # types of which nothing new is sent for a moment
     status: NodeStatus | None = None
 
 
@@ -303,16 +305,29 @@ class AdsServer:
             await stream.wake.wait()
             stream.wake.clear()
             while self._snapshot is not None:
-                push = stream.state.next_push(self._shares_of(stream.node, self._snapshot))
+                push = stream.state.next_push(self._shares_of(stream.node, self._snapshot), stream.held)
                 self._note_change(stream)
                 if push is None:
                     break
-                await write(variant.encode(push))
+                encoded = variant.encode(push)
+                if push.type_url == ROUTES:
+                    self._hold_routes(stream, len(encoded))
+                await write(encoded)
                 if push.type_url == ASSIGNMENTS and stream.news_at_s is not None:
                     self.sent(self._clock.now_s() - stream.news_at_s)
                     stream.news_at_s = None
             if not stream.state.awaits(ASSIGNMENTS):  # what follows from the news is nothing to this one
                 stream.news_at_s = None
+
+    def _hold_routes(self, stream: _Stream, size: int) -> None:
+        """Those just sent do for a moment: pods come before the next ones."""
+
+        def go_on() -> None:
+            stream.held = frozenset()
+            stream.wake.set()
+
+        stream.held = frozenset({ROUTES})
+        asyncio.get_running_loop().call_later(size / ROUTES_BYTES_PER_S, go_on)
 
     def _note_change(self, stream: _Stream) -> None:
         status = _status(stream, connected=True)

@@ -14,7 +14,7 @@ listeners cannot be halved, so there all wait.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import islice
 
@@ -65,15 +65,18 @@ class StreamState:
         subscription = self.subscriptions.get(type_url)
         return subscription is not None and subscription.awaiting is not None
 
-    def next_push(self, snapshot: Snapshot) -> Push | None:
-        """The next response towards `snapshot`; None if all is said, or what is left awaits an answer."""
-        push = self._next_addition(snapshot)
+    def next_push(self, snapshot: Snapshot, held: Set[str] = frozenset()) -> Push | None:
+        """The next response towards `snapshot`; None if all is said, or what is left awaits an answer.
+
+        Of the types `held` nothing is added yet, so that nothing is removed either that they may refer to.
+        """
+        push = self._next_addition(snapshot, held)
         if push is None and not self._unsettled(snapshot):
             push = self._next_removal(snapshot)
         self._note_confirmed(snapshot)
         return push
 
-    def _next_addition(self, snapshot: Snapshot) -> Push | None:
+    def _next_addition(self, snapshot: Snapshot, held: Set[str]) -> Push | None:
         blocked = False
         for type_url in ADDITION_ORDER:
             subscription = self.subscriptions.get(type_url)
@@ -81,7 +84,8 @@ class StreamState:
                 continue
             collection = snapshot.collections[type_url]
             found = subscription.unsent(collection)
-            ready = subscription.awaiting is None and not (blocked and type_url in WAITING)
+            waits = type_url in held or (blocked and type_url in WAITING)
+            ready = subscription.awaiting is None and not waits
             if ready and (found or subscription.owes_answer):
                 push = self._add(subscription, collection, found)
                 if push is not None:

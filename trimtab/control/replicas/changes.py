@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 from trimtab.core.errors import InvalidInput
 from trimtab.v1 import replication_pb2 as v1
@@ -45,17 +45,30 @@ def messages(
 def _begun(
     message: v1.LeaderMessage, kind: str, collection: Collection, before: Collection | None
 ) -> v1.CollectionChange:
-    gone = before.resources.keys() - collection.resources.keys() if before is not None else ()
-    return message.changes.add(
-        type_url=kind, version=collection.version, anew=before is None, removed=sorted(gone)
-    )
+    names = _changed(collection, before) if before is not None else ()
+    gone = sorted(name for name in names if name not in collection.resources)
+    return message.changes.add(type_url=kind, version=collection.version, anew=before is None, removed=gone)
 
 
 def _new(collection: Collection, before: Collection | None) -> Iterator[tuple[str, Resource]]:
-    for name, resource in collection.resources.items():
-        had = before.resources.get(name) if before is not None else None
-        if had is None or had.version != resource.version:
-            yield name, resource
+    if before is None:
+        yield from collection.resources.items()
+        return
+    for name in sorted(_changed(collection, before)):
+        if name in collection.resources:
+            yield name, collection.resources[name]
+
+
+def _changed(collection: Collection, before: Collection) -> Set[str]:
+    """The names of which anything is another: of thousands few, mostly."""
+    known = collection.changed_since(before.version)
+    names = collection.resources.keys() | before.resources.keys() if known is None else known
+    return {name for name in names if _version(collection, name) != _version(before, name)}
+
+
+def _version(collection: Collection, name: str) -> str:
+    resource = collection.resources.get(name)
+    return resource.version if resource is not None else ""
 
 
 class Replica:
