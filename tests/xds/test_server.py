@@ -266,6 +266,31 @@ def limit_of(answer: Any) -> int:
     return int(bounds.max_connections or 0)
 
 
+async def test_pods_do_not_wait_behind_one_route_table_after_the_other(
+    served: Served, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = served.publish(endpoint("iris", (1,)))
+    table_bytes = sum(len(each.payload) for each in snapshot.collections[ROUTES].resources.values())
+    monkeypatch.setattr(module, "ROUTES_BYTES_PER_S", table_bytes / 3)
+    client = served.client()
+
+    async def answered() -> Any:
+        heard = await client.hear()
+        await client.ask(heard.type_url, response_nonce=heard.nonce)
+        return heard
+
+    for kind, names in ((CLUSTERS, []), (ASSIGNMENTS, ["default/iris/r1"]), (ROUTES, ["gateway"])):
+        await client.ask(kind, resource_names_subscribe=names)
+        await answered()
+    heard = []
+    for number in range(2, 6):  # each time its pods are others, and so are its routes
+        last = served.publish(endpoint("iris", tuple(range(1, 1 + number)), timeout_s=float(number)))
+        heard.append(await answered())
+    assert [each.type_url for each in heard] == [ASSIGNMENTS] * 4
+    table = await client.hear()
+    assert (table.type_url, table.system_version_info) == (ROUTES, last.version(ROUTES)), "the last one alone"
+
+
 async def test_how_long_news_of_pods_took_to_each_envoy(served: Served, endpoint: Any) -> None:
     took_s = list[float]()
     served.ads.sent = took_s.append

@@ -49,6 +49,16 @@ def snapshot_of(
     )
 
 
+def follows(last: Snapshot, new: Snapshot) -> Snapshot:
+    """The new one as what changed of the last one."""
+    return Snapshot(
+        {
+            kind: last.collections[kind].replaced({*last.collections[kind].resources, *wanted}, wanted)
+            for kind, wanted in ((kind, new.collections[kind].resources) for kind in new.collections)
+        }
+    )
+
+
 GOOD = st.sampled_from(["v1", "v2"])
 ANY = st.sampled_from(["v1", "v1", "v2", "v2", "bad"])
 
@@ -209,13 +219,23 @@ class Conversation(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
+        self.held: frozenset[str] = frozenset()
         self.server = StreamState(delta=self.delta)
         self.inbox: deque[Push] = deque()
         self.envoy.connect()
 
-    @rule(snapshot=snapshots(ANY))
-    def publish(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
+    @rule(snapshot=snapshots(ANY), known=st.booleans())
+    def publish(self, snapshot: Snapshot, known: bool) -> None:
+        """`known`: what changed is, and need not be found by comparing all."""
+        self.snapshot = follows(self.snapshot, snapshot) if known else snapshot
+
+    @rule()
+    def routes_wait(self) -> None:
+        self.held = frozenset({ROUTES})
+
+    @rule()
+    def routes_go_on(self) -> None:
+        self.held = frozenset()
 
     @rule()
     def break_the_stream(self) -> None:
@@ -229,7 +249,7 @@ class Conversation(RuleBasedStateMachine):
 
     @rule()
     def server_speaks(self) -> None:
-        push = self.server.next_push(self.snapshot)
+        push = self.server.next_push(self.snapshot, self.held)
         if push is not None:
             self.inbox.append(push)
 
@@ -242,7 +262,7 @@ class Conversation(RuleBasedStateMachine):
     def server_speaks_its_mind(self) -> None:
         """All that it may say before it hears an answer, as a fast server does."""
         for _ in range(MESSAGES_MAX):
-            push = self.server.next_push(self.snapshot)
+            push = self.server.next_push(self.snapshot, self.held)
             if push is None:
                 return
             self.inbox.append(push)
@@ -250,6 +270,7 @@ class Conversation(RuleBasedStateMachine):
 
     def _talk(self, *, eager: bool) -> None:
         """Until both are silent. `eager`: the server speaks before it listens."""
+        self.held = frozenset()
         for _ in range(MESSAGES_MAX):
             if eager:
                 self.server_speaks_its_mind()
@@ -283,7 +304,7 @@ class Conversation(RuleBasedStateMachine):
     @rule(snapshot=snapshots(GOOD), eager=st.booleans())
     def agree(self, snapshot: Snapshot, eager: bool) -> None:
         """With a snapshot that nothing in is refused of, both ends hold exactly the same, and say so."""
-        self.snapshot = snapshot
+        self.snapshot = follows(self.snapshot, snapshot)
         self._talk(eager=eager)
         for kind, collection in self.snapshot.collections.items():
             has = {name: one.version for name, one in self.envoy._has(kind).items()}
