@@ -42,7 +42,7 @@ async def test_a_pod_that_got_ready_waits_for_no_look(
 
     def broken() -> Any:
         monkeypatch.setattr(plane.reconciler, "_views", views)
-        plane.reconciler.pods_changed.set()
+        plane.fleet.changed.set()
         raise OSError("the fleet cannot be seen")
 
     for name in (IRIS, WINE):
@@ -54,7 +54,7 @@ async def test_a_pod_that_got_ready_waits_for_no_look(
         plane.fleet.tick()
         if breaks:
             monkeypatch.setattr(plane.reconciler, "_views", broken)
-        plane.reconciler.pods_changed.set()
+        plane.fleet.changed.set()
         await backends_become(plane, 2)
         assert breaks or plane.envoy.news_at_s == plane.clock.now_s(), "for who measures how long that takes"
         assert not any(task.done() for task in tasks)
@@ -133,7 +133,7 @@ async def test_what_took_long_is_followed_by_a_rest_as_long(
         if not takes_s:
             raise asyncio.CancelledError
         plane.clock.advance(takes_s.pop(0))
-        (plane.reconciler.wake if what == "looks" else plane.reconciler.pods_changed).set()
+        (plane.reconciler.wake if what == "looks" else plane.fleet.changed).set()
 
     monkeypatch.setattr(reconcile.asyncio, "sleep", slept)
     if what == "looks":
@@ -143,7 +143,7 @@ async def test_what_took_long_is_followed_by_a_rest_as_long(
         expected = [0.02, 0.15, reconcile.REST_MAX_S, 0.02]
     else:
         monkeypatch.setattr(plane.reconciler._publisher, "publish", work)
-        plane.reconciler.pods_changed.set()
+        plane.fleet.changed.set()
         with pytest.raises(asyncio.CancelledError):
             await plane.reconciler.tell_pods()
         expected = [0.005, 0.005, reconcile.PODS_REST_MAX_S, reconcile.PODS_REST_MAX_S, 0.005]

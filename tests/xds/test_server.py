@@ -272,6 +272,7 @@ async def test_pods_do_not_wait_behind_one_route_table_after_the_other(
     snapshot = served.publish(endpoint("iris", (1,)))
     table_bytes = sum(len(each.payload) for each in snapshot.collections[ROUTES].resources.values())
     monkeypatch.setattr(module, "ROUTES_BYTES_PER_S", table_bytes / 3)
+    monkeypatch.setattr(module, "ROUTES_REST_MAX_S", 3.0)
     client = served.client()
 
     async def answered() -> Any:

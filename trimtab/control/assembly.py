@@ -74,8 +74,7 @@ class ControlPlane:
         wake = self.reconciler.wake
         return {
             "the reconcile loop": self.reconciler.run(),
-            "the news of pods": relay(self.fleet.changed, wake, self.reconciler.pods_changed),
-            "the telling of pods": self.reconciler.tell_pods(),
+            "the news of pods": self.reconciler.tell_pods(),
             "the news of Envoy": relay(self.ads.changed, wake),
             "the news of environments": relay(self.environments.changed, wake),
             "the pods' own counts": self.scraper.run(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 
 from google.protobuf import json_format
 
@@ -35,6 +36,7 @@ _UNITS = {
 _QUANTITY = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?)(k|[MGT]|[KMGT]i)?")
 _CPU = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?(?:e[+-]?[0-9]{1,3})?)(m?)")  # with what `repr` writes
 MEMORY_BYTES_MAX = 2**63 - 1
+SPECS_KEPT = 4096  # as JSON, and read again: each write of an endpoint's status asks for those it had
 
 
 def endpoint_name(ref: v1.EndpointRef) -> EndpointName:
@@ -100,10 +102,12 @@ def model_to_proto(model: ModelSpec) -> v1.Model:
     )
 
 
+@lru_cache(maxsize=SPECS_KEPT)
 def spec_to_json(spec: EndpointSpec) -> str:
     return str(json_format.MessageToJson(spec_to_proto(spec), preserving_proto_field_name=True, indent=None))
 
 
+@lru_cache(maxsize=SPECS_KEPT)
 def spec_from_json(endpoint: EndpointName, text: str) -> EndpointSpec:
     """Fields that a newer version wrote and this one does not know are passed over."""
     return spec_from_proto(endpoint, json_format.Parse(text, v1.Spec(), ignore_unknown_fields=True))

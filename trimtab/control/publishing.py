@@ -89,7 +89,6 @@ class Publisher:
             world = World(self.gateway, look(), self._shared_by())
             if world == self._world:
                 return
-            await asyncio.sleep(0)  # of a thousand endpoints this took milliseconds, and so does what follows
             new = self._builder.new(world)
             snapshot = await self._built(world, len(new))
         except Exception as error:

@@ -43,13 +43,12 @@ async def named(what: str, work: Coroutine[None, None, None]) -> None:
         ) from error
 
 
-async def relay(changed: asyncio.Event, *wakes: asyncio.Event) -> None:
-    """News, of pods for example, wake who waits."""
+async def relay(changed: asyncio.Event, wake: asyncio.Event) -> None:
+    """News, of Envoy for example, wake who waits."""
     while True:
         await changed.wait()
         changed.clear()
-        for wake in wakes:
-            wake.set()
+        wake.set()
 
 
 async def first_of(*events: asyncio.Event, within_s: float | None = None) -> None:

@@ -27,7 +27,7 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 STREAMS_MAX = 1_000
 NAMES_MAX = 100_000  # that one stream may subscribe to, of one type
 NODES_MAX = 1_000  # whose last status is kept after their stream has ended
-ROUTES_BYTES_PER_S = 8e6  # to one Envoy: of a thousand endpoints the table has three megabytes
+ROUTES_BYTES_PER_S, ROUTES_REST_MAX_S = 8e6, 1.0  # to one Envoy: a thousand endpoints have megabytes of them
 VERSIONS_MAX = 1_000  # published versions of one type that `acknowledged` can still be asked about
 
 log = logging.getLogger(__name__)
@@ -327,7 +327,7 @@ class AdsServer:
             stream.wake.set()
 
         stream.held = frozenset({ROUTES})
-        asyncio.get_running_loop().call_later(size / ROUTES_BYTES_PER_S, go_on)
+        asyncio.get_running_loop().call_later(min(ROUTES_REST_MAX_S, size / ROUTES_BYTES_PER_S), go_on)
 
     def _note_change(self, stream: _Stream) -> None:
         status = _status(stream, connected=True)

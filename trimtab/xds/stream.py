@@ -6,7 +6,8 @@ its endpoints and is ready, so a route never points to a cluster that is not. Re
 all additions were answered, in the opposite direction: whatever refers goes before what it refers to.
 
 Of each type at most one push is unanswered. That paces a stream by its client and merges what
-changes meanwhile, so nothing has to be delayed to be merged: a change of pods goes out at once.
+changes meanwhile, so nothing has to be delayed to be merged: a change of pods goes out at once. Only
+what is `held` waits: route tables of megabytes, behind which pods would (see `server`).
 A refused push counts as answered. Its resources are sent again in halves until the bad one is
 alone, and that one not again until it changes; a state-of-the-world push of all clusters or
 listeners cannot be halved, so there all wait.

@@ -5,6 +5,8 @@ A runtime is one module here. None of them imports a model server.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from trimtab.core.spec import ModelSpec
 from trimtab.runtime.catalog.base import (
     IN_FLIGHT_MAX,
@@ -45,6 +47,7 @@ RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (MLFLOW, TR
 """By name, in the order in which they are tried on a model that names none."""
 
 
+@lru_cache(maxsize=4096)  # it is asked several times at each look at an endpoint
 def runtime_of(model: ModelSpec) -> Runtime:
     """The runtime of a model, as it wants it. Raises KeyError for a name that is not in RUNTIMES."""
     runtime = RUNTIMES[model.runtime]
