@@ -13,7 +13,7 @@ from trimtab.control.kubernetes import writing
 from trimtab.control.kubernetes.objects import read_endpoint
 from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.control.kubernetes.writing import Writer
-from trimtab.core.clock import SystemClock
+from trimtab.core.clock import ManualClock, SystemClock
 from trimtab.v1 import control_pb2 as v1
 
 
@@ -105,6 +105,51 @@ async def test_what_is_told_from_the_same_is_not_told_anew(monkeypatch: pytest.M
         told.status.state = v1.FAILED
         made_from[0] = ("one",)  # the same as before the last write: what that told is not what this says
         await until(lambda: server.statuses["a"]["state"] == "FAILED")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_how_many_pods_are_ready_is_written_of_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many endpoints whose pods come and go; what they are is written at once all the same."""
+    monkeypatch.setattr(writing, "ROUND_S", 0.1)
+    names = [f"e{number}" for number in range(30)]
+    metadata = {"namespace": "team", "uid": "u", "resourceVersion": "1"}
+    metadata |= {"finalizers": ["serving.trimtab.dev/drain"]}
+    objects = {("team", each): read_endpoint({"metadata": metadata | {"name": each}}) for each in names}
+
+    def of(state: v1.State, ready: int) -> v1.Endpoint:
+        pods = [v1.Pod(id=str(number), phase="ready") for number in range(ready)]
+        revision = v1.Revision(number=1, pods_wanted=2, pods=pods)
+        return v1.Endpoint(status=v1.Status(state=state, serving_revision=1, revisions=[revision]))
+
+    told, clock, server = dict.fromkeys(names, of(v1.READY, 1)), ManualClock(), Server()
+    view, looked = lambda name: told[name.name], 0
+
+    def by(_name: object) -> None:
+        nonlocal looked
+        looked += 1
+
+    writer = Writer(server, clock, KubernetesStore(), lambda: objects, view, {}, told_by=by)  # type: ignore[arg-type]
+    running = asyncio.create_task(writer.run())
+
+    def written(pods: str) -> int:
+        return sum(each.get("pods") == pods for each in server.statuses.values())
+
+    try:
+        await until(lambda: written("1/2") == 30)
+        monkeypatch.setattr(writing, "READY_PER_S", 0.0)  # the allowance is used up, and none comes
+        told |= dict.fromkeys(names, of(v1.READY, 2))
+        so_far = looked
+        await until(lambda: looked >= so_far + 90)
+        assert written("2/2") == 0
+        told["e29"] = of(v1.UPDATING, 2)
+        await until(lambda: server.statuses["e29"]["state"] == "UPDATING")
+        clock.advance(writing.READY_LATE_S)
+        await until(lambda: written("2/2") == 30)
+        told |= dict.fromkeys(names, of(v1.READY, 1))
+        monkeypatch.setattr(writing, "READY_PER_S", 10.0)
+        await until(lambda: written("1/2") > 0)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -39,6 +39,8 @@ SLICES = 100  # into which that round is cut: of a thousand endpoints some milli
 LOAD_EACH_S = 30.0  # of one endpoint: how often figures alone are worth a write
 LOADS_PER_S = 2.0  # of all endpoints
 LOAD_DIFFERS = 0.2  # by which part a figure has to be another one
+READY_PER_S = 10.0  # of all endpoints: writes that only say how many pods are ready
+READY_LATE_S = 30.0  # after which it is written all the same
 
 View = Callable[[EndpointName], v1.Endpoint]
 ToldBy = Callable[[EndpointName], tuple[object, ...] | None]
@@ -83,6 +85,7 @@ class Writer:
         self._told: dict[EndpointName, _Told] = {}
         self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
         self._loads_left = LOADS_PER_S
+        self._ready_left = READY_PER_S
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
 
@@ -102,6 +105,7 @@ class Writer:
             names = sorted(seen.name for seen in self._seen().values())
             for part in range(SLICES):
                 self._loads_left = min(LOADS_PER_S, self._loads_left + LOADS_PER_S * ROUND_S / SLICES)
+                self._ready_left = min(READY_PER_S, self._ready_left + READY_PER_S * ROUND_S / SLICES)
                 for name in names[part::SLICES]:
                     try:
                         self._look(name)
@@ -130,8 +134,10 @@ class Writer:
         now.CopyFrom(view)
         now.status.ClearField("load")
         if now != self._viewed.get(name):  # a quick look: most have not changed
-            if essence(self._status(seen, "", view)) != essence(told.status):
-                self._work.add(name)
+            wanted, written = essence(self._status(seen, "", view)), essence(told.status)
+            if wanted != written:
+                if wanted | {"pods": ""} != written | {"pods": ""} or self._may_tell_ready(told):
+                    self._work.add(name)
                 return
             self._viewed[name] = now
         if not _differs(load, told.status.get("load", {})):
@@ -139,6 +145,13 @@ class Writer:
         elif self._clock.now_s() - told.at_s >= LOAD_EACH_S and self._loads_left >= 1:
             self._loads_left -= 1
             self._work.add(name)
+
+    def _may_tell_ready(self, told: _Told) -> bool:
+        """Whether a write is due that only says how many pods are ready: where they come and go, many are."""
+        if self._ready_left >= 1:
+            self._ready_left -= 1
+            return True
+        return self._clock.now_s() - told.at_s >= READY_LATE_S
 
     async def _settle(self, name: EndpointName) -> None:
         """Write what the API server has otherwise. If that has changed meanwhile the watch will tell."""
