@@ -180,7 +180,7 @@ class SnapshotBuilder:
     """Builds one snapshot after the other, each as if it were the first.
 
     Of a view that is the very object that it was last time nothing is looked at again: with one pod changed
-    among 10,000 the cost is one endpoint's, and a hash over the versions of all.
+    among 10,000 the cost is one endpoint's, and a look at which those are.
     """
 
     def __init__(self) -> None:
