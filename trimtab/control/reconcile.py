@@ -199,9 +199,9 @@ class Reconciler:
         while True:
             await self._fleet.changed.wait()
             self._publisher.heard_of_pods()
-            self.wake.set()
             await asyncio.sleep(max(PODS_APART_S, until_s - self._clock.now_s()))
             self._fleet.changed.clear()
+            self.wake.set()  # only now: what came while this slept has to be looked at, too
             began_s = self._clock.now_s()
             try:
                 await self._publish()
