@@ -138,7 +138,7 @@ async def test_how_many_pods_are_ready_is_written_of_a_few_at_a_time(monkeypatch
 
     try:
         await until(lambda: written("1/2") == 30)
-        monkeypatch.setattr(writing, "READY_PER_S", 0.0)  # the allowance is used up, and none comes
+        writer._ready.per_s = 0.0  # the allowance is used up, and none comes
         told |= dict.fromkeys(names, of(v1.READY, 2))
         so_far = looked
         await until(lambda: looked >= so_far + 90)
@@ -148,7 +148,7 @@ async def test_how_many_pods_are_ready_is_written_of_a_few_at_a_time(monkeypatch
         clock.advance(writing.READY_LATE_S)
         await until(lambda: written("2/2") == 30)
         told |= dict.fromkeys(names, of(v1.READY, 1))
-        monkeypatch.setattr(writing, "READY_PER_S", 10.0)
+        writer._ready.per_s = 10.0
         await until(lambda: written("1/2") > 0)
     finally:
         running.cancel()

@@ -58,6 +58,24 @@ class _Told:
     status: Json = field(default_factory=dict)  # empty: not yet
 
 
+class Allowance:
+    """So many a second, of which a second's are kept."""
+
+    def __init__(self, per_s: float) -> None:
+        self.per_s = per_s
+        self._left = per_s
+
+    def pass_time(self, seconds: float) -> None:
+        self._left = min(self.per_s, self._left + self.per_s * seconds)
+
+    def take(self) -> bool:
+        """Whether there was one; it is used then."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Writer:
     """Keeps the API server's objects as the store has them. `seen` are the objects as they are watched."""
 
@@ -84,8 +102,8 @@ class Writer:
         self._from: dict[EndpointName, tuple[object, ...] | None] = {}  # of what says what was told
         self._told: dict[EndpointName, _Told] = {}
         self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
-        self._loads_left = LOADS_PER_S
-        self._ready_left = READY_PER_S
+        self._loads = Allowance(LOADS_PER_S)
+        self._ready = Allowance(READY_PER_S)
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
 
@@ -104,8 +122,8 @@ class Writer:
         while True:
             names = sorted(seen.name for seen in self._seen().values())
             for part in range(SLICES):
-                self._loads_left = min(LOADS_PER_S, self._loads_left + LOADS_PER_S * ROUND_S / SLICES)
-                self._ready_left = min(READY_PER_S, self._ready_left + READY_PER_S * ROUND_S / SLICES)
+                self._loads.pass_time(ROUND_S / SLICES)
+                self._ready.pass_time(ROUND_S / SLICES)
                 for name in names[part::SLICES]:
                     try:
                         self._look(name)
@@ -142,16 +160,12 @@ class Writer:
             self._viewed[name] = now
         if not _differs(load, told.status.get("load", {})):
             self._from[name] = made_from
-        elif self._clock.now_s() - told.at_s >= LOAD_EACH_S and self._loads_left >= 1:
-            self._loads_left -= 1
+        elif self._clock.now_s() - told.at_s >= LOAD_EACH_S and self._loads.take():
             self._work.add(name)
 
     def _may_tell_ready(self, told: _Told) -> bool:
         """Whether a write is due that only says how many pods are ready: where they come and go, many are."""
-        if self._ready_left >= 1:
-            self._ready_left -= 1
-            return True
-        return self._clock.now_s() - told.at_s >= READY_LATE_S
+        return self._ready.take() or self._clock.now_s() - told.at_s >= READY_LATE_S
 
     async def _settle(self, name: EndpointName) -> None:
         """Write what the API server has otherwise. If that has changed meanwhile the watch will tell."""
