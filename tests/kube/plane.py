@@ -15,8 +15,10 @@ from pathlib import Path
 
 from deploy.cluster import lifecycle
 from deploy.cluster.place import here
+from tests.kube.words import HOLD
 from trimtab.envoy.bootstrap import Bootstrap, render
 from trimtab.envoy.process import find_binary
+from trimtab.fleet.kubernetes.template import HOLD_IMAGE
 from trimtab.host.ports import free_port
 from trimtab.kube import Json
 
@@ -64,7 +66,7 @@ class Plane:
     def begin(self) -> None:
         command = [sys.executable, "-P", "-m", "trimtab.cli", "control", "--home", str(self.home)]
         command += ["--namespace", self.namespace, "--listen", f"127.0.0.1:{self.port}"]
-        command += ["--control", f"127.0.0.1:{self.control_port}"]
+        command += ["--control", f"127.0.0.1:{self.control_port}", f"--image={HOLD_IMAGE}={HOLD}"]
         command += ["--lease", self.lease] if self.lease else []
         command += [f"--pull-secret={name}" for name in self.pull_secrets]
         if self.xds_port:

@@ -246,7 +246,7 @@ async def test_an_envoy_of_one_that_follows_is_served_whoever_leads(
         await applied(api, namespace, "iris", spec(image, 2, 8))
         await becomes(api, namespace, "iris", "Ready")
         assert not other.announced.exists(), "it follows"
-        with other.calling("iris", 4) as told:
+        with other.calling("iris", 2) as told:  # they need no more than three pods
             await applied(api, namespace, "iris", spec(image, 4, 8))
             await until(lambda: has_pods(api, namespace, 4))
             plane.kill()

@@ -428,10 +428,13 @@ class KubernetesFleet:
         self._holds.forget(pod_id)
 
     def _look_at(self, seen: SeenPod) -> None:
-        """Ask it ourselves until it answers, or until the kubelet says that it does."""
+        """Ask it ourselves until it answers, or until the kubelet says that it does.
+
+        Only for its start: whether one that served answers again is soon enough known from the kubelet.
+        """
         if seen.answers or seen.ended:
             self._answered.pop(seen.id, None)
-        waits = seen.runs and seen.active and not (seen.answers or seen.ended or seen.leaving)
+        waits = seen.runs and seen.active and not (seen.answers or seen.served or seen.ended or seen.leaving)
         if waits and seen.host and seen.ready_path and seen.id not in self._answered:
             self._looks.watch(seen.id, seen.host, seen.port, seen.ready_path)
         elif not waits:
