@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
-from trimtab.fleet.kubernetes.template import ENDPOINT, REVISION
+from trimtab.fleet.kubernetes.template import COST, COST_OF_LEAVING, ENDPOINT, REVISION
 from trimtab.kube import Api, Json, Key, Mirror, Resource, Selection
 from trimtab.xds.world import cluster_name
 
@@ -25,7 +25,7 @@ class SeenPod:
     cluster: str
     address: str
     ready: bool
-    deleting: bool
+    leaves: bool  # it is taken away, or is to be, as surplus: Envoys need not hear of it
 
 
 def read_pod(body: Json) -> SeenPod:
@@ -34,8 +34,9 @@ def read_pod(body: Json) -> SeenPod:
     key = RevisionKey(EndpointName(metadata["namespace"], labels[ENDPOINT]), int(labels[REVISION]))
     conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
     ready = conditions.get("ContainersReady") == "True" and bool(status.get("podIP"))
-    deleting = "deletionTimestamp" in metadata
-    return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, deleting)
+    marked = (metadata.get("annotations") or {}).get(COST) == COST_OF_LEAVING
+    leaves = marked or "deletionTimestamp" in metadata
+    return SeenPod(metadata["uid"], cluster_name(key), status.get("podIP", ""), ready, leaves)
 
 
 class Sightings:
@@ -54,10 +55,10 @@ class Sightings:
     def take(self, key: Key, pod: SeenPod | None) -> None:
         """An event: the pod of this name as it is now, or that there is none."""
         before = self.ready.get(key)
-        if before is not None and (pod is None or pod.uid != before.uid or pod.deleting or not pod.ready):
+        if before is not None and (pod is None or pod.uid != before.uid or pod.leaves or not pod.ready):
             del self.ready[key]
             self.gone(before)
-        if pod is not None and pod.ready and not pod.deleting and key not in self.ready:
+        if pod is not None and pod.ready and not pod.leaves and key not in self.ready:
             self.ready[key] = pod
             self.shown(pod)
 

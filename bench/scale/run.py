@@ -37,6 +37,7 @@ START_WITHIN_S = 300.0
 ASK_EACH_S = 0.05  # somebody else's requests, while many endpoints are applied
 SETTLE_S = 300.0  # for the last pods that come to be told of: pretended kubelets that lack a core are slow
 AWAY_S = 5.0  # for which a pod does not answer
+BACK_AFTER_S = (1.0, 5.0, 15.0)  # where the API server refuses that it does again
 LAG_EACH_S = 0.01
 QUIET_S = 5.0  # without any event of a pod or a Deployment
 QUIET_WITHIN_S = 600.0
@@ -215,6 +216,13 @@ class Bench:
     async def _blink(self, place: Key) -> None:
         await self.cluster.answers(place, answers=False)
         await asyncio.sleep(AWAY_S)
+        for rest_s in BACK_AFTER_S:  # it may not stay away: else nothing ever comes to rest
+            try:
+                await self.cluster.answers(place, answers=True)
+            except TrimtabError:
+                await asyncio.sleep(rest_s)
+            else:
+                return
         await self.cluster.answers(place, answers=True)
 
     def _wire_figures(self, name: str) -> list[Figure]:

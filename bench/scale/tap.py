@@ -39,6 +39,7 @@ class Tap:
         self._server = server
         self._trust = trust
         self._listening: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def before(cls, kubeconfig: Path) -> Tap:
@@ -51,12 +52,21 @@ class Tap:
 
     async def open(self, host: str) -> str:
         """Returns the URL by which it is the API server."""
-        self._listening = await asyncio.start_server(self._serve, host, 0)
+        self._listening = await asyncio.start_server(self._begin, host, 0)
         return f"http://{host}:{self._listening.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         if self._listening is not None:
             self._listening.close()
+        for each in self._serving:
+            each.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Kept until it has ended: the server itself would forget it with its connection."""
+        serving = asyncio.create_task(self._serve(reader, writer))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         watched = asyncio.Event()

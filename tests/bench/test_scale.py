@@ -28,6 +28,7 @@ from bench.scale.run import Size
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
+from trimtab.fleet.kubernetes.template import COST, COST_OF_LEAVING
 from trimtab.xds import messages
 from trimtab.xds.assignments import build_assignments
 from trimtab.xds.kinds import ASSIGNMENTS
@@ -112,7 +113,7 @@ def test_a_request_is_one_to_envoys_own_types() -> None:
 
 
 def _pod(address: str) -> SeenPod:
-    return SeenPod("u", cluster_name(KEY), address, ready=True, deleting=False)
+    return SeenPod("u", cluster_name(KEY), address, ready=True, leaves=False)
 
 
 def test_a_delay_counts_once_for_each_client() -> None:
@@ -154,7 +155,8 @@ def test_pods_as_the_api_server_shows_them() -> None:
     ready = read_pod({"metadata": metadata, "status": {"podIP": "10.0.0.1", "conditions": conditions}})
     assert ready == _pod("10.0.0.1")
     assert not read_pod({"metadata": metadata}).ready
-    assert read_pod({"metadata": metadata | {"deletionTimestamp": "now"}}).deleting
+    assert read_pod({"metadata": metadata | {"deletionTimestamp": "now"}}).leaves
+    assert read_pod({"metadata": metadata | {"annotations": {COST: COST_OF_LEAVING}}}).leaves
 
 
 def test_sizes() -> None:

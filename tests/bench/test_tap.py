@@ -108,14 +108,14 @@ async def test_all_passes_and_only_the_watch_of_pods_is_told(server: int) -> Non
 
 
 def test_a_pod_is_shown_once_for_each_life() -> None:
-    def pod(uid: str, *, ready: bool = True, deleting: bool = False) -> SeenPod:
-        return SeenPod(uid, "c", "10.0.0.1", ready, deleting)
+    def pod(uid: str, *, ready: bool = True, leaves: bool = False) -> SeenPod:
+        return SeenPod(uid, "c", "10.0.0.1", ready, leaves)
 
     key: Key = ("team", "p")
     sightings, told = Sightings({("team", "old"): pod("o")}), list[tuple[str, str]]()
     sightings.shown = lambda pod: told.append(("shown", pod.uid))
     sightings.gone = lambda pod: told.append(("gone", pod.uid))
-    for seen in (pod("1", ready=False), pod("1"), pod("1"), pod("2"), pod("2", deleting=True), None):
+    for seen in (pod("1", ready=False), pod("1"), pod("1"), pod("2"), pod("2", leaves=True), None):
         sightings.take(key, seen)
     sightings.take(("team", "old"), pod("o"))
     assert told == [("shown", "1"), ("gone", "1"), ("shown", "2"), ("gone", "2")]
@@ -127,5 +127,5 @@ def test_a_pod_that_answers_again_is_shown_again() -> None:
     sightings.shown = lambda pod: told.append("shown")
     sightings.gone = lambda pod: told.append("gone")
     for ready in (True, False, False, True):
-        sightings.take(("team", "p"), SeenPod("1", "c", "10.0.0.1", ready, deleting=False))
+        sightings.take(("team", "p"), SeenPod("1", "c", "10.0.0.1", ready, leaves=False))
     assert told == ["shown", "gone", "shown"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from unittest.mock import Mock
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimtab.control import scrape
-from trimtab.control.scrape import AT_ONCE_MAX, PAGE_BYTES_MAX, WINDOW_S, Counts, Scraper
+from trimtab.control.scrape import AT_ONCE_MAX, PAGE_BYTES_MAX, PER_S, WINDOW_S, Counts, Scraper
 from trimtab.core.clock import ManualClock, SystemClock
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
@@ -177,6 +178,25 @@ async def test_bad_pages_harm_no_other_pod(
         assert seen[pod_id].completions is None, pod_id
     assert scraper.counts(KEY) == Counts(5, 1)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_the_pages_of_many_pods_are_read_so_many_a_second(pages: tuple[Pages, int]) -> None:
+    """Far more than can be in a round: of each some, in turn, and no more."""
+    served, port = pages
+    served.bodies = {"/good": page(5, 1).encode()}
+    (pod,), runtimes = kinds_of_pods(port, ["good"])
+    pods = [replace(pod, id=str(number)) for number in range(300)]
+    scraper, began_s = Scraper(fleet_of(pods), SystemClock(), runtimes=runtimes, each_s=0.1), time.monotonic()
+    seen: Counter[str] = Counter()
+
+    def each_was_seen_twice() -> bool:
+        seen.update(signal.pod for signal in scraper.pod_signals(KEY))
+        return len(seen) == len(pods) and min(seen.values()) >= 2
+
+    async with running(scraper):
+        await until(each_was_seen_twice)
+    assert len(served.asked) <= PER_S * (time.monotonic() - began_s) + 1
+    assert max(seen.values()) <= 2 * min(seen.values())
 
 
 async def test_gpus_of_pods_are_told_as_long_as_the_exporter_answers(pages: tuple[Pages, int]) -> None:

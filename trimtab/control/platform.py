@@ -30,6 +30,7 @@ from trimtab.core.errors import Conflict, Failed
 from trimtab.core.names import DEFAULT_NAMESPACE, EndpointName
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
+from trimtab.core.turns import give_way
 from trimtab.environment import Place
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.process import EnvoyStatus
@@ -224,7 +225,7 @@ class Platform:
         """What is measured of each; one of which nothing can be told is counted, and hides no other."""
         for number, record in enumerate(self._endpoints.all(), 1):
             if number % MEASURED_AT_ONCE == 0:
-                await asyncio.sleep(0)
+                await give_way()
             if not self._endpoints.known(record.name):
                 continue
             try:

@@ -35,6 +35,7 @@ from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
+from trimtab.core.turns import give_way
 from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
 from trimtab.xds.kinds import ROUTES
@@ -44,7 +45,7 @@ from trimtab.xds.world import ApiKey, EndpointView, Gateway
 log = logging.getLogger(__name__)
 
 LOOK_EACH_S = 1.0
-AGAIN_PER_S = 100  # endpoints of which there is no news; of a thousand that start each is looked at in 10 s
+AGAIN_PER_S = 50  # endpoints of which there is no news; of a thousand that start each is looked at in 20 s
 LOOKS_APART_S = 0.02  # a burst of events is one look
 REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it took: what comes meanwhile is one
 PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news of pods, which is told apart
@@ -54,7 +55,7 @@ FORGET_EACH_S = 1.0
 FORGET_SHARE, FORGET_REST_MAX_S = 0.01, 15.0  # of the time, where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
-TURN = 4  # endpoints that are looked at before others, such as news of pods, get on: some milliseconds
+TURN = 4  # endpoints that are decided on before others, such as news of pods, get on: a millisecond
 
 
 @dataclass(frozen=True)
@@ -250,9 +251,9 @@ class Reconciler:
             for name in seen.keys() - {record.name for record in records}:
                 await self._contained(name, self._leaving.remove(seen[name]))
             self._scaling.record_decisions()
-            await asyncio.sleep(0)
+            await give_way()
             await self._tell()
-            await asyncio.sleep(0)
+            await give_way()
             self._forget_gone()
         if self._publisher.connected() and self._publisher.settled(ROUTES):
             self.routed.set()
@@ -275,8 +276,7 @@ class Reconciler:
             if name not in self._looking:
                 task = self._looking[name] = asyncio.create_task(self._look_in_turn(name, self._slots))
                 begun.append(task)
-                if len(begun) % TURN == 0:
-                    await asyncio.sleep(0)  # a look that waits for nobody gives way to nobody either
+                await give_way()  # a look that waits for nobody gives way to nobody either
         if begun:
             _, late = await asyncio.wait(begun, timeout=OTHERS_WAIT_S)
             for task in late:  # what it does may have to be told, and this look does not wait for it
@@ -329,7 +329,7 @@ class Reconciler:
             if not self._decided_still(name):
                 more.append(name)
             if number % TURN == 0:
-                await asyncio.sleep(0)
+                await give_way()
         return more
 
     def _decided_still(self, name: EndpointName) -> bool:

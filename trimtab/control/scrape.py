@@ -30,6 +30,7 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import GpuSignal, PodSignal
 from trimtab.fleet.protocol import Fleet
+from trimtab.host.pace import Pace
 from trimtab.runtime.catalog import RUNTIMES, Runtime
 
 EACH_S = 5.0
@@ -39,6 +40,7 @@ TICKS = 10
 WINDOW_S = 60.0
 TIMEOUT_S = 2.0
 AT_ONCE_MAX = 16
+PER_S = 200  # pods' pages; of more than a thousand pods each is read less often
 ENOUGH_REQUESTS = 5
 PAGE_BYTES_MAX = 1 << 20
 GPUS_FRESH_S = 15.0
@@ -94,6 +96,7 @@ class Scraper:
         self._runtimes = runtimes
         self._each_s = each_s
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        self._pace = Pace(PER_S)
         self._pods: Mapping[EndpointName, tuple[Pod, ...]] = {}  # the last that the fleet told of,
         self._ready: dict[str, Pod] = {}  # and those of them that are ready
         self._exporters: frozenset[str] = frozenset()
@@ -206,13 +209,16 @@ class Scraper:
             else:
                 runtime = self._runtimes.get(pod.runtime)
                 path = runtime.metrics_path if runtime else ""
-                url = f"http://{pod.metrics_address}{path}" if path else ""
-                self.take([(pod, await self._page(session, url) if url else None)])
+                self.take([(pod, await self._page_of(session, pod, path) if path else None)])
         except Exception:
             log.exception("reading the metrics of %s", name)
         finally:
             if name in self._due_at_s:
                 self._due_at_s[name] = self._turn_s(name, self._clock.now_s())
+
+    async def _page_of(self, session: aiohttp.ClientSession, pod: Pod, path: str) -> str | None:
+        await self._pace.turn()
+        return await self._page(session, f"http://{pod.metrics_address}{path}")
 
     async def _page(self, session: aiohttp.ClientSession, url: str) -> str | None:
         """The whole page; None if there is none within TIMEOUT_S and PAGE_BYTES_MAX: half of one misleads."""

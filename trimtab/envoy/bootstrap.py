@@ -50,7 +50,7 @@ class Bootstrap:
     control_socket: Path  # ADS and the intake of statistics, on one gRPC server
     admin_socket: Path
     flush_interval_s: float = 1.0
-    data_points_max: int = 4_000  # of one message: about 1 MB, and what the receiver parses in one go
+    data_points_max: int = 500  # of one message: what the receiver parses in one go, in some milliseconds
     downstream_connections_max: int = 10_000
     heap_bytes_max: int = (
         2 << 30

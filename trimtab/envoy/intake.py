@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from trimtab.core.clock import Clock
+from trimtab.core.turns import give_way
 from trimtab.envoy.otlp import Flush, joined, parse
 from trimtab.envoy.statistics import Before, Signals, signals_of
 
@@ -34,6 +35,7 @@ def serve_statistics(server: grpc.aio.Server, take: Take) -> None:
     """
 
     async def export(message: bytes, _context: Any) -> bytes:
+        await give_way()
         take(message)
         return b""  # an ExportMetricsServiceResponse without a word: all taken
 
@@ -163,12 +165,13 @@ class StatisticsIntake:
         """One message as it came over the wire."""
         self._flushes.take(message)
 
-    def take_whole(self, messages: Sequence[bytes]) -> None:
-        """All messages of one flush, which somebody else has gathered."""
+    async def take_whole(self, messages: Sequence[bytes]) -> None:
+        """All messages of one flush, which somebody else has gathered; others have their turns meanwhile."""
         self._flushes.received += len(messages)
         try:
             flush = parse(messages[0])
             for message in messages[1:]:
+                await give_way()
                 flush = joined(flush, parse(message))
         except (ValueError, IndexError) as error:
             self._flushes.drop(error)

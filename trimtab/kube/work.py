@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
-from itertools import count
 from typing import Generic, TypeVar
 
 from trimtab.core.errors import TrimtabError
+from trimtab.core.turns import give_way
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 30.0
-TURN = 4  # keys that are begun before others get on
 
 K = TypeVar("K", bound=Hashable)
 
@@ -49,15 +48,14 @@ class Work(Generic[K]):
         """Until it is cancelled."""
         places = asyncio.Semaphore(self._workers)
         async with asyncio.TaskGroup() as group:
-            for number in count(1):
+            while True:
                 key = await self._due.get()
                 await places.acquire()
                 self._queued.discard(key)
                 self._busy.add(key)
                 self._call_off(key)
                 group.create_task(self._work(key, places))
-                if number % TURN == 0:  # a thousand that wait for nobody keep nobody waiting
-                    await asyncio.sleep(0)
+                await give_way()  # a thousand that wait for nobody keep nobody waiting
 
     async def _work(self, key: K, places: asyncio.Semaphore) -> None:
         try:

@@ -80,7 +80,7 @@ class Peer:
         await self.end_following()
         self.leader.lead(term, self._flush)
 
-    def _flush(self, messages: Sequence[bytes]) -> None:
+    async def _flush(self, messages: Sequence[bytes]) -> None:
         self.flushes.append(list(messages))
 
     def follow(self, holder: Holder | None) -> None:

@@ -78,7 +78,7 @@ async def test_control_planes_follow_each_other_and_envoys_do_not(
     ours = certificates(NAME)
     one, two, envoy = door("one", ours), door("two", ours), door("three", certificates("envoy"))
     await one.open()
-    one.lead(1, lambda _: None, lambda _: None)
+    one.lead(1, lambda _: None, lambda _: asyncio.sleep(0))
     one.ads.publish(snapshot := world())
     async with envoy.connect(one.address) as channel:
         assert await code_of(channel, "envoy", 1) is grpc.StatusCode.PERMISSION_DENIED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -95,6 +96,17 @@ async def test_one_that_calls_itself_stuck_twice_is_given_up(
     looking.timeout_s = 300.0
     await looking.look(prober)
     assert model.asked[-1] == "/health/live?within=315", "a change of it starts no pod anew"
+
+
+async def test_of_many_each_is_looked_at_so_many_a_second(
+    looking: Looking, servers: tuple[FakeServer, FakeServer], prober: Prober
+) -> None:
+    """One that has gone before its turn is asked all the same; who hears of it knows that it has."""
+    model, _ = servers
+    pods = [replace(looking.pod, name=f"iris-r1-{number}") for number in range(60)]
+    many, began_s = Lives(looking.clock, lambda: pods, lambda _: TIMEOUT_S, lambda *_: None), time.monotonic()
+    await many.look(prober)
+    assert len(model.asked) == len(pods) <= lives.PER_S * (time.monotonic() - began_s) + 1
 
 
 async def test_silence_counts_while_the_container_beside_it_answers(

@@ -28,6 +28,7 @@ from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
+from trimtab.core.turns import give_way
 from trimtab.kube import Api, Json, Key, Work
 from trimtab.v1 import control_pb2 as v1
 
@@ -129,6 +130,7 @@ class Writer:
                         self._look(name)
                     except Exception:  # that of one is no reason to tell nothing of the others
                         log.exception("%s: its status could not be compared", name)
+                    await give_way()
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]

@@ -27,7 +27,7 @@ FOLLOWERS_MAX = 16
 
 log = logging.getLogger(__name__)
 
-TakeFlush = Callable[[Sequence[bytes]], None]
+TakeFlush = Callable[[Sequence[bytes]], Awaitable[None]]
 Requests = AsyncIterator[v1.FollowerMessage]
 Context = grpc.aio.ServicerContext[v1.FollowerMessage, v1.LeaderMessage]
 
@@ -125,7 +125,7 @@ class Leader(ReplicationServicer):
             if message.HasField("envoys"):
                 self._ads.relayed(follower, streams_of(message.envoys))
             elif message.HasField("statistics"):
-                lead.take_flush(message.statistics.messages)
+                await lead.take_flush(message.statistics.messages)
 
     def _may_follow(self, context: Context) -> bool:
         if not self._name:

@@ -8,7 +8,7 @@ from trimtab.core.clock import Clock
 from trimtab.core.names import EndpointName
 
 EACH_S = 1.0  # it is told no finer
-PER_S = 100  # endpoints, those told longest ago first: where a thousand start, of each in ten seconds
+PER_S = 50  # endpoints, those told longest ago first: where a thousand start, of each in twenty seconds
 
 
 class Ages:

@@ -450,9 +450,11 @@ class KubernetesFleet:
         self.changed.set()
 
     def _pod_hangs(self, pod_id: str, cause: str) -> None:
-        """It lives, and does nothing: it is replaced as if it had failed."""
-        self._causes.setdefault(pod_id, cause)
-        self.changed.set()
+        """It lives, and does nothing: it is replaced as if it had failed. Unless it has gone meanwhile."""
+        namespace, _, name = pod_id.partition("/")
+        if (namespace, name) in self._key_of:
+            self._causes.setdefault(pod_id, cause)
+            self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
         deployment = self._deployments.objects.get(place)

@@ -17,10 +17,12 @@ from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import HOLD_PORT
 from trimtab.fleet.liveness import SILENT_MIN_S, UNWELL_LOOKS_MIN, Waits
 from trimtab.fleet.readiness import Answer, Heard, Prober
+from trimtab.host.pace import Pace
 from trimtab.runtime.catalog import RUNTIMES, Runtime
 
 LOOK_EACH_S = 15.0  # a third of what the scraping of metrics asks
 AT_ONCE_MAX = 64
+PER_S = 50  # pods; where 750 serve and more, each is looked at less often
 NOBODY = Heard(Answer.SILENT)
 
 
@@ -47,6 +49,7 @@ class Lives:
         self._pods = pods
         self._request_timeout_s = request_timeout_s
         self._hangs = hangs
+        self._pace = Pace(PER_S)
         self._known: dict[str, _Known] = {}
 
     async def run(self) -> None:
@@ -60,7 +63,7 @@ class Lives:
             await prober.close()
 
     async def look(self, prober: Prober) -> None:
-        """Once at each pod that serves."""
+        """Once at each pod that serves now."""
         serving = [(pod, runtime) for pod in self._pods() if (runtime := _asked(pod)) is not None]
         there = {pod.id for pod, _ in serving}
         self._known = {pod_id: known for pod_id, known in self._known.items() if pod_id in there}
@@ -72,7 +75,10 @@ class Lives:
                     self._known.pop(pod.id, None)
                     self._hangs(pod.id, cause)
 
-        await asyncio.gather(*(one(pod, runtime) for pod, runtime in serving))
+        async with asyncio.TaskGroup() as looks:
+            for pod, runtime in serving:
+                await self._pace.turn()
+                looks.create_task(one(pod, runtime))
 
     async def _look_at(self, prober: Prober, pod: SeenPod, runtime: Runtime) -> str:
         """Why it must be given up; empty if it need not."""

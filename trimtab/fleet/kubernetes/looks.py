@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 
 from trimtab.fleet.readiness import Answer, Prober
+from trimtab.host.pace import Pace
 
 FIRST_APART_S = 0.1
 APART_MAX_S = 1.0  # then the kubelet is as quick
 APART_PER_AGE = 0.05  # a model that has loaded for 10 s is asked each half second
 AT_ONCE_MAX = 64  # questions under way
-PER_S = 200  # questions begun; with more pods each is asked less often
+PER_S = 200  # of pods that say at once that they are busy; with more of them each is asked less often
 
 
 class Looks:
@@ -27,7 +28,7 @@ class Looks:
         self._answered = answered
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE_MAX)
-        self._last_at_s = 0.0  # monotonic; the last turn that was given
+        self._pace = Pace(PER_S)
         self._prober: Prober | None = None
 
     def open(self) -> None:
@@ -58,7 +59,7 @@ class Looks:
         began_s = time.monotonic()
         while True:
             async with self._at_once:
-                await self._turn()
+                await self._pace.turn()
                 answer = await prober.ask(host, port, path)
             if answer is Answer.READY:
                 break
@@ -66,9 +67,3 @@ class Looks:
             await asyncio.sleep(min(APART_MAX_S, max(FIRST_APART_S, APART_PER_AGE * age_s)))
         self._asking.pop(pod_id, None)
         self._answered(pod_id)
-
-    async def _turn(self) -> None:
-        """Wait for it: hundreds of pods that say at once that they are busy may not keep us from all else."""
-        now_s = time.monotonic()
-        self._last_at_s = max(now_s, self._last_at_s + 1 / PER_S)
-        await asyncio.sleep(self._last_at_s - now_s)

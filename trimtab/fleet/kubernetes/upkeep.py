@@ -15,6 +15,7 @@ import orjson
 
 from trimtab.core.errors import TrimtabError, Unreachable
 from trimtab.core.revision import RevisionKey
+from trimtab.core.turns import give_way
 from trimtab.fleet.kubernetes.attendants import ACCOUNTS, BUDGETS, POLICIES, Attendants
 from trimtab.fleet.kubernetes.seen import SeenDeployment
 from trimtab.fleet.kubernetes.template import ENDPOINT, name_of
@@ -84,7 +85,7 @@ class Upkeep:
             if told := "; ".join(self._faults(deployment, found)):
                 wrong[deployment.key] = deployment, told
             if number % TURN == 0:
-                await asyncio.sleep(0)
+                await give_way()
         self._mended = {key: mended for key, mended in self._mended.items() if key in wrong}
         for deployment, told in wrong.values():
             await self._mend(deployment, told)

@@ -1,0 +1,93 @@
+"""Of all who give way one goes on in each turn of the loop, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+from trimtab.core.turns import give_way
+
+
+class Turns:
+    """Counts those of the loop for as long as it is entered."""
+
+    def __init__(self) -> None:
+        self.count, self._goes_on = 0, True
+
+    def __enter__(self) -> Turns:
+        self._next()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._goes_on = False
+
+    def _next(self) -> None:
+        self.count += 1
+        if self._goes_on:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
+async def test_one_goes_on_in_each_turn_and_each_in_its_order() -> None:
+    went: list[tuple[int, int]] = []  # in which turn, who
+
+    async def work(name: int, turns: Turns) -> None:
+        for _ in range(5):
+            await give_way()
+            went.append((turns.count, name))
+
+    with Turns() as turns:
+        await asyncio.gather(*(work(name, turns) for name in range(10)))
+    at = [turn for turn, _ in went]
+    assert len(set(at)) == len(at), "never two in one turn"
+    assert at[-1] - at[0] == len(at) - 1, "and no turn is left out"
+    assert [name for _, name in went] == 5 * list(range(10))
+
+
+async def test_one_that_is_cancelled_keeps_nobody_waiting() -> None:
+    went: list[int] = []
+
+    async def work(name: int) -> None:
+        await give_way()
+        went.append(name)
+
+    tasks = [asyncio.create_task(work(name)) for name in range(5)]
+    await asyncio.sleep(0)
+    for name in (0, 1, 3):
+        tasks[name].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert went == [2, 4]
+    await asyncio.wait_for(give_way(), 10.0)
+
+
+async def test_what_comes_from_outside_waits_for_a_few_pieces_only() -> None:
+    """Of a hundred who are at it all the time."""
+    done, pieces = asyncio.Event(), 0
+
+    async def work() -> None:
+        nonlocal pieces
+        while not done.is_set():
+            await give_way()
+            pieces += 1
+
+    busy = [asyncio.create_task(work()) for _ in range(100)]
+    while pieces < 1_000:  # noqa: ASYNC110 - they are at it all the time
+        await asyncio.sleep(0)
+    before, came = pieces, asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(came.set_result, None)
+    await came
+    assert pieces - before <= 3
+    done.set()
+    await asyncio.gather(*busy)
+
+
+def test_a_loop_that_has_ended_is_forgotten() -> None:
+    def run() -> weakref.ref[asyncio.AbstractEventLoop]:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(give_way())
+        loop.close()
+        return weakref.ref(loop)
+
+    ended = run()
+    gc.collect()
+    assert ended() is None

@@ -1,0 +1,51 @@
+"""One loop, and many small pieces of work that may wait: one of them in each turn, so that news need not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from weakref import WeakKeyDictionary
+
+
+async def give_way() -> None:
+    """Let others go on before the next piece. Of all who have given way one goes on in each turn of the loop.
+
+    In the order in which they came. By a `sleep(0)` all of them would, and what comes from outside would wait
+    for a piece of each.
+    """
+    loop = asyncio.get_running_loop()
+    polite = _loops.get(loop)
+    if polite is None:
+        polite = _loops[loop] = _Polite()
+    await polite.place()
+
+
+class _Polite:
+    """Those who have given way in one loop. It does not know which: the loop could never go otherwise."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._moves = False
+
+    def place(self) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        if not self._moves:
+            self._moves = True
+            loop.call_soon(self._move)
+        return waiter
+
+    def _move(self) -> None:
+        """Once in each turn, while anybody waits."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():  # else it was cancelled
+                waiter.set_result(None)
+                break
+        self._moves = bool(self._waiting)
+        if self._moves:
+            asyncio.get_running_loop().call_soon(self._move)
+
+
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polite] = WeakKeyDictionary()
