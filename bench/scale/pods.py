@@ -42,7 +42,7 @@ def read_pod(body: Json) -> SeenPod:
 class Sightings:
     """What one watch shows of pods: `shown(pod)` at the first event in which one is ready, then `gone(pod)`.
 
-    One that is called unready has gone, and is shown again once it is ready.
+    One that is called unready, or marked to leave, has gone; it is shown again once it is ready, and stays.
 
     Those that are `known` were ready before: they are not shown again.
     """

@@ -29,8 +29,8 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import GpuSignal, PodSignal
+from trimtab.core.turns import Pace
 from trimtab.fleet.protocol import Fleet
-from trimtab.host.pace import Pace
 from trimtab.runtime.catalog import RUNTIMES, Runtime
 
 EACH_S = 5.0

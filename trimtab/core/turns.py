@@ -1,8 +1,9 @@
-"""One loop, and many small pieces of work that may wait: one of them in each turn, so that news need not."""
+"""Whose turn it is, among many in one loop that do small things which may wait, so that news need not."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from weakref import WeakKeyDictionary
 
@@ -49,3 +50,20 @@ class _Polite:
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polite] = WeakKeyDictionary()
+
+
+class Pace:
+    """So many turns a second at the most, in the order in which they are asked for.
+
+    One that nobody took is not made up for.
+    """
+
+    def __init__(self, per_s: float) -> None:
+        self._apart_s = 1 / per_s
+        self._last_at_s = 0.0  # monotonic; it may be to come
+
+    async def turn(self) -> None:
+        """Wait for the next one."""
+        now_s = time.monotonic()
+        self._last_at_s = max(now_s, self._last_at_s + self._apart_s)
+        await asyncio.sleep(self._last_at_s - now_s)

@@ -101,7 +101,6 @@ async def test_one_that_calls_itself_stuck_twice_is_given_up(
 async def test_of_many_each_is_looked_at_so_many_a_second(
     looking: Looking, servers: tuple[FakeServer, FakeServer], prober: Prober
 ) -> None:
-    """One that has gone before its turn is asked all the same; who hears of it knows that it has."""
     model, _ = servers
     pods = [replace(looking.pod, name=f"iris-r1-{number}") for number in range(60)]
     many, began_s = Lives(looking.clock, lambda: pods, lambda _: TIMEOUT_S, lambda *_: None), time.monotonic()

@@ -88,12 +88,22 @@ def test_a_pod_that_failed_is_known_to_have_served_as_long_as_it_is_there() -> N
     assert [each.ready_at_s for each in told.fleet.pods()] == [None, None]
 
 
+def test_one_that_is_gone_when_it_is_found_to_hang_condemns_no_later_one_of_its_name() -> None:
+    told = Told()
+    told.fleet._pod_hangs("team/iris-a", "it hangs")
+    told.pod(IRIS, "a", "ready")
+    assert [each.phase for each in told.fleet.pods()] == [PodPhase.READY]
+    told.fleet._pod_hangs("team/iris-a", "it hangs")
+    assert [(each.phase, each.cause) for each in told.fleet.pods()] == [(PodPhase.FAILED, "it hangs")]
+
+
 _keys = st.sampled_from((IRIS, WINE))
 _steps = st.one_of(
     st.tuples(st.just("pod"), _keys, st.sampled_from(NAMES), st.sampled_from((None, *KINDS))),
     st.tuples(st.just("deployment"), _keys, st.sampled_from((None, 0, 1, 3))),
     st.tuples(st.just("stop"), _keys, st.sampled_from(NAMES)),
     st.tuples(st.just("answered"), _keys, st.sampled_from(NAMES)),
+    st.tuples(st.just("hangs"), _keys, st.sampled_from(NAMES)),
     st.tuples(st.just("time")),
 )
 
@@ -111,6 +121,9 @@ async def test_it_is_never_behind(steps: Sequence[tuple[Any, ...]]) -> None:
             place = (key.endpoint.namespace, f"{key.endpoint.name}-{name}")
             if place in told.fleet._key_of:
                 told.fleet._pod_answered("/".join(place))
+        elif what == "hangs":
+            key, name = rest
+            told.fleet._pod_hangs(f"{key.endpoint.namespace}/{key.endpoint.name}-{name}", "it hangs")
         else:
             getattr(told, what)(*rest)
         found, flat = dict(told.fleet.by_endpoint()), told.fleet.pods()

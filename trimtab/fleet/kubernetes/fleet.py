@@ -452,8 +452,10 @@ class KubernetesFleet:
     def _pod_hangs(self, pod_id: str, cause: str) -> None:
         """It lives, and does nothing: it is replaced as if it had failed. Unless it has gone meanwhile."""
         namespace, _, name = pod_id.partition("/")
-        if (namespace, name) in self._key_of:
+        key = self._key_of.get((namespace, name))
+        if key is not None:
             self._causes.setdefault(pod_id, cause)
+            self._touch(key)
             self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from trimtab.core.clock import Clock
 from trimtab.core.names import EndpointName
+from trimtab.core.turns import Pace
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import HOLD_PORT
 from trimtab.fleet.liveness import SILENT_MIN_S, UNWELL_LOOKS_MIN, Waits
 from trimtab.fleet.readiness import Answer, Heard, Prober
-from trimtab.host.pace import Pace
 from trimtab.runtime.catalog import RUNTIMES, Runtime
 
 LOOK_EACH_S = 15.0  # a third of what the scraping of metrics asks

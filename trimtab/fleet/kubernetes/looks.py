@@ -11,8 +11,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from trimtab.core.turns import Pace
 from trimtab.fleet.readiness import Answer, Prober
-from trimtab.host.pace import Pace
 
 FIRST_APART_S = 0.1
 APART_MAX_S = 1.0  # then the kubelet is as quick
