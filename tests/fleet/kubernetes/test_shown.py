@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from trimtab.fleet.kubernetes.seen import Ended, SeenDeployment, SeenPod
 
 IRIS, WINE = (RevisionKey(EndpointName("team", name), 1) for name in ("iris", "wine"))
 NAMES = ("a", "b", "c")
+NODE = "n"
 READY = {"answers": True, "ready_at_s": 5.0, "gate": True, "runs": True, "host": "10.0.0.1"}
 KINDS: dict[str, dict[str, Any]] = {
     "pending": {},
@@ -36,15 +36,21 @@ class Told:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.fleet = KubernetesFleet(None, self.clock, {})  # type: ignore[arg-type] - nothing is asked of it
+        nobody: Any = None  # nothing is asked of it
+        self.fleet = KubernetesFleet(nobody, self.clock, {}, watch_nodes=True)
 
     def pod(self, key: RevisionKey, name: str, kind: str | None) -> None:
         place = (key.endpoint.namespace, f"{key.endpoint.name}-{name}")
         if kind is None:
             self.fleet._pod_mirror.objects.pop(place, None)
         else:
-            self.fleet._pod_mirror.objects[place] = SeenPod(place[1], key, 1.0, **KINDS[kind])
+            self.fleet._pod_mirror.objects[place] = SeenPod(place[1], key, 1.0, node=NODE, **KINDS[kind])
         self.fleet._pod_changed(place)
+
+    def node(self, why_it_goes: str) -> None:
+        assert self.fleet._nodes is not None
+        self.fleet._nodes._mirror.objects["", NODE] = why_it_goes
+        self.fleet._nodes._told(("", NODE))
 
     def deployment(self, key: RevisionKey, replicas: int | None) -> None:
         place = (key.endpoint.namespace, f"{key.endpoint.name}-r1")
@@ -104,6 +110,7 @@ _steps = st.one_of(
     st.tuples(st.just("stop"), _keys, st.sampled_from(NAMES)),
     st.tuples(st.just("answered"), _keys, st.sampled_from(NAMES)),
     st.tuples(st.just("hangs"), _keys, st.sampled_from(NAMES)),
+    st.tuples(st.just("node"), st.sampled_from(("cordoned", ""))),
     st.tuples(st.just("time")),
 )
 
@@ -162,13 +169,16 @@ async def test_a_start_takes_longer_at_each_look() -> None:
 async def test_what_a_node_tells_is_told_of_its_pods() -> None:
     told = Told()
     told.pod(IRIS, "a", "ready")
-    place = ("team", "iris-a")
-    told.fleet._pod_mirror.objects[place] = replace(told.fleet._pod_mirror.objects[place], node="n")
-    told.fleet._pod_changed(place)
     assert told.fleet.pods()[0].memory_bytes is None
-    told.fleet._usage._found["n"] = {"team/iris-a": type(told.fleet._usage.of("", ""))(1.0, 7, 1.0)}
-    told.fleet._used("n")
+    told.fleet._usage._found[NODE] = {"team/iris-a": type(told.fleet._usage.of("", ""))(1.0, 7, 1.0)}
+    told.fleet._touch_node(NODE)
     assert told.fleet.pods()[0].memory_bytes == 7
+    told.fleet.changed.clear()
+    told.node("cordoned")
+    assert told.fleet.changed.is_set()
+    assert told.fleet.pods()[0].node_goes
+    told.node("")
+    assert not told.fleet.pods()[0].node_goes
 
 
 async def test_a_start_is_told_of_no_more_than_once_a_second_unless_something_happens() -> None:

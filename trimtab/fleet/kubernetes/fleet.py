@@ -121,10 +121,10 @@ class KubernetesFleet:
         self._logs = Logs(api)
         self._looks = Looks(self._pod_answered)
         self._holds = Holds(api)
-        self._usage = Usage(api, clock, lambda: {pod.node for pod in self._seen() if pod.node}, self._used)
+        self._usage = Usage(api, clock, self._nodes_of_pods, self._touch_node)
         self._node_metrics = node_metrics
         self._lives = Lives(clock, self._not_failed, request_timeout_s, self._pod_hangs)
-        self._nodes = Nodes(api, self.changed.set) if watch_nodes else None
+        self._nodes = Nodes(api, self._node_changed) if watch_nodes else None
         self._model_cache = model_cache
         self._topology_keys = topology_keys
         self._attendants = Attendants(api, callers or Callers(), pull_secrets)
@@ -260,8 +260,8 @@ class KubernetesFleet:
         self._keys.setdefault(key.endpoint, set()).add(key)
         self._stale.add(key.endpoint)
 
-    def _used(self, node: str) -> None:
-        """What the pods of a node use is known anew."""
+    def _touch_node(self, node: str) -> None:
+        """The same of all that have pods there: what those use is known anew, say."""
         for key, pods in self._pods.items():
             if any(pod.node == node for pod in pods.values()):
                 self._touch(key)
@@ -382,6 +382,9 @@ class KubernetesFleet:
             self._reported[pod_id] = seen, known, pod
         return pod
 
+    def _nodes_of_pods(self) -> set[str]:
+        return {pod.node for pod in self._seen() if pod.node}
+
     def _seen(self) -> Iterator[SeenPod]:
         return (seen for pods in self._pods.values() for seen in pods.values())
 
@@ -447,6 +450,11 @@ class KubernetesFleet:
         key = self._key_of[namespace, name]
         self._touch(key)
         self._work.add(key)
+        self.changed.set()
+
+    def _node_changed(self, node: str) -> None:
+        """It is to go, or is not any more."""
+        self._touch_node(node)
         self.changed.set()
 
     def _pod_hangs(self, pod_id: str, cause: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from trimtab.kube import Api, Json, Mirror, Resource, Selection
+from trimtab.kube import Api, Json, Key, Mirror, Resource, Selection
 
 NODES = Resource("v1", "nodes")
 
@@ -34,12 +34,12 @@ def why_it_goes(node: Json) -> str:
 
 
 class Nodes:
-    """Follows them all. `changed` is called when one is to go, or is not any more."""
+    """Follows them all. `changed` is called with the name of one that is to go, or is not any more."""
 
-    def __init__(self, api: Api, changed: Callable[[], None]) -> None:
+    def __init__(self, api: Api, changed: Callable[[str], None]) -> None:
         self._changed = changed
         self._mirror: Mirror[str] = Mirror(api, Selection(NODES), why_it_goes, self._told)
-        self._going: frozenset[str] = frozenset()
+        self._going: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -49,8 +49,8 @@ class Nodes:
         """Whether it is about to. Of what is not known it is not."""
         return name in self._going
 
-    def _told(self, _key: tuple[str, str]) -> None:
-        going = frozenset(name for (_, name), why in self._mirror.objects.items() if why)
-        if going != self._going:
-            self._going = going
-            self._changed()
+    def _told(self, key: Key) -> None:
+        name, goes = key[1], bool(self._mirror.objects.get(key))
+        if goes != self.goes(name):
+            self._going ^= {name}
+            self._changed(name)
