@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from trimtab.core.clock import SystemClock
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
+from trimtab.envoy import metrics_pb2 as otlp
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.intake import SERVICE, StatisticsIntake
 from trimtab.host.ports import free_port
@@ -23,6 +25,18 @@ IRIS = RevisionKey(EndpointName("default", "iris"), 1)
 QUIET = RevisionKey(EndpointName("default", "quiet"), 1)
 EMPTY = RevisionKey(EndpointName("default", "empty"), 1)
 BROKEN = RevisionKey(EndpointName("default", "broken"), 1)
+READ = {
+    "cluster.endpoint.rq_active",
+    "cluster.membership_total",
+    "cluster.upstream_rq_active",
+    "cluster.upstream_rq_pending_active",
+    "cluster.upstream_rq_time",
+    "cluster.upstream_rq_total",
+    "cluster.upstream_rq_xx",
+    "listener_manager.worker_dispatcher.loop_duration_us",
+    "server.state",
+    "server.uptime",
+}  # of a gateway without a certificate that nobody was refused by
 
 
 @pytest.fixture
@@ -30,9 +44,27 @@ def bootstrap(home: Path) -> Bootstrap:
     return replace(Bootstrap.for_home(home), flush_interval_s=0.2, tells_busy=True)
 
 
+class Kept(StatisticsIntake):
+    """Keeps what came as it came."""
+
+    def __init__(self, collector: Any) -> None:
+        super().__init__(SystemClock(), collector)
+        self.messages: list[bytes] = []
+
+    def take(self, message: bytes) -> None:
+        self.messages.append(message)
+        super().take(message)
+
+
+def _metrics(message: bytes) -> Iterator[otlp.Metric]:
+    for resource in otlp.Metrics.FromString(message).resource_metrics:
+        for scope in resource.scope_metrics:
+            yield from scope.metrics
+
+
 @pytest.fixture
-async def intake(bootstrap: Bootstrap, collector: Any) -> AsyncIterator[StatisticsIntake]:
-    intake = StatisticsIntake(SystemClock(), collector)
+async def intake(bootstrap: Bootstrap, collector: Any) -> AsyncIterator[Kept]:
+    intake = Kept(collector)
     server = grpc.aio.server()
     intake.add_to(server)
     server.add_insecure_port(f"unix:{bootstrap.control_socket}")
@@ -71,6 +103,16 @@ async def test_answers_are_counted_exactly(gateway: Any, collector: Any) -> None
     # The 503 was tried three times; it is one request all the same.
     assert collector.sums(IRIS) == {"arrivals": 13, "completions": 13, "rejected": 0, "failed": 3}
     assert sum(latency.count for latency in collector.latencies(IRIS)) == 13
+
+
+async def test_what_nobody_reads_is_not_sent(gateway: Any, collector: Any, intake: Kept) -> None:
+    for code in (200, 500):
+        assert await gateway.get(f"default/iris/r1?code={code}") == code
+    await collector.flushes(3)
+    told = [[metric.name for metric in _metrics(message)] for message in intake.messages]
+    names = set(itertools.chain.from_iterable(told))
+    assert names == READ, "of a pod what is in flight there, of a cluster what became of its requests"
+    assert all(len(set(each)) == len(each) for each in told), "points of one name come together"
 
 
 async def test_a_pods_envoy_tells_how_busy_its_worker_was(gateway: Any, collector: Any) -> None:

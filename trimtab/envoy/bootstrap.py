@@ -36,6 +36,18 @@ CLUSTER_STATISTICS = (
     "upstream_cx_(active|total|none_healthy|connect_fail|connect_timeout|overflow)",
 )
 
+# What of all statistics is sent: what `otlp` reads, and nothing of a pod but its requests in flight.
+SENT = (
+    r"cluster\..*\.(rq_active|membership_total)",
+    r"cluster\..*\.upstream_(cx_none_healthy|rq_(total|active|time|5xx|cancelled|retry))",
+    r"cluster\..*\.upstream_rq_pending_(active|overflow|failure_eject)",
+    r"server\.(uptime|state)",
+    rf"listener_manager\.worker_\d+\.{WORKER_TURNS}",
+    rf"sds\..*\.{ROTATION_FAILED}",
+    rf"(cluster|listener)\..*\.ssl\.certificate\..*\.{ENDS}",
+    rf"{STAGES_SCOPE}\..*",
+)
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -202,6 +214,7 @@ def _statistics_sink(bootstrap: Bootstrap) -> Json:
         "report_counters_as_deltas": True,
         "report_histograms_as_deltas": True,
         "max_data_points_per_request": bootstrap.data_points_max,
+        "custom_metric_conversions": {"matcher_list": {"matchers": [_all_but("|".join(SENT))]}},
         "resource_detectors": [
             {
                 "name": "envoy.tracers.opentelemetry.resource_detectors.static_config",
@@ -213,6 +226,25 @@ def _statistics_sink(bootstrap: Bootstrap) -> Json:
         "name": "envoy.stat_sinks.open_telemetry",
         "typed_config": _typed("envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig", sink),
     }
+
+
+def _all_but(sent: str) -> Json:
+    """Drops all statistics whose whole name the expression does not match.
+
+    Of each pod there are four gauges and six counters, which no other matcher keeps from being sent. And
+    where there are conversions, Envoy gathers the points of one name into one metric, which is read much
+    faster.
+    """
+    name = "envoy.extensions.matching.common_inputs.stats.v3.StatFullNameMatchInput"
+    sink = "envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig"
+    is_sent = {
+        "single_predicate": {
+            "input": {"name": "name", "typed_config": _typed(name, {})},
+            "value_match": {"safe_regex": {"google_re2": {}, "regex": sent}},
+        }
+    }
+    drop = {"name": "drop", "typed_config": _typed(f"{sink}.DropAction", {})}
+    return {"predicate": {"not_matcher": is_sent}, "on_match": {"action": drop}}
 
 
 def _runtime() -> Json:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrimtab/envoy/metrics.proto\x12\rtrimtab.envoy\"C\n\x07Metrics\x12\x38\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x1e.trimtab.envoy.ResourceMetrics\"p\n\x0fResourceMetrics\x12)\n\x08resource\x18\x01 \x01(\x0b\x32\x17.trimtab.envoy.Resource\x12\x32\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x1b.trimtab.envoy.ScopeMetrics\"\x1e\n\x08Resource\x12\x12\n\nattributes\x18\x01 \x03(\x0c\"6\n\x0cScopeMetrics\x12&\n\x07metrics\x18\x02 \x03(\x0b\x32\x15.trimtab.envoy.Metric\"\x9e\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05gauge\x18\x05 \x01(\x0b\x32\x16.trimtab.envoy.NumbersH\x00\x12%\n\x03sum\x18\x07 \x01(\x0b\x32\x16.trimtab.envoy.NumbersH\x00\x12.\n\thistogram\x18\t \x01(\x0b\x32\x19.trimtab.envoy.HistogramsH\x00\x42\x06\n\x04\x64\x61ta\"5\n\x07Numbers\x12*\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x15.trimtab.envoy.Number\"\x82\x01\n\x06Number\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x42\x07\n\x05value\"@\n\nHistograms\x12\x32\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1d.trimtab.envoy.HistogramPoint\"y\n\x0eHistogramPoint\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x0b\n\x03sum\x18\x05 \x01(\x01\x12\x15\n\rbucket_counts\x18\x06 \x03(\x06\x12\x17\n\x0f\x65xplicit_bounds\x18\x07 \x03(\x01\"=\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.trimtab.envoy.Value\"\x1d\n\x05Value\x12\x14\n\x0cstring_value\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btrimtab/envoy/metrics.proto\x12\rtrimtab.envoy\"C\n\x07Metrics\x12\x38\n\x10resource_metrics\x18\x01 \x03(\x0b\x32\x1e.trimtab.envoy.ResourceMetrics\"p\n\x0fResourceMetrics\x12)\n\x08resource\x18\x01 \x01(\x0b\x32\x17.trimtab.envoy.Resource\x12\x32\n\rscope_metrics\x18\x02 \x03(\x0b\x32\x1b.trimtab.envoy.ScopeMetrics\"\x1e\n\x08Resource\x12\x12\n\nattributes\x18\x01 \x03(\x0c\"6\n\x0cScopeMetrics\x12&\n\x07metrics\x18\x02 \x03(\x0b\x32\x15.trimtab.envoy.Metric\"\x9e\x01\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x05gauge\x18\x05 \x01(\x0b\x32\x16.trimtab.envoy.NumbersH\x00\x12%\n\x03sum\x18\x07 \x01(\x0b\x32\x16.trimtab.envoy.NumbersH\x00\x12.\n\thistogram\x18\t \x01(\x0b\x32\x19.trimtab.envoy.HistogramsH\x00\x42\x06\n\x04\x64\x61ta\"\x1e\n\x07Numbers\x12\x13\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0c\"\x82\x01\n\x06Number\x12\x12\n\nattributes\x18\x07 \x03(\x0c\x12\x1c\n\x14start_time_unix_nano\x18\x02 \x01(\x06\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x13\n\tas_double\x18\x04 \x01(\x01H\x00\x12\x10\n\x06\x61s_int\x18\x06 \x01(\x10H\x00\x42\x07\n\x05value\"@\n\nHistograms\x12\x32\n\x0b\x64\x61ta_points\x18\x01 \x03(\x0b\x32\x1d.trimtab.envoy.HistogramPoint\"y\n\x0eHistogramPoint\x12\x12\n\nattributes\x18\t \x03(\x0c\x12\x16\n\x0etime_unix_nano\x18\x03 \x01(\x06\x12\x0b\n\x03sum\x18\x05 \x01(\x01\x12\x15\n\rbucket_counts\x18\x06 \x03(\x06\x12\x17\n\x0f\x65xplicit_bounds\x18\x07 \x03(\x01\"=\n\tAttribute\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.trimtab.envoy.Value\"\x1d\n\x05Value\x12\x14\n\x0cstring_value\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,15 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRIC']._serialized_start=318
   _globals['_METRIC']._serialized_end=476
   _globals['_NUMBERS']._serialized_start=478
-  _globals['_NUMBERS']._serialized_end=531
-  _globals['_NUMBER']._serialized_start=534
-  _globals['_NUMBER']._serialized_end=664
-  _globals['_HISTOGRAMS']._serialized_start=666
-  _globals['_HISTOGRAMS']._serialized_end=730
-  _globals['_HISTOGRAMPOINT']._serialized_start=732
-  _globals['_HISTOGRAMPOINT']._serialized_end=853
-  _globals['_ATTRIBUTE']._serialized_start=855
-  _globals['_ATTRIBUTE']._serialized_end=916
-  _globals['_VALUE']._serialized_start=918
-  _globals['_VALUE']._serialized_end=947
+  _globals['_NUMBERS']._serialized_end=508
+  _globals['_NUMBER']._serialized_start=511
+  _globals['_NUMBER']._serialized_end=641
+  _globals['_HISTOGRAMS']._serialized_start=643
+  _globals['_HISTOGRAMS']._serialized_end=707
+  _globals['_HISTOGRAMPOINT']._serialized_start=709
+  _globals['_HISTOGRAMPOINT']._serialized_end=830
+  _globals['_ATTRIBUTE']._serialized_start=832
+  _globals['_ATTRIBUTE']._serialized_end=893
+  _globals['_VALUE']._serialized_start=895
+  _globals['_VALUE']._serialized_end=924
 # @@protoc_insertion_point(module_scope)

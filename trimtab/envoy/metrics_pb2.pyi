@@ -3,9 +3,9 @@
 isort:skip_file
 OpenTelemetry's metrics (opentelemetry/proto/metrics/v1) as far as Envoy's statistics need to be read.
 
-The wire is the same, and what is left out here is passed over. The attributes of a point are left as the bytes
-that they are: those of thousands of pods are the same each second, and so are found again by these bytes rather
-than read.
+The wire is the same, and what is left out here is passed over. The points of counters and gauges are left as the
+bytes that they are, and so are the attributes of those of histograms: what thousands of pods are called is the
+same each second, and so is found again by these bytes rather than read.
 """
 
 from collections import abc as _abc
@@ -148,11 +148,13 @@ class Numbers(_message.Message):
 
     DATA_POINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def data_points(self) -> _containers.RepeatedCompositeFieldContainer[Global___Number]: ...
+    def data_points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """each a Number"""
+
     def __init__(
         self,
         *,
-        data_points: _abc.Iterable[Global___Number] | None = ...,
+        data_points: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from struct import Struct
 from typing import NamedTuple
 
 from trimtab.core.revision import RevisionKey
@@ -45,6 +46,9 @@ _SUMMED = {
     "cluster.upstream_rq_pending_active": ("queued", 1),
 }
 LABELS_MAX = 65_536  # distinct ones that are known: some 400 bytes each
+# How a Number begins as protobuf writes it, its fields in order: (start,) time, count; then attributes.
+_GAUGE, _GAUGE_TAGS = Struct("<BQBq"), (3 << 3 | 1, 6 << 3 | 1)
+_SUM, _SUM_TAGS = Struct("<BQBQBq"), (2 << 3 | 1, *_GAUGE_TAGS)
 
 
 class MalformedError(ValueError):
@@ -136,7 +140,7 @@ def _read(metric: otlp.Metric, flush: Flush) -> None:
     name = metric.name
     points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
     if not flush.since_ns and metric.HasField("sum"):
-        flush.since_ns = points[0].start_time_unix_nano
+        flush.since_ns = otlp.Number.FromString(points[0]).start_time_unix_nano
     if name in _SUMMED:
         _sum(points, *_SUMMED[name], flush)
     elif name == _POD_IN_FLIGHT:
@@ -148,25 +152,24 @@ def _read(metric: otlp.Metric, flush: Flush) -> None:
     elif name == _TURNS:
         flush.worked_us += tuple(point.sum for point in metric.histogram.data_points)
     elif name == _ANSWERS:
-        failed = [point for point in points if _of(point).response_class == "5"]
-        _sum(failed, "answered_5xx", 1, flush)
+        _sum(points, "answered_5xx", 1, flush, response_class="5")
     else:
         _read_state(name, points, flush)
 
 
-def _read_state(name: str, points: Sequence[otlp.Number], flush: Flush) -> None:
+def _read_state(name: str, points: Sequence[bytes], flush: Flush) -> None:
     if name == _KNOWN:
-        for point in points:
-            _counts(point, flush)
+        for labels, _ in map(_number, points):
+            _counts(labels, flush)
     elif name == _UPTIME:
-        flush.uptime_s = _value(points[0])
+        flush.uptime_s = _number(points[0])[1]
     elif name == _STATE:
-        flush.draining = _value(points[0]) == _DRAINING
+        flush.draining = _number(points[0])[1] == _DRAINING
     elif name == _UNUSABLE:
-        flush.unusable += tuple(_of(point).secret for point in points if _value(point))
+        flush.unusable += tuple(labels.secret for labels, value in map(_number, points) if value)
     elif name in _ENDS:
-        for point in points:
-            _ends(flush.certificates, {_of(point).certificate: _value(point)})
+        for labels, value in map(_number, points):
+            _ends(flush.certificates, {labels.certificate: value})
 
 
 def _ends(known: dict[str, int], told: Mapping[str, int]) -> None:
@@ -175,31 +178,30 @@ def _ends(known: dict[str, int], told: Mapping[str, int]) -> None:
         known[name] = min(at_s, known.get(name, at_s))
 
 
-def _sum(points: Iterable[otlp.Number], into: str, sign: int, flush: Flush) -> None:
-    for point in points:
-        counts = _counts(point, flush)
-        if counts is not None:
-            setattr(counts, into, getattr(counts, into) + sign * _value(point))
+def _sum(points: Iterable[bytes], into: str, sign: int, flush: Flush, response_class: str = "") -> None:
+    for labels, value in map(_number, points):
+        counts = _counts(labels, flush)
+        if counts is not None and labels.response_class == response_class:
+            setattr(counts, into, getattr(counts, into) + sign * value)
 
 
-def _read_pods(points: Iterable[otlp.Number], pods: dict[str, int]) -> None:
-    for point in points:
-        labels = _of(point)
+def _read_pods(points: Iterable[bytes], pods: dict[str, int]) -> None:
+    for labels, value in map(_number, points):
         if labels.revision is not None:
-            pods[labels.address] = pods.get(labels.address, 0) + _value(point)
+            pods[labels.address] = pods.get(labels.address, 0) + value
 
 
 def _read_times(points: Iterable[otlp.HistogramPoint], into: str, flush: Flush) -> None:
     for point in points:
-        counts = _counts(point, flush)
+        counts = _counts(_labels(tuple(point.attributes)), flush)
         if counts is not None:
             times = histogram_of(point.explicit_bounds, point.bucket_counts, point.sum)
             setattr(counts, into, _both(getattr(counts, into), times))
 
 
-def _counts(point: otlp.Number | otlp.HistogramPoint, flush: Flush) -> Counts | None:
+def _counts(labels: Labels, flush: Flush) -> Counts | None:
     """Where a point of a revision's cluster is summed; None for other clusters."""
-    key = _of(point).revision
+    key = labels.revision
     if key is None:
         return None
     known = flush.revisions.get(key)
@@ -218,13 +220,41 @@ class Labels(NamedTuple):
     certificate: str
 
 
-def _of(point: otlp.Number | otlp.HistogramPoint) -> Labels:
-    return _labels(tuple(point.attributes))
+def _number(point: bytes) -> tuple[Labels, int]:
+    """The labels and the count of a point of a counter or a gauge.
+
+    Where it is written as protobuf writes it, which nobody has to do, what is behind the count names the
+    labels: to find them by that takes a tenth of reading them.
+    """
+    if len(point) > _SUM.size:
+        time_tag, _, value_tag, value = _GAUGE.unpack_from(point)
+        if (time_tag, value_tag) == _GAUGE_TAGS and value >= 0:
+            return _behind[point[_GAUGE.size :]], value
+        start_tag, _, time_tag, _, value_tag, value = _SUM.unpack_from(point)
+        if (start_tag, time_tag, value_tag) == _SUM_TAGS and value >= 0:
+            return _behind[point[_SUM.size :]], value
+    read = otlp.Number.FromString(point)
+    return _labels(tuple(read.attributes)), _value(read)
+
+
+class _Behind(dict[bytes, Labels]):
+    """Labels by what is behind the count of a Number. When it is full it begins anew.
+
+    An lru_cache of them all takes thrice as long: it notes at each which was the last.
+    """
+
+    def __missing__(self, rest: bytes) -> Labels:
+        if len(self) >= LABELS_MAX:
+            self.clear()
+        labels = self[rest] = _labels(tuple(otlp.Number.FromString(rest).attributes))
+        return labels
+
+
+_behind = _Behind()
 
 
 @lru_cache(maxsize=LABELS_MAX)
 def _labels(attributes: tuple[bytes, ...]) -> Labels:
-    """To find them by their bytes takes a fifth of reading them."""
     said = _said(attributes)
     revision = revision_of(said.get(_CLUSTER, ""))
     return Labels(
@@ -249,10 +279,12 @@ def _value(point: otlp.Number) -> int:
 
 
 def _time_ns(metric: otlp.Metric) -> int:
-    points = metric.gauge.data_points or metric.sum.data_points or metric.histogram.data_points
-    if not points:
+    numbers = metric.gauge.data_points or metric.sum.data_points
+    if numbers:
+        return otlp.Number.FromString(numbers[0]).time_unix_nano
+    if not metric.histogram.data_points:
         raise MalformedError(f"no data points in {metric.name}")
-    return points[0].time_unix_nano
+    return metric.histogram.data_points[0].time_unix_nano
 
 
 def _both(first: Histogram | None, second: Histogram | None) -> Histogram | None:
