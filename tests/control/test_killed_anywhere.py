@@ -142,7 +142,7 @@ def test_a_kill_at_any_instruction_redeploys_nothing(
 
         in_home(new_plane, scenario)
         kill_in += 4
-    assert kill_in > 80, "the scenario has become too short to prove anything"
+    assert kill_in > 60, "the scenario has become too short to prove anything"
 
 
 ACTIONS = st.one_of(

@@ -94,6 +94,7 @@ async def test_endpoints_do_not_decide_at_the_same_instant(plane: Any, axis: Axi
     names = [EndpointName("default", f"e{index}") for index in range(12)]
     for name in names:
         plane.apply(spec(1), name)
+        plane.load[name] = 0.5
     await plane.seconds(60)
     first: dict[RevisionKey, float] = {}
     for given, at_s in zip(axis.given, axis.times_s, strict=True):
@@ -270,6 +271,7 @@ async def test_what_changes_a_little_each_time_is_stored_now_and_then(
 
     monkeypatch.setattr(plane.store, "record", counting)
     await served(plane, spec(1))
+    plane.load[IRIS] = 0.5
     axis.wants = 8
     await plane.seconds(2 * int(CONFIRMED_EACH_S) + 60)
     assert [each.target for each in stored] == [8, 8, 8]

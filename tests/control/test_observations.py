@@ -185,3 +185,14 @@ def test_no_more_envoys_are_remembered_than_there_may_be() -> None:
     for number in range(ENVOYS_MAX + 50):
         found.add_envoy(EnvoySignal(f"envoy-{number}", 100.0, 1.0, 0.1))
     assert len(found.busy(100.0)) <= ENVOYS_MAX
+
+
+def test_whether_anybody_asked_since_the_last_take() -> None:
+    found = saw(signal(99.0))
+    assert not found.asked(KEY)
+    for asks in ({"arrivals": 1}, {"in_flight": 1}, {"queued": 1}, {"rejected": 1}):
+        found.add((signal(100.0, **asks), signal(101.0)), None, ())  # type: ignore[arg-type]
+        assert found.asked(KEY), asks
+        found.take(KEY)
+        assert not found.asked(KEY)
+    assert not found.asked(RevisionKey(KEY.endpoint, 2))

@@ -12,7 +12,7 @@ import pytest
 
 from trimtab.control.limits import Limits
 from trimtab.control.records import Outcome
-from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S
+from trimtab.control.scaling import DECIDE_EACH_S, REST_EACH_S, URGENT_AFTER_S
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
 from trimtab.core.signals import RevisionSignal
@@ -41,10 +41,12 @@ def wanted(plane: Any, number: int = 1) -> int:
 
 async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any, spec: Spec) -> None:
     await served(plane, spec(1))
+    plane.load[IRIS] = 0.5
+    await plane.seconds(int(REST_EACH_S))
     before = decisions(plane)
     for _ in range(20):
-        plane.clock.advance(1.0)
-        await plane.look(3)
+        await plane.seconds()
+        await plane.look(2)
     told = decisions(plane)
     assert len(told) - len(before) == 4
     times = [decision.at_s for decision in reversed(told)]
@@ -53,6 +55,21 @@ async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any,
     labels = {"axis": "pods", "rule": rule}
     counted = plane.metrics.registry.get_sample_value("trimtab_decisions_total", labels)
     assert counted == sum(decision.rule == rule for decision in told)
+
+
+async def test_what_nobody_asks_is_seldom_decided_on_until_somebody_does(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    await plane.seconds(2 * int(DECIDE_EACH_S))
+    before = len(decisions(plane))
+    await plane.seconds(3 * int(REST_EACH_S))
+    assert len(decisions(plane)) - before == 3
+    await plane.seconds(int(DECIDE_EACH_S))
+    plane.load[IRIS] = 0.5
+    await plane.seconds()
+    assert len(decisions(plane)) - before == 4
+    await plane.seconds(20)
+    assert len(decisions(plane)) - before == 8
+    assert wanted(plane) == 1
 
 
 async def test_a_jump_is_decided_on_before_the_next_decision_is_due(plane: Any, spec: Spec) -> None:
@@ -157,7 +174,7 @@ async def test_one_slow_start_among_nine_does_not_make_starts_slow(plane: Any, s
     await plane.until(lambda: plane.phases(1) == ["ready"] * 10)
     for index, (pod_id, pod) in enumerate(list(plane.fleet.there.items())):
         plane.fleet.there[pod_id] = replace(pod, start_time_s=200.0 if index == 9 else 3.0)
-    await plane.seconds(6)
+    await plane.seconds(int(REST_EACH_S) + 1)
     inputs = given(plane)
     assert inputs["start_time_s"] == 3.0
 

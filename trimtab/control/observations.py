@@ -46,6 +46,7 @@ class _Seen:
     waiting: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
     recent: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
     latencies: deque[LatencySignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
+    asked: bool = False  # by any of those that wait
 
 
 class Observations:
@@ -67,6 +68,7 @@ class Observations:
         for signal in revisions:
             seen = self._revisions.setdefault(signal.revision, _Seen())
             seen.waiting.append(signal)
+            seen.asked = seen.asked or _asks(signal)
             _keep(seen.recent, signal)
         for latency in latencies:
             _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
@@ -112,12 +114,17 @@ class Observations:
         seen = self._revisions.get(revision)
         return tuple(seen.waiting) if seen else ()
 
+    def asked(self, revision: RevisionKey) -> bool:
+        """Whether any of that tells of a request."""
+        seen = self._revisions.get(revision)
+        return seen is not None and seen.asked
+
     def take(self, revision: RevisionKey) -> tuple[RevisionSignal, ...]:
         """The signals that came since the last call."""
         seen = self._revisions.get(revision)
         if seen is None:
             return ()
-        taken = tuple(seen.waiting)
+        taken, seen.asked = tuple(seen.waiting), False
         seen.waiting.clear()
         return taken
 
@@ -178,6 +185,10 @@ class Observations:
             del self._cpu[pod_id]
         for key in self._revisions.keys() - revisions:
             del self._revisions[key]
+
+
+def _asks(signal: RevisionSignal) -> bool:
+    return bool(signal.arrivals or signal.in_flight or signal.queued or signal.rejected)
 
 
 def _in_flight(address: str, told: list[PodsSignal]) -> int:

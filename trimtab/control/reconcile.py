@@ -27,7 +27,7 @@ from trimtab.control.publishing import Publisher, Taken
 from trimtab.control.records import EndpointRecord, Failure, Outcome, RevisionRecord
 from trimtab.control.replacing import Replacing
 from trimtab.control.rollout import Plan, RevisionFacts
-from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S, Scaling
+from trimtab.control.scaling import Due, Scaling
 from trimtab.control.split import Splits
 from trimtab.control.views import Views, by_number
 from trimtab.core.clock import Clock
@@ -62,18 +62,13 @@ TURN = 4  # endpoints that are decided on before others, such as news of pods, g
 class Still:
     """What a look at an endpoint saw that found nothing to do, nor will while all of that is the same.
 
-    Only time goes on then: a decision of the autoscaler is due, at `decides_at_s`, or, when load jumps, from
-    `urgent_from_s` on.
+    Only time goes on then, until a decision of the autoscaler is due.
     """
 
     pods: tuple[Pod, ...]
     record: EndpointRecord
     revisions: dict[int, RevisionRecord]
-    decides_at_s: float
-
-    @property
-    def urgent_from_s(self) -> float:
-        return self.decides_at_s - DECIDE_EACH_S + URGENT_AFTER_S
+    due: Due
 
     @property
     def serving(self) -> RevisionRecord:
@@ -314,8 +309,8 @@ class Reconciler:
                     found.append(record.name)
                 elif looked is not None and now_s - looked.at_s >= LOOK_EACH_S:
                     again.append((looked.at_s, record.name))
-            elif now_s >= still.decides_at_s or (
-                (signals_came or before_s < still.urgent_from_s <= now_s)
+            elif now_s >= still.due.at_s or (
+                (signals_came or before_s < still.due.soonest_s <= now_s)
                 and self._scaling.is_urgent(record, still.serving, still.pods)
             ):
                 deciding.append(record.name)
@@ -348,7 +343,7 @@ class Reconciler:
             return False
         if self._scaling.capped_by(name):
             return False
-        live.still = replace(still, decides_at_s=self._scaling.next_at_s(name))
+        live.still = replace(still, due=self._scaling.due(name))
         return True
 
     def _is_still(self, still: Still, record: EndpointRecord, pods: tuple[Pod, ...]) -> bool:
@@ -372,7 +367,7 @@ class Reconciler:
             return False
         serving = revisions.get(record.serving_revision)
         if serving is not None and (
-            now_s >= self._scaling.next_at_s(record.name)
+            now_s >= self._scaling.due(record.name).at_s
             or (signals_came and self._scaling.is_urgent(record, serving, pods))
         ):
             return False
@@ -400,7 +395,7 @@ class Reconciler:
         whole = len(pods) == serving.pods_wanted and not serving.failures
         if not whole or not all(_serves(pod, record.serving_revision) for pod in pods):
             return None
-        return Still(pods, record, dict(revisions), self._scaling.next_at_s(record.name))
+        return Still(pods, record, dict(revisions), self._scaling.due(record.name))
 
     def _scan(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""

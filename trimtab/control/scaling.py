@@ -1,4 +1,7 @@
-"""Calls the autoscaler for each endpoint: every DECIDE_EACH_S, sooner if load jumps or the spec changes."""
+"""Calls the autoscaler for each endpoint: every DECIDE_EACH_S, sooner if load jumps or the spec changes.
+
+What nobody asks rests: it is decided on every REST_EACH_S, until somebody does.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from trimtab.autoscaler.horizontal import (
     inherit,
     overdue_after_s,
     pods_range,
+    rests,
     urgent,
 )
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
 
+REST_EACH_S = 20.0  # of what rests: as long as a decision looks back for a rise, so that it misses no second
+
 URGENT_AFTER_S = 2.0
 """Least time between two decisions when load jumps (s): the first of them has then met its second signal."""
 
@@ -55,10 +61,18 @@ class _Axis:
 
     revision: int
     state: State
+    decided_at_s: float
     next_at_s: float
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
     start_time_s: float | None = None  # what a start typically took, of the pods that were there last
     checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
+
+
+class Due(NamedTuple):
+    """When the next decision is: at `at_s`, or from `soonest_s` on where what Envoy tells asks for it."""
+
+    soonest_s: float
+    at_s: float
 
 
 class Begin(NamedTuple):
@@ -118,7 +132,7 @@ class Scaling:
             pods = tuple(pod for pod in pods if pod.id not in leaving)
         if now_s < axis.next_at_s and not self._urgent(axis, record, serving, pods, now_s):
             return _wants(serving, max(1, serving.pods_wanted))
-        axis.next_at_s = now_s + DECIDE_EACH_S
+        axis.decided_at_s, axis.next_at_s = now_s, now_s + DECIDE_EACH_S
         axis.start_time_s = _typical_start_s(pods) or axis.start_time_s
         taken = self._observations.take(serving.revision.key)
         serving = self._limited(record, serving, pods, taken)
@@ -128,18 +142,20 @@ class Scaling:
         signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
         axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
+        if rests(axis.state, signals, decision.pods, self._tuning):
+            axis.next_at_s = now_s + REST_EACH_S
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
         return _wants(serving, decision.pods)
 
-    def next_at_s(self, name: EndpointName) -> float:
-        """When the next decision is due, if nothing makes it urgent; one that was never made is due now."""
+    def due(self, name: EndpointName) -> Due:
+        """When the next decision is; one that was never made is due now."""
         axis = self._axes.get(name)
-        return axis.next_at_s if axis is not None else float("-inf")
+        return Due(axis.decided_at_s + URGENT_AFTER_S, axis.next_at_s) if axis else Due(-inf, -inf)
 
     def is_urgent(self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...]) -> bool:
-        """Whether what Envoy told of late asks for a decision before that."""
+        """Whether what Envoy told of late asks for a decision before it is due."""
         axis = self._axes.get(record.name)
         return axis is not None and self._urgent(axis, record, serving, pods, self._clock.now_s())
 
@@ -231,10 +247,10 @@ class Scaling:
         axis = self._axes.get(record.name)
         if axis is None:
             state = State(pods=serving.pods_wanted or None)
-            axis = self._axes[record.name] = _Axis(number, state, now_s)
+            axis = self._axes[record.name] = _Axis(number, state, now_s, now_s)
         elif axis.revision != number:  # it took over the traffic, and with it what the traffic needs
             state = inherit(axis.state)._replace(pods=serving.pods_wanted or None)
-            axis = self._axes[record.name] = _Axis(number, state, now_s + DECIDE_EACH_S)
+            axis = self._axes[record.name] = _Axis(number, state, now_s, now_s + DECIDE_EACH_S)
         return axis
 
     def _urgent(
@@ -246,10 +262,13 @@ class Scaling:
         now_s: float,
     ) -> bool:
         """Whether what Envoy told since the last decision should not wait for the next one."""
-        if now_s < axis.next_at_s - DECIDE_EACH_S + URGENT_AFTER_S:
+        since_s, key = now_s - axis.decided_at_s, serving.revision.key
+        if since_s < URGENT_AFTER_S or not self._observations.asked(key):
             return False
-        waiting = self._observations.waiting(serving.revision.key)
-        return bool(waiting) and urgent(
+        if since_s >= DECIDE_EACH_S:  # it rested
+            return True
+        waiting = self._observations.waiting(key)
+        return urgent(
             axis.state, self._signals(record, serving, pods, waiting, axis.start_time_s), self._tuning
         )
 

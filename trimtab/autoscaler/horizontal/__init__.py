@@ -1,6 +1,7 @@
 """How many pods: `decide`, each 5 s, from traffic. Its constants, with their reasons, are `Tuning`."""
 
 from trimtab.autoscaler.horizontal.axis import decide, urgent
+from trimtab.autoscaler.horizontal.rest import rests
 from trimtab.autoscaler.horizontal.state import (
     Signals,
     State,
@@ -22,5 +23,6 @@ __all__ = [
     "overdue_pods",
     "pods_range",
     "replaced_at_once",
+    "rests",
     "urgent",
 ]

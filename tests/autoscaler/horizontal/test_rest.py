@@ -1,0 +1,145 @@
+"""What rests: nothing but a request changes how many pods it has, however often it is decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import event, given, target
+from hypothesis import strategies as st
+
+from tests.autoscaler.conftest import REVISION, signal_at
+from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, rests
+from trimtab.autoscaler.horizontal.rhythm import Rhythm
+from trimtab.autoscaler.horizontal.tuning import shortened
+from trimtab.core.spec import ConcurrencyRange
+
+Make = Callable[..., Signals]
+Second = dict[str, float]
+
+
+class Life:
+    """A revision whose pods are there at once, decided on from the seconds that it lives through."""
+
+    def __init__(self, low: int, limit: int, tuning: Tuning) -> None:
+        self.state, self.now_s, self.pods = State(), 0.0, -(-low // limit)
+        self.tuning = tuning
+        self._fixed: dict[str, Any] = {
+            "concurrency": ConcurrencyRange(low, 10_000),
+            "target_concurrency": limit,
+        }
+        self.given = Signals(REVISION)
+        self.rests = False
+
+    def lives(self, seconds: int, apart_s: int, second: Second) -> Iterator[int]:
+        """The pods that each decision gives, so many seconds apart."""
+        for _ in range(seconds // apart_s):
+            batch = [signal_at(self.now_s + 1.0 + i, **second) for i in range(apart_s)]
+            self.now_s += apart_s
+            self.given = Signals(
+                REVISION, tuple(batch), ready_pods=self.pods, start_time_s=5.0, **self._fixed
+            )
+            self.state, decision = decide(self.state, self.given, self.now_s, self.tuning)
+            self.pods = decision.pods
+            self.rests = rests(self.state, self.given, decision.pods, self.tuning)
+            yield decision.pods
+
+
+def _second(rate: int, service_s: float) -> Second:
+    return {
+        "arrivals": rate,
+        "completions": rate,
+        "in_flight": round(rate * service_s),
+        "request_time_s": rate * service_s,
+    }
+
+
+_loads = st.lists(
+    st.tuples(st.integers(5, 200), st.integers(0, 300), st.sampled_from((0.01, 0.3, 2.0))), max_size=5
+)
+
+
+@given(
+    loads=_loads,
+    low=st.sampled_from((0, 1, 8)),
+    limit=st.sampled_from((1, 4, 64)),
+    apart_s=st.sampled_from((1, 5, 20)),
+    tuning=st.sampled_from((Tuning(), shortened(20.0))),
+)
+def test_who_rests_is_given_the_same_by_each_decision_until_somebody_asks(
+    loads: list[tuple[int, int, float]], low: int, limit: int, apart_s: int, tuning: Tuning
+) -> None:
+    life = Life(low, limit, tuning)
+    for seconds, rate, service_s in loads:
+        for _ in life.lives(seconds, 5, _second(rate, service_s)):
+            pass
+    idle = 0
+    while not life.rests and idle < 200:
+        idle += len(list(life.lives(5, 5, {})))
+    event(f"rests: {life.rests}")
+    target(float(idle))
+    if life.rests:
+        pods = life.pods
+        for given_pods in life.lives(600, apart_s, {}):
+            assert given_pods == pods
+            assert life.rests
+
+
+@pytest.mark.parametrize("low", [0, 1])
+def test_an_endpoint_that_nobody_ever_asked_rests(low: int) -> None:
+    life = Life(low, 1, Tuning())
+    assert set(life.lives(10, 5, {})) == {low}
+    assert life.rests
+
+
+def test_who_is_asked_once_rests_no_more(signals: Make) -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    list(life.lives(5, 5, _second(1, 0.01)))
+    assert not life.rests
+
+
+def test_a_load_rests_once_it_is_gone_and_its_pods_are() -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(600, 5, _second(100, 0.1)))
+    assert life.pods > 5
+    assert not life.rests
+    list(life.lives(60, 5, {}))
+    assert not life.rests
+    list(life.lives(1_200, 5, {}))
+    assert (life.pods, life.rests) == (1, True)
+
+
+def test_who_may_need_more_by_what_its_window_holds_does_not_rest() -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    assert rests(life.state, life.given, 1)
+    assert not rests(life.state._replace(peaks=((5.0, 0.5), (10.0, 0.0))), life.given, 1)
+
+
+def test_silence_is_no_rest() -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    quiet = Signals(REVISION, (), ready_pods=1, concurrency=ConcurrencyRange(1, 10))
+    state, decision = decide(life.state, quiet, life.now_s + 60.0)
+    assert not rests(state, quiet, decision.pods)
+
+
+def test_who_lacks_a_pod_does_not_rest(signals: Make) -> None:
+    life = Life(8, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    given = signals(signal_at(11.0), concurrency=ConcurrencyRange(8, 10), ready_pods=3, room=0)
+    state, decision = decide(life.state, given, 11.0)
+    assert decision.pods == 3
+    assert not rests(state, given, decision.pods)
+
+
+def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    given = signals(signal_at(11.0))
+    known = life.state.surges._replace(rhythm=Rhythm(1e6, 2e6, 300.0, 50.0))
+    state, decision = decide(life.state._replace(surges=known), given, 11.0)
+    assert decision.pods == 1
+    assert not rests(state, given, decision.pods)
