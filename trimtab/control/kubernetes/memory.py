@@ -9,6 +9,7 @@ import base64
 import json
 import zlib
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from google.protobuf import json_format
@@ -39,6 +40,11 @@ class Memory:
     changes: tuple[Change, ...] = ()
     learned: tuple[LearnedLimit, ...] = ()
     decisions: tuple[bytes, ...] = ()
+
+    @cached_property
+    def text(self) -> str:
+        """See `packed`: of most endpoints it is written again and again while nothing of it changes."""
+        return packed(self)
 
 
 def packed(memory: Memory) -> str:

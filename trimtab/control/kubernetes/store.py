@@ -48,6 +48,7 @@ class KubernetesStore(SqliteStore):
         self._now: defaultdict[EndpointName, Identity] = defaultdict(Identity)
         self._recorded: dict[EndpointName, Identity] = {}
         self._decisions: dict[EndpointName, deque[bytes]] = {}
+        self._memories: dict[EndpointName, Memory] = {}  # of which nothing was put since
 
     # what is written
 
@@ -65,18 +66,22 @@ class KubernetesStore(SqliteStore):
                 if known is None or known.at_s < learned.at_s:
                     self._put_learned(learned)
             self.log.add(Logged(name, v1.Decision.FromString(each)) for each in memory.decisions)
+        self._memories.clear()  # limits are shared
         self._decisions[name] = deque(memory.decisions, DECISIONS_KEPT)
         self.observed[name] = memory.observed
         self.written(memory)
 
     def memory(self, name: EndpointName) -> Memory | None:
         """What must outlive us of one endpoint; None if there is none of that name."""
+        kept = self._memories.get(name)
+        if kept is not None and kept.observed == self.observed.get(name, 0):
+            return kept
         endpoint = self.endpoint(name)
         if endpoint is None:
             return None
         revisions = tuple(self.revisions(name))
         learned = (self.learned(hash_) for hash_ in sorted({each.revision.hash for each in revisions}))
-        return Memory(
+        made = self._memories[name] = Memory(
             self.observed.get(name, 0),
             endpoint,
             revisions,
@@ -84,6 +89,7 @@ class KubernetesStore(SqliteStore):
             tuple(each for each in learned if each is not None),
             tuple(self._decisions.get(name, ())),
         )
+        return made
 
     def written(self, memory: Memory) -> None:
         """The API server has it."""
@@ -99,11 +105,11 @@ class KubernetesStore(SqliteStore):
     def put_endpoint(self, record: EndpointRecord) -> None:
         super().put_endpoint(record)
         self._now[record.name].head = _head(record)
-        self.dirty(record.name)
+        self._changed(record.name)
 
     def remove_endpoint(self, name: EndpointName) -> None:
         super().remove_endpoint(name)
-        for kept in (self.observed, self._now, self._recorded, self._decisions):
+        for kept in (self.observed, self._now, self._recorded, self._decisions, self._memories):
             kept.pop(name, None)
         self.removed(name)
 
@@ -111,20 +117,20 @@ class KubernetesStore(SqliteStore):
         super().put_revision(record)
         key = record.revision.key
         self._now[key.endpoint].revisions[key.number] = record.revision.hash
-        self.dirty(key.endpoint)
+        self._changed(key.endpoint)
 
     def remove_revision(self, key: RevisionKey) -> None:
         super().remove_revision(key)
         self._now[key.endpoint].revisions.pop(key.number, None)
-        self.dirty(key.endpoint)
+        self._changed(key.endpoint)
 
     def put_change(self, name: EndpointName, change: Change) -> None:
         super().put_change(name, change)
-        self.dirty(name)
+        self._changed(name)
 
     def set_change_outcome(self, name: EndpointName, generation: int, outcome: str) -> None:
         super().set_change_outcome(name, generation, outcome)
-        self.dirty(name)
+        self._changed(name)
 
     def record(self, logged: Sequence[Logged], learned: Sequence[LearnedLimit] = ()) -> None:
         """See `Store`."""
@@ -133,13 +139,17 @@ class KubernetesStore(SqliteStore):
             if entry.changed:
                 kept = self._decisions.setdefault(entry.name, deque(maxlen=DECISIONS_KEPT))
                 kept.append(entry.message.SerializeToString())
-                self.dirty(entry.name)
+                self._changed(entry.name)
         for each in learned:
             query = "SELECT DISTINCT namespace, name FROM revisions WHERE hash = ?"
             for namespace, name in self._query(query, each.hash):
-                self.dirty(EndpointName(namespace, name))
+                self._changed(EndpointName(namespace, name))
         if logged:
             self.decided(logged)
+
+    def _changed(self, name: EndpointName) -> None:
+        self._memories.pop(name, None)
+        self.dirty(name)
 
 
 def _head(record: EndpointRecord) -> Head:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import orjson
 
 from trimtab.control.kubernetes.events import News, news_of
-from trimtab.control.kubernetes.memory import Memory, packed
+from trimtab.control.kubernetes.memory import Memory
 from trimtab.control.kubernetes.objects import (
     FINALIZER,
     SeenEndpoint,
@@ -28,7 +28,7 @@ from trimtab.control.kubernetes.store import KubernetesStore
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Conflict, Failed, NotFound, TrimtabError
 from trimtab.core.names import EndpointName
-from trimtab.core.turns import give_way
+from trimtab.core.turns import Pace, give_way
 from trimtab.kube import Api, Json, Key, Work
 from trimtab.v1 import control_pb2 as v1
 
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 WORKERS = 8  # endpoints that are written at a time
 ROUND_S = 5.0  # in which each endpoint's status is compared with what was written last
 SLICES = 100  # into which that round is cut: of a thousand endpoints some milliseconds
+VIEWS_PER_S = 50.0  # of all endpoints: what is not known to be the same has to be told to be compared
 LOAD_EACH_S = 30.0  # of one endpoint: how often figures alone are worth a write
 LOADS_PER_S = 2.0  # of all endpoints
 LOAD_DIFFERS = 0.2  # by which part a figure has to be another one
@@ -105,6 +106,7 @@ class Writer:
         self._viewed: dict[EndpointName, v1.Endpoint] = {}  # of which what was told says the same
         self._loads = Allowance(LOADS_PER_S)
         self._ready = Allowance(READY_PER_S)
+        self._views = Pace(VIEWS_PER_S)
         self._work: Work[EndpointName] = Work(self._settle, WORKERS)
         self.written = asyncio.Event()  # set after each write
 
@@ -119,34 +121,41 @@ class Writer:
             group.create_task(self._compare())
 
     async def _compare(self) -> None:
-        """What changes without being put, such as how many pods are ready, is found by looking."""
+        """What changes without being put, such as how many pods are ready, is found by looking.
+
+        A round takes longer where much has to be told for it.
+        """
+        at_s = self._clock.now_s()
         while True:
             names = sorted(seen.name for seen in self._seen().values())
             for part in range(SLICES):
-                self._loads.pass_time(ROUND_S / SLICES)
-                self._ready.pass_time(ROUND_S / SLICES)
+                before_s, at_s = at_s, self._clock.now_s()
+                for allowance in (self._loads, self._ready):
+                    allowance.pass_time(max(ROUND_S / SLICES, at_s - before_s))
                 for name in names[part::SLICES]:
+                    told = True
                     try:
-                        self._look(name)
+                        told = self._look(name)
                     except Exception:  # that of one is no reason to tell nothing of the others
                         log.exception("%s: its status could not be compared", name)
-                    await give_way()
+                    await (self._views.turn() if told else give_way())
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]
                 self._viewed.pop(name, None)
                 self._from.pop(name, None)
 
-    def _look(self, name: EndpointName) -> None:
+    def _look(self, name: EndpointName) -> bool:
+        """Whether it had to be told."""
         seen, told = self._seen().get((name.namespace, name.name)), self._told.get(name)
         if seen is None:
-            return
+            return False
         if told is None or not told.status or told.uid != seen.uid:
             self._work.add(name)
-            return
+            return False
         made_from = self._told_by(name)
         if made_from is not None and made_from == self._from.get(name):
-            return
+            return False
         self._from.pop(name, None)
         view = self._view_of(name)
         load = view.status.load
@@ -158,12 +167,13 @@ class Writer:
             if wanted != written:
                 if wanted | {"pods": ""} != written | {"pods": ""} or self._may_tell_ready(told):
                     self._work.add(name)
-                return
+                return True
             self._viewed[name] = now
         if not _differs(load, told.status.get("load", {})):
             self._from[name] = made_from
         elif self._clock.now_s() - told.at_s >= LOAD_EACH_S and self._loads.take():
             self._work.add(name)
+        return True
 
     def _may_tell_ready(self, told: _Told) -> bool:
         """Whether a write is due that only says how many pods are ready: where they come and go, many are."""
@@ -202,7 +212,7 @@ class Writer:
         """And whether what is remembered is in it: what is too large is told instead."""
         view = self._view_of(seen.name)
         try:
-            return self._status(seen, packed(memory) if memory is not None else "", view), True
+            return self._status(seen, memory.text if memory is not None else "", view), True
         except Failed as error:
             return self._status(seen, seen.record, view, error), False
 
