@@ -72,6 +72,23 @@ async def test_what_nobody_asks_is_seldom_decided_on_until_somebody_does(plane: 
     assert wanted(plane) == 1
 
 
+async def test_silence_is_seldom_decided_on_until_it_ends(plane: Any, spec: Spec) -> None:
+    await served(plane, spec(1))
+    plane.load[IRIS] = 0.5
+    await plane.seconds(20)
+    plane.envoy.connected = False
+    await plane.seconds(60)
+    before = len(decisions(plane))
+    await plane.seconds(3 * int(REST_EACH_S))
+    assert len(decisions(plane)) - before == 3
+    assert decisions(plane)[0].rule == "unknown"
+    await plane.seconds(int(DECIDE_EACH_S))
+    plane.envoy.connected = True
+    await plane.seconds(2)
+    assert len(decisions(plane)) - before == 4
+    assert decisions(plane)[0].rule != "unknown"
+
+
 async def test_a_jump_is_decided_on_before_the_next_decision_is_due(plane: Any, spec: Spec) -> None:
     await served(plane, spec(1))
     plane.load[IRIS] = 0.5

@@ -51,9 +51,9 @@ def _plain(value: Any) -> Any:
         return value
     getter = _getter(cast(Any, type(value)))
     if getter is not None:
-        return [_plain(inner) for inner in getter(value)]
+        value = getter(value)
     if isinstance(value, tuple | list):
-        return [_plain(inner) for inner in value]
+        return [inner if type(inner) in _JSONS_OWN else _plain(inner) for inner in value]
     raise TypeError(f"cannot be packed: {value!r}")
 
 

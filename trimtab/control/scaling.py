@@ -1,6 +1,6 @@
 """Calls the autoscaler for each endpoint: every DECIDE_EACH_S, sooner if load jumps or the spec changes.
 
-What nobody asks rests: it is decided on every REST_EACH_S, until somebody does.
+What rests is decided on every REST_EACH_S, until something comes that could change what was decided.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import (
+    Rest,
     Signals,
     State,
     decide,
     inherit,
     overdue_after_s,
     pods_range,
-    rests,
+    rest,
     urgent,
 )
 from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
@@ -63,6 +64,7 @@ class _Axis:
     state: State
     decided_at_s: float
     next_at_s: float
+    rest: Rest = Rest.NONE  # by the last decision
     capped_by: str = ""  # what keeps the machine from holding more, by the last decision
     start_time_s: float | None = None  # what a start typically took, of the pods that were there last
     checkpoint_at_s: float | None = None  # the last one; None: a replay cannot go on from what is logged
@@ -142,7 +144,8 @@ class Scaling:
         signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
         axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
-        if rests(axis.state, signals, decision.pods, self._tuning):
+        axis.rest = rest(axis.state, signals, decision.pods, self._tuning)
+        if axis.rest is not Rest.NONE:
             axis.next_at_s = now_s + REST_EACH_S
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
@@ -263,13 +266,15 @@ class Scaling:
     ) -> bool:
         """Whether what Envoy told since the last decision should not wait for the next one."""
         since_s, key = now_s - axis.decided_at_s, serving.revision.key
-        if since_s < URGENT_AFTER_S or not self._observations.asked(key):
+        if since_s < URGENT_AFTER_S:
             return False
-        if since_s >= DECIDE_EACH_S:  # it rested
-            return True
-        waiting = self._observations.waiting(key)
-        return urgent(
-            axis.state, self._signals(record, serving, pods, waiting, axis.start_time_s), self._tuning
+        asked = self._observations.asked(key)
+        if since_s >= DECIDE_EACH_S:  # it rests
+            return asked or (axis.rest is Rest.UNTIL_TOLD and bool(self._observations.waiting(key)))
+        return asked and urgent(
+            axis.state,
+            self._signals(record, serving, pods, self._observations.waiting(key), axis.start_time_s),
+            self._tuning,
         )
 
     def _limited(

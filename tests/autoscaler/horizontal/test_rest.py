@@ -10,7 +10,7 @@ from hypothesis import event, given, target
 from hypothesis import strategies as st
 
 from tests.autoscaler.conftest import REVISION, signal_at
-from trimtab.autoscaler.horizontal import Signals, State, Tuning, decide, rests
+from trimtab.autoscaler.horizontal import Rest, Signals, State, Tuning, decide, rest
 from trimtab.autoscaler.horizontal.rhythm import Rhythm
 from trimtab.autoscaler.horizontal.tuning import shortened
 from trimtab.core.spec import ConcurrencyRange
@@ -42,7 +42,7 @@ class Life:
             )
             self.state, decision = decide(self.state, self.given, self.now_s, self.tuning)
             self.pods = decision.pods
-            self.rests = rests(self.state, self.given, decision.pods, self.tuning)
+            self.rests = rest(self.state, self.given, decision.pods, self.tuning) is Rest.UNTIL_ASKED
             yield decision.pods
 
 
@@ -114,16 +114,22 @@ def test_a_load_rests_once_it_is_gone_and_its_pods_are() -> None:
 def test_who_may_need_more_by_what_its_window_holds_does_not_rest() -> None:
     life = Life(1, 1, Tuning())
     list(life.lives(10, 5, {}))
-    assert rests(life.state, life.given, 1)
-    assert not rests(life.state._replace(peaks=((5.0, 0.5), (10.0, 0.0))), life.given, 1)
+    assert rest(life.state, life.given, 1) is Rest.UNTIL_ASKED
+    held = life.state._replace(peaks=((5.0, 0.5), (10.0, 0.0)))
+    assert rest(held, life.given, 1) is Rest.NONE
 
 
-def test_silence_is_no_rest() -> None:
+def test_of_whom_nobody_tells_anything_rests_until_somebody_does() -> None:
     life = Life(1, 1, Tuning())
-    list(life.lives(10, 5, {}))
-    quiet = Signals(REVISION, (), ready_pods=1, concurrency=ConcurrencyRange(1, 10))
-    state, decision = decide(life.state, quiet, life.now_s + 60.0)
-    assert not rests(state, quiet, decision.pods)
+    list(life.lives(100, 5, _second(50, 0.1)))
+    held = life.pods
+    assert held > 1
+    for silent_s in range(5, 600, 5):
+        quiet = Signals(REVISION, (), ready_pods=held, concurrency=ConcurrencyRange(1, 10_000))
+        life.state, decision = decide(life.state, quiet, life.now_s + silent_s)
+        assert decision.pods == held
+        told = rest(life.state, quiet, decision.pods)
+        assert told is (Rest.UNTIL_TOLD if silent_s >= Tuning().forget_s else Rest.NONE)
 
 
 def test_who_lacks_a_pod_does_not_rest(signals: Make) -> None:
@@ -132,7 +138,7 @@ def test_who_lacks_a_pod_does_not_rest(signals: Make) -> None:
     given = signals(signal_at(11.0), concurrency=ConcurrencyRange(8, 10), ready_pods=3, room=0)
     state, decision = decide(life.state, given, 11.0)
     assert decision.pods == 3
-    assert not rests(state, given, decision.pods)
+    assert rest(state, given, decision.pods) is Rest.NONE
 
 
 def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
@@ -142,4 +148,4 @@ def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
     known = life.state.surges._replace(rhythm=Rhythm(1e6, 2e6, 300.0, 50.0))
     state, decision = decide(life.state._replace(surges=known), given, 11.0)
     assert decision.pods == 1
-    assert not rests(state, given, decision.pods)
+    assert rest(state, given, decision.pods) is Rest.NONE

@@ -1,7 +1,7 @@
 """How many pods: `decide`, each 5 s, from traffic. Its constants, with their reasons, are `Tuning`."""
 
 from trimtab.autoscaler.horizontal.axis import decide, urgent
-from trimtab.autoscaler.horizontal.rest import rests
+from trimtab.autoscaler.horizontal.rest import Rest, rest
 from trimtab.autoscaler.horizontal.state import (
     Signals,
     State,
@@ -14,6 +14,7 @@ from trimtab.autoscaler.horizontal.state import (
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 __all__ = [
+    "Rest",
     "Signals",
     "State",
     "Tuning",
@@ -23,6 +24,6 @@ __all__ = [
     "overdue_pods",
     "pods_range",
     "replaced_at_once",
-    "rests",
+    "rest",
     "urgent",
 ]

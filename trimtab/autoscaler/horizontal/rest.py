@@ -1,22 +1,36 @@
-"""Rest: what nobody asks, and has the fewest pods of its range, needs no decision until somebody does."""
+"""Rest: as long as nothing comes that could change a decision, none needs to be made."""
 
 from __future__ import annotations
+
+from enum import Enum
 
 from trimtab.autoscaler.horizontal.state import Signals, State, pods_for, pods_range
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
 
 
-def rests(state: State, signals: Signals, pods: int, tuning: Tuning = DEFAULT) -> bool:
-    """Whether each decision that follows gives as many pods as the last one, for as long as nobody asks.
+class Rest(Enum):
+    """Until when each decision would give as many pods as the last one."""
 
-    `state` and `pods` are what `decide` made of `signals`. Without a request demand only falls, and with it
-    what is kept for surges: at most `surge_spare_max` times the largest demand of the down window. A surge
-    that comes by the clock is prepared for before anybody asks.
+    NONE = "the next decision"
+    UNTIL_TOLD = "a signal, whatever it tells"
+    UNTIL_ASKED = "a request"
+
+
+def rest(state: State, signals: Signals, pods: int, tuning: Tuning = DEFAULT) -> Rest:
+    """How long a revision may rest. `state` and `pods` are what `decide` made of `signals`.
+
+    Where nobody tells anything, what there is is held. Where nobody asks, a revision with the fewest pods of
+    its range keeps them: demand only falls, and with it what is kept for surges, which is at most
+    `surge_spare_max` times the largest demand of the down window. But a surge that comes by the clock is
+    prepared for before anybody asks.
     """
+    if pods != state.pods:  # the machine keeps it from more
+        return Rest.NONE
+    if not signals.revision_signals:
+        return Rest.UNTIL_TOLD if not state.envoys else Rest.NONE
     floor = pods_range(signals)[0]
-    if not (state.idle_s and signals.revision_signals and pods == floor == state.pods):
-        return False
-    if not floor:
-        return True
+    if not state.idle_s or pods != floor:
+        return Rest.NONE
     most = state.peaks[0][1] * (1.0 + tuning.surge_spare_max)
-    return state.surges.rhythm is None and pods_for(most, signals.target_concurrency) <= floor
+    enough = state.surges.rhythm is None and pods_for(most, signals.target_concurrency) <= floor
+    return Rest.UNTIL_ASKED if enough or not floor else Rest.NONE
