@@ -105,7 +105,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     checked_envoys(options, os.environ)
     checked_topology_keys(options)
     home = Home.open(options.home)
-    settle()  # and once more when all is there: what is being read was looked at for two seconds
+    settle()  # and once more when all is there
     with home.locked():
         metrics = Metrics()
         door = Door(SystemClock(), home, options, Unusable(metrics.unusable, "xds-tls"))
