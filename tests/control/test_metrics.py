@@ -125,7 +125,7 @@ async def test_of_many_endpoints_a_few_are_measured_at_a_time(
 
 async def test_what_stays_is_never_missing_from_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = Metrics()
-    metrics.show(metrics.endpoints, {("READY",): 1.0, ("FAILED",): 2.0})
+    await metrics.show(metrics.endpoints, {("READY",): 1.0, ("FAILED",): 2.0})
     seen = []
     original = Gauge.remove
 
@@ -135,7 +135,7 @@ async def test_what_stays_is_never_missing_from_a_scrape(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Gauge, "remove", look)
     monkeypatch.setattr(Gauge, "clear", lambda self: pytest.fail("a scrape may come now"))
-    metrics.show(metrics.endpoints, {("READY",): 5.0})
+    await metrics.show(metrics.endpoints, {("READY",): 5.0})
     assert seen == [5.0]
     assert metrics.registry.get_sample_value("trimtab_endpoints", {"state": "FAILED"}) is None
 

@@ -249,10 +249,11 @@ async def test_a_part_that_waited_while_the_loop_was_busy_is_still_in_time(
     assert intake.dropped == 0
 
 
-async def test_the_next_flush_hands_on_the_one_before(collector: Any) -> None:
+async def test_the_next_flush_hands_on_the_one_before(collector: Any, eventually: Callable[..., Any]) -> None:
     intake = StatisticsIntake(ManualClock(), collector)
     for at_s in (10, 11, 12):
         intake.take(message([("upstream_rq_total", HTTP, at_s)], at_s=at_s, since_s=at_s - 1))
+    await eventually(lambda: len(collector.bundles) == 2, "the first two")
     assert [signal.arrivals for signal in collector.of(IRIS)] == [10, 11]
 
 

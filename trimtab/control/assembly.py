@@ -144,7 +144,7 @@ def assemble(
         for name in signals.unusable:
             metrics.certificates_refused.labels(name).inc()
             log.error("an Envoy cannot use its certificate `%s`; the one before stays: see its log", name)
-        reconciler.saw_requests()
+        asyncio.get_running_loop().call_soon(reconciler.saw_requests)  # of a large flush each takes a while
 
     intake = StatisticsIntake(clock, on_signals)
     platform = Platform(

@@ -207,17 +207,17 @@ class Platform:
             wanted[labels] = serving.pods_wanted if serving else 0
             if seen.load.in_flight is not None and seen.load.queued is not None:
                 in_flight[labels], queued[labels] = seen.load.in_flight, seen.load.queued
-        gauges.show(gauges.endpoints, states)
-        gauges.show(gauges.pods, pods)
-        gauges.show(gauges.pods_wanted, wanted)
-        gauges.show(gauges.in_flight, in_flight)
-        gauges.show(gauges.queued, queued)
+        await gauges.show(gauges.endpoints, states)
+        await gauges.show(gauges.pods, pods)
+        await gauges.show(gauges.pods_wanted, wanted)
+        await gauges.show(gauges.in_flight, in_flight)
+        await gauges.show(gauges.queued, queued)
         nodes = self._ads.nodes()
         gauges.envoy_connected.set(sum(node.connected for node in nodes))
-        gauges.show(
+        await gauges.show(
             gauges.envoy_busy, {(envoy,): busy for envoy, busy in self._observations.busy(now_s).items()}
         )
-        gauges.show(gauges.certificate_ends, self._observations.certificate_ends(now_s))
+        await gauges.show(gauges.certificate_ends, self._observations.certificate_ends(now_s))
         gauges.envoy_restarts.set(self._envoy.status().restarts if self._envoy else 0)
         gauges.nacks.set(sum(bool(t.nack) for node in nodes for t in node.types))
 

@@ -29,13 +29,13 @@ from trimtab.control.replacing import Replacing
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import Due, Scaling
 from trimtab.control.split import Splits
-from trimtab.control.views import Views, by_number
+from trimtab.control.views import Views, by_number, others
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
-from trimtab.core.turns import give_way
+from trimtab.core.turns import Seldom, give_way
 from trimtab.environment import Place
 from trimtab.fleet.protocol import Fleet
 from trimtab.xds.kinds import ROUTES
@@ -50,12 +50,13 @@ LOOKS_APART_S = 0.02  # a burst of events is one look
 REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it took: what comes meanwhile is one
 PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news of pods, which is told apart
 LOG_TAIL_LINES = 20
-DECISIONS_AT_ONCE_MAX = 300  # in one look; a thousand endpoints have 200 in a second
-FORGET_EACH_S = 1.0
-FORGET_SHARE, FORGET_REST_MAX_S = 0.002, 60.0  # of the time, where there are thousands of pods: news waits
+DECISIONS_AT_ONCE_MAX = 100  # in one look; a thousand endpoints have 200 in a second if all are busy
+SEEN_AT_ONCE = 200  # endpoints whose turn may have come: of a thousand it takes some milliseconds to tell
+FORGET_EACH_S, FORGET_EACH_MAX_S = 1.0, 60.0
+FORGET_SHARE = 0.002  # of the time, where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
-TURN = 4  # endpoints that are decided on before others, such as news of pods, get on: a millisecond
+TURN = 1  # endpoints that are decided on before others, such as news of pods, get on: half a millisecond
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Reconciler:
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._taken = self._publisher.taken()  # as of the last look
-        self._forgets_at_s = float("-inf")
+        self._forgets = Seldom(FORGET_SHARE, FORGET_EACH_S, FORGET_EACH_MAX_S)
         self._kept: tuple[list[EndpointRecord], Mapping[EndpointName, tuple[Pod, ...]] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self._slots: asyncio.Semaphore | None = None
@@ -239,7 +240,7 @@ class Reconciler:
         """One look at everything. An error of one endpoint stays its own."""
         with self._metrics.look():
             seen, records = self._scan(), self._endpoints.all()
-            names, deciding = self._due(records, seen)
+            names, deciding = await self._due(records, seen)
             more = len(deciding) > DECISIONS_AT_ONCE_MAX
             names += await self._decided(deciding[:DECISIONS_AT_ONCE_MAX])
             await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
@@ -290,7 +291,7 @@ class Reconciler:
         await self._contained(name, self._endpoint(name, pods, self._live[name]))
         self._seen_by_envoy.touch(name)  # and what it has done since
 
-    def _due(
+    async def _due(
         self, records: Iterable[EndpointRecord], seen: Mapping[EndpointName, tuple[Pod, ...]]
     ) -> tuple[list[EndpointName], list[EndpointName]]:
         """The endpoints that have to be looked at, and those of which only a decision is due.
@@ -301,7 +302,11 @@ class Reconciler:
         self._signals_came, self._looked_at_s = False, now_s
         taken = self._taken = self._publisher.taken()
         found, again, deciding = [], [], []
-        for record in records:
+        for number, record in enumerate(records, 1):
+            if number % SEEN_AT_ONCE == 0:
+                await give_way()
+            if not self._endpoints.known(record.name):
+                continue  # it has gone meanwhile
             live, pods = self._live[record.name], seen.get(record.name, ())
             still, looked = live.still, live.looked
             if still is None or not self._is_still(still, record, pods):
@@ -401,11 +406,10 @@ class Reconciler:
         """Every pod by endpoint; where nothing has changed, the same tuple as before."""
         before, now = self._pods or {}, self._fleet.by_endpoint()
         if now is not self._scanned or self._pods is None:
-            self._pods = {
-                name: pods if (was := before.get(name)) is pods else _same(was, pods)
-                for name, pods in now.items()
-            }
-            self._scanned = now
+            pods = dict(now)
+            for name in others(before, now):
+                pods[name] = _same(before.get(name), now[name])
+            self._pods, self._scanned = pods, now
         return self._pods
 
     async def _contained(self, name: EndpointName, work: Coroutine[None, None, None]) -> None:
@@ -681,15 +685,14 @@ class Reconciler:
     def _forget_gone(self) -> None:
         for name in self._live.keys() - {record.name for record in self._endpoints.all()}:
             self._forget(name)
-        if self._clock.now_s() >= self._forgets_at_s:
+        if self._forgets.is_due(self._clock.now_s()):
             self.keep_only_present()
 
     def keep_only_present(self) -> None:
         """Forget now what is of revisions and pods that have gone; looks do so once in FORGET_EACH_S."""
         began_s = self._clock.now_s()
         self._keep_only_present()
-        took_s = self._clock.now_s() - began_s
-        self._forgets_at_s = began_s + max(FORGET_EACH_S, min(FORGET_REST_MAX_S, took_s / FORGET_SHARE))
+        self._forgets.done(began_s, self._clock.now_s())
 
     def _keep_only_present(self) -> None:
         records, told = self._endpoints.all(), self._fleet.by_endpoint()

@@ -29,7 +29,7 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import GpuSignal, PodSignal
-from trimtab.core.turns import Pace
+from trimtab.core.turns import Pace, Seldom
 from trimtab.fleet.protocol import Fleet
 from trimtab.runtime.catalog import RUNTIMES, Runtime
 
@@ -38,6 +38,7 @@ TICKS = 10
 """Steps into which a round is cut: 0.5 s, so that no more than a tenth of the pods is read at once."""
 
 WINDOW_S = 60.0
+FORGET_SHARE, FORGET_EACH_MAX_S = 0.002, 60.0  # of the time, where there are thousands of pods
 TIMEOUT_S = 2.0
 AT_ONCE_MAX = 16
 PER_S = 200  # pods' pages; of more than a thousand pods each is read less often
@@ -100,7 +101,8 @@ class Scraper:
         self._pods: Mapping[EndpointName, tuple[Pod, ...]] = {}  # the last that the fleet told of,
         self._ready: dict[str, Pod] = {}  # and those of them that are ready
         self._exporters: frozenset[str] = frozenset()
-        self._all_kept, self._kept_at_s = False, float("-inf")  # whether what has gone is forgotten, and when
+        self._all_kept = False  # whether what has gone is forgotten
+        self._forgets = Seldom(FORGET_SHARE, each_s, FORGET_EACH_MAX_S)
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
@@ -159,9 +161,10 @@ class Scraper:
             for name in now.keys() | before.keys():
                 if now.get(name) is not before.get(name):
                     self._see(before.get(name, ()), now.get(name, ()), now_s)
-        if not self._all_kept and now_s - self._kept_at_s >= self._each_s:  # thousands of pods: not each tick
-            self._all_kept, self._kept_at_s = True, now_s
+        if not self._all_kept and self._forgets.is_due(now_s):
+            self._all_kept = True
             self._keep_only()
+            self._forgets.done(now_s, self._clock.now_s())
         self._match_gpus(now)
         self._see_exporters(frozenset(self._dcgm), now_s)
         due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]

@@ -52,6 +52,24 @@ class _Polite:
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polite] = WeakKeyDictionary()
 
 
+class Seldom:
+    """What goes through all there is, which news waits for: in no more than a small share of the time."""
+
+    def __init__(self, share: float, least_s: float, most_s: float) -> None:
+        """`share`: of the time; but at the most each `least_s`, and at the least each `most_s`."""
+        self._share, self._least_s, self._most_s = share, least_s, most_s
+        self._next_at_s = float("-inf")
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether its time has come again."""
+        return now_s >= self._next_at_s
+
+    def done(self, began_s: float, ended_s: float) -> None:
+        """It was done between these."""
+        rest_s = min(self._most_s, (ended_s - began_s) / self._share)
+        self._next_at_s = began_s + max(self._least_s, rest_s)
+
+
 class Pace:
     """So many turns a second at the most, in the order in which they are asked for.
 

@@ -198,7 +198,7 @@ class Writer:
         told = self._last(seen)
         if not seen.deleting and not told.held:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
-        status, kept = self._status_with(memory, seen)
+        status, kept = await self._status_with(memory, seen)
         if status != told.status:
             before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
@@ -208,13 +208,13 @@ class Writer:
             self._told[name] = told
         self._note(memory if kept else None)
 
-    def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
+    async def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
         """And whether what is remembered is in it: what is too large is told instead."""
-        view = self._view_of(seen.name)
         try:
-            return self._status(seen, memory.text if memory is not None else "", view), True
+            text = await asyncio.to_thread(_text, memory)
         except Failed as error:
-            return self._status(seen, seen.record, view, error), False
+            return self._status(seen, seen.record, self._view_of(seen.name), error), False
+        return self._status(seen, text, self._view_of(seen.name)), True
 
     def _note(self, memory: Memory | None) -> None:
         if memory is not None:
@@ -256,6 +256,11 @@ class Writer:
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = self._last(seen).status.get("conditions") or seen.conditions
         return status_of(view, problem, observed, record, before, now)
+
+
+def _text(memory: Memory | None) -> str:
+    """It takes milliseconds, but of what is packed already."""
+    return memory.text if memory is not None else ""
 
 
 def _differs(load: v1.Load, before: Json) -> bool:
