@@ -366,7 +366,7 @@ async def test_what_has_gone_is_forgotten_the_less_often_the_longer_that_takes(
         plane.clock.advance(took_s)
 
     monkeypatch.setattr(plane.reconciler, "_keep_only_present", forgets)
-    for _ in range(400):
+    for _ in range(700):
         await plane.look()
         plane.clock.advance(0.1)
     assert began_s[1] - began_s[0] == pytest.approx(rest_s, abs=0.11)
