@@ -11,7 +11,7 @@ import pytest
 
 from tests.authority import Authority, mount
 from trimtab.envoy.__main__ import main
-from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, Bootstrap, document, render
+from trimtab.envoy.bootstrap import NODE_ATTRIBUTE, SENT, Bootstrap, document, render
 from trimtab.envoy.process import find_binary
 
 
@@ -88,6 +88,48 @@ def test_a_long_home_gets_short_sockets() -> None:
     bootstrap = Bootstrap.for_home(Path("/home") / ("x" * 120))
     assert len(str(bootstrap.control_socket)) <= 100
     assert bootstrap.control_socket.parent == bootstrap.admin_socket.parent
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        *[
+            (f"cluster.default/iris/r1.{name}", True)
+            for name in (
+                "membership_total",
+                "upstream_rq_total",
+                "upstream_rq_active",
+                "upstream_rq_time",
+                "upstream_rq_5xx",
+                "upstream_rq_cancelled",
+                "upstream_rq_retry",
+                "upstream_rq_pending_active",
+                "upstream_rq_pending_overflow",
+                "upstream_rq_pending_failure_eject",
+                "upstream_cx_none_healthy",
+                "endpoint.10.0.0.1_8000.rq_active",
+                "endpoint.[fd00::1]_8000.rq_active",
+            )
+        ],
+        ("cluster.default/iris/r1/grpc.upstream_rq_time", True),
+        ("stages.whole.default/iris/r1", True),
+        ("server.uptime", True),
+        ("server.state", True),
+        ("sds.callers.key_rotation_failed", True),
+        ("cluster.control_plane.ssl.certificate.own.expiration_unix_time_seconds", True),
+        ("listener.0.0.0.0_8080.ssl.certificate.callers.expiration_unix_time_seconds", True),
+        ("listener_manager.worker_0.dispatcher.loop_duration_us", True),
+        ("cluster.default/iris/r1.upstream_rq_2xx", False),
+        ("cluster.default/iris/r1.membership_healthy", False),
+        ("cluster.default/iris/r1.endpoint.10.0.0.1_8000.cx_active", False),
+        ("cluster.default/iris/r1.endpoint.10.0.0.1_8000.rq_pending_active", False),
+        ("cluster.default/iris/r1.endpoint.10.0.0.1_8000.healthy", False),
+        ("cluster.default/iris/r1.endpoint.10.0.0.1_8000.rq_success", False),
+        ("http.gateway.downstream_rq_active", False),
+    ],
+)
+def test_sends_what_is_read_alone(name: str, sent: bool) -> None:
+    assert (re.fullmatch("|".join(SENT), name) is not None) == sent
 
 
 @pytest.mark.parametrize(

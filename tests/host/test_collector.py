@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -62,14 +61,11 @@ async def test_what_lives_on_goes_out_of_sight_and_is_looked_at_in_the_end(
 ) -> None:
     monkeypatch.setattr(collector, "AWAY_EACH_S", 0.05)
     monkeypatch.setattr(collector, "WHOLE_EACH_S", 0.5)
-    collector.settle()
-    before, knot = gc.get_freeze_count(), Knot()
-    gone = weakref.ref(knot)
-    running = asyncio.create_task(collector.keep_settled())
-    await until(lambda: gc.get_freeze_count() > before)
-    del knot
-    gc.collect()
-    assert gone() is not None, "it is out of sight"
-    await until(lambda: gone() is None)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with collector.settled():
+        before, knot = gc.get_freeze_count(), Knot()
+        gone = weakref.ref(knot)
+        await until(lambda: gc.get_freeze_count() > before)
+        del knot
+        gc.collect()
+        assert gone() is not None, "it is out of sight"
+        await until(lambda: gone() is None)

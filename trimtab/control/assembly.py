@@ -29,7 +29,6 @@ from trimtab.core.clock import Clock
 from trimtab.envoy.intake import StatisticsIntake
 from trimtab.envoy.statistics import Signals
 from trimtab.fleet.protocol import Fleet
-from trimtab.host.collector import keep_settled
 from trimtab.v1 import control_pb2_grpc
 from trimtab.xds.server import AdsServer
 from trimtab.xds.world import Gateway
@@ -80,7 +79,6 @@ class ControlPlane:
             "the news of environments": relay(self.environments.changed, wake),
             "the pods' own counts": self.scraper.run(),
             "the metrics": _measure(self.platform),
-            "the garbage collector": keep_settled(),
         }
 
     def control_server(self, *before: grpc.aio.ServerInterceptor[Any, Any]) -> grpc.aio.Server:

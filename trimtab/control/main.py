@@ -41,7 +41,7 @@ from trimtab.environment import Keeper
 from trimtab.envoy.bootstrap import Bootstrap
 from trimtab.envoy.process import ACCESS_LOG, EnvoyProcess
 from trimtab.fleet.local import LocalFleet
-from trimtab.host.collector import settle
+from trimtab.host.collector import settled
 from trimtab.host.ports import can_bind
 from trimtab.host.process import find
 from trimtab.xds.world import Gateway
@@ -72,8 +72,8 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         gateway = Gateway(address.host, address.port, options.domain, keys, traces, access_log)
         try:
             parts = _build(home, started, gateway, metrics, dcgm, options.api_keys)
-            settle()
-            await _run(parts, home, started, on_ready)
+            async with settled():
+                await _run(parts, home, started, on_ready)
         finally:
             metrics_server.shutdown()
             metrics_server.server_close()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod
 from trimtab.core.revision import RevisionKey
 from trimtab.core.signals import (
@@ -21,7 +22,7 @@ LOOK_BACK_S = 10.0  # what the status calls "now": long enough to be calm, short
 FRESH_S = 5.0  # a gauge older than this is unknown
 ENVOYS_MAX = 1_000
 CPU_PERIOD_S = 2.0  # shorter ones are mostly the kernel's 10 ms ticks
-BATCH_MAX = 600  # signals that wait for a decision: minutes more than two decisions are apart
+BATCH_MAX = 600  # signals that wait for a decision: five seconds of 120 Envoys
 
 
 S = TypeVar("S", RevisionSignal, LatencySignal)
@@ -46,7 +47,7 @@ class _Seen:
     waiting: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
     recent: deque[RevisionSignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
     latencies: deque[LatencySignal] = field(default_factory=lambda: deque(maxlen=BATCH_MAX))
-    asked: bool = False  # by any of those that wait
+    asked: bool = False  # see `Observations.asked`
 
 
 class Observations:
@@ -68,7 +69,7 @@ class Observations:
         for signal in revisions:
             seen = self._revisions.setdefault(signal.revision, _Seen())
             seen.waiting.append(signal)
-            seen.asked = seen.asked or _asks(signal)
+            seen.asked = seen.asked or _asks(signal) or len(seen.waiting) > BATCH_MAX // 2
             _keep(seen.recent, signal)
         for latency in latencies:
             _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
@@ -115,7 +116,7 @@ class Observations:
         return tuple(seen.waiting) if seen else ()
 
     def asked(self, revision: RevisionKey) -> bool:
-        """Whether any of that tells of a request."""
+        """Whether any of that tells of a request, or there is about to be too much of it."""
         seen = self._revisions.get(revision)
         return seen is not None and seen.asked
 
@@ -177,6 +178,11 @@ class Observations:
             since_s, used_s = now_s, pod.cpu_seconds
         self._cpu[pod.id] = (since_s, used_s, cores)
         return cores
+
+    def forget(self, endpoint: EndpointName) -> None:
+        """At once: the next one of its name begins anew."""
+        for key in [key for key in self._revisions if key.endpoint == endpoint]:
+            del self._revisions[key]
 
     def keep_only(self, revisions: set[RevisionKey], pods: tuple[Pod, ...]) -> None:
         """Forget what is gone."""

@@ -50,13 +50,13 @@ LOOKS_APART_S = 0.02  # a burst of events is one look
 REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it took: what comes meanwhile is one
 PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news of pods, which is told apart
 LOG_TAIL_LINES = 20
-DECISIONS_AT_ONCE_MAX = 100  # in one look; a thousand endpoints have 200 in a second if all are busy
+DECISIONS_AT_ONCE_MAX = 200  # in one look; a thousand endpoints have so many in a second if all are busy
 SEEN_AT_ONCE = 200  # endpoints whose turn may have come: of a thousand it takes some milliseconds to tell
 FORGET_EACH_S, FORGET_EACH_MAX_S = 1.0, 60.0
 FORGET_SHARE = 0.002  # of the time, where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
-TURN = 1  # endpoints that are decided on before others, such as news of pods, get on: half a millisecond
+TURN = 1  # endpoints that are decided on before others, such as news of pods, get on
 
 
 @dataclass(frozen=True)
@@ -255,6 +255,7 @@ class Reconciler:
             self.routed.set()
         self.looks += 1
         if more:
+            self._signals_came = True  # those that are left may be urgent
             self.wake.set()
         async with self.looked:
             self.looked.notify_all()
@@ -296,12 +297,13 @@ class Reconciler:
     ) -> tuple[list[EndpointName], list[EndpointName]]:
         """The endpoints that have to be looked at, and those of which only a decision is due.
 
-        Of thousands most have nothing to do but to decide, each 5 s: those must not keep the others waiting.
+        Of thousands most have nothing to do but to decide: those must not keep the others waiting. What is
+        urgent comes first, then what has been due for longest.
         """
         now_s, signals_came, before_s = self._clock.now_s(), self._signals_came, self._looked_at_s
         self._signals_came, self._looked_at_s = False, now_s
         taken = self._taken = self._publisher.taken()
-        found, again, deciding = [], [], []
+        found, again, deciding = [], [], list[tuple[float, EndpointName]]()
         for number, record in enumerate(records, 1):
             if number % SEEN_AT_ONCE == 0:
                 await give_way()
@@ -314,13 +316,14 @@ class Reconciler:
                     found.append(record.name)
                 elif looked is not None and now_s - looked.at_s >= LOOK_EACH_S:
                     again.append((looked.at_s, record.name))
-            elif now_s >= still.due.at_s or (
-                (signals_came or before_s < still.due.soonest_s <= now_s)
-                and self._scaling.is_urgent(record, still.serving, still.pods)
+            elif now_s >= still.due.at_s:
+                deciding.append((still.due.at_s, record.name))
+            elif (signals_came or still.due.begins(before_s, now_s)) and self._scaling.is_urgent(
+                record, still.serving, still.pods
             ):
-                deciding.append(record.name)
+                deciding.append((-math.inf, record.name))
         most = math.ceil(AGAIN_PER_S * min(LOOK_EACH_S, now_s - before_s))
-        return found + [name for _, name in sorted(again)[:most]], deciding
+        return found + [name for _, name in sorted(again)[:most]], [name for _, name in sorted(deciding)]
 
     async def _decided(self, names: Iterable[EndpointName]) -> list[EndpointName]:
         """Let the autoscaler decide about those that are still; returns of which more follows from it."""
@@ -689,7 +692,7 @@ class Reconciler:
             self.keep_only_present()
 
     def keep_only_present(self) -> None:
-        """Forget now what is of revisions and pods that have gone; looks do so once in FORGET_EACH_S."""
+        """Forget now what is of revisions and pods that have gone; looks do so at FORGET_SHARE."""
         began_s = self._clock.now_s()
         self._keep_only_present()
         self._forgets.done(began_s, self._clock.now_s())
@@ -713,6 +716,7 @@ class Reconciler:
     def _forget(self, name: EndpointName) -> None:
         """At once when an endpoint has gone: the next one of its name begins anew."""
         self._live.pop(name, None)
+        self._observations.forget(name)
         self._scaling.forget(name)
         self._replacing.forget(name)
 

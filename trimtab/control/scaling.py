@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
 
-REST_EACH_S = 20.0  # of what rests: as long as a decision looks back for a rise, so that it misses no second
+REST_EACH_S = 15.0  # of what rests: less than a decision looks back (20 s), so that it misses no second
 
 URGENT_AFTER_S = 2.0
 """Least time between two decisions when load jumps (s): the first of them has then met its second signal."""
@@ -71,10 +71,18 @@ class _Axis:
 
 
 class Due(NamedTuple):
-    """When the next decision is: at `at_s`, or from `soonest_s` on where what Envoy tells asks for it."""
+    """When the next decision is: at `at_s`, or sooner where what Envoy tells asks for it.
 
-    soonest_s: float
+    That is a jump from `jump_s` on; and of what rests any request from `asked_s` on.
+    """
+
+    jump_s: float
+    asked_s: float
     at_s: float
+
+    def begins(self, before_s: float, now_s: float) -> bool:
+        """Whether one of these times has come since `before_s`."""
+        return before_s < self.jump_s <= now_s or before_s < self.asked_s <= now_s
 
 
 class Begin(NamedTuple):
@@ -144,7 +152,7 @@ class Scaling:
         signals = replace(signals, room=more, room_why=room.why.removeprefix(f"{THIS_MACHINE}: "))
         before = axis.state
         axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
-        axis.rest = rest(axis.state, signals, decision.pods, self._tuning)
+        axis.rest = rest(axis.state, signals, decision, self._tuning)
         if axis.rest is not Rest.NONE:
             axis.next_at_s = now_s + REST_EACH_S
         self._log(record.name, axis, before, signals, decision)
@@ -155,7 +163,9 @@ class Scaling:
     def due(self, name: EndpointName) -> Due:
         """When the next decision is; one that was never made is due now."""
         axis = self._axes.get(name)
-        return Due(axis.decided_at_s + URGENT_AFTER_S, axis.next_at_s) if axis else Due(-inf, -inf)
+        if axis is None:
+            return Due(-inf, -inf, -inf)
+        return Due(axis.decided_at_s + URGENT_AFTER_S, axis.decided_at_s + DECIDE_EACH_S, axis.next_at_s)
 
     def is_urgent(self, record: EndpointRecord, serving: RevisionRecord, pods: tuple[Pod, ...]) -> bool:
         """Whether what Envoy told of late asks for a decision before it is due."""

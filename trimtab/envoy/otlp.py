@@ -45,7 +45,7 @@ _SUMMED = {
     "cluster.upstream_rq_active": ("in_flight", 1),
     "cluster.upstream_rq_pending_active": ("queued", 1),
 }
-LABELS_MAX = 65_536  # distinct ones that are known: some 400 bytes each
+LABELS_MAX = 65_536  # distinct ones that are known, of numbers and of histograms: some 400 bytes each
 # How a Number begins as protobuf writes it, its fields in order: (start,) time, count; then attributes.
 _GAUGE, _GAUGE_TAGS = Struct("<BQBq"), (3 << 3 | 1, 6 << 3 | 1)
 _SUM, _SUM_TAGS = Struct("<BQBQBq"), (2 << 3 | 1, *_GAUGE_TAGS)
@@ -246,7 +246,7 @@ class _Behind(dict[bytes, Labels]):
     def __missing__(self, rest: bytes) -> Labels:
         if len(self) >= LABELS_MAX:
             self.clear()
-        labels = self[rest] = _labels(tuple(otlp.Number.FromString(rest).attributes))
+        labels = self[rest] = _labels.__wrapped__(tuple(otlp.Number.FromString(rest).attributes))
         return labels
 
 
@@ -255,6 +255,7 @@ _behind = _Behind()
 
 @lru_cache(maxsize=LABELS_MAX)
 def _labels(attributes: tuple[bytes, ...]) -> Labels:
+    """Those of histograms are found again here, which are few and have no fields in fixed places."""
     said = _said(attributes)
     revision = revision_of(said.get(_CLUSTER, ""))
     return Labels(

@@ -8,7 +8,9 @@ out of the collector's sight. What there is in cycles that lived on is looked fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+from collections.abc import AsyncIterator
 
 YOUNG_MAX = 2_000  # objects made (less those freed) between two collections of these: a millisecond
 NEVER = 2**31 - 1
@@ -25,8 +27,19 @@ def settle() -> None:
     _whole()
 
 
-async def keep_settled() -> None:
-    """Until cancelled: what has lived on since the last time goes out of sight, too."""
+@contextlib.asynccontextmanager
+async def settled() -> AsyncIterator[None]:
+    """Meanwhile what has lived on since the last time goes out of sight, too."""
+    settle()
+    keeping = asyncio.create_task(_keep_settled())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def _keep_settled() -> None:
     while True:
         for _ in range(int(WHOLE_EACH_S / AWAY_EACH_S)):
             await asyncio.sleep(AWAY_EACH_S)

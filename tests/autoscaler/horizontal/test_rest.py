@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.autoscaler.conftest import REVISION, signal_at
 from trimtab.autoscaler.horizontal import Rest, Signals, State, Tuning, decide, rest
 from trimtab.autoscaler.horizontal.rhythm import Rhythm
 from trimtab.autoscaler.horizontal.tuning import shortened
+from trimtab.core.decision import Decision
 from trimtab.core.spec import ConcurrencyRange
 
 Make = Callable[..., Signals]
@@ -30,6 +32,7 @@ class Life:
             "target_concurrency": limit,
         }
         self.given = Signals(REVISION)
+        self.decision: Decision | None = None
         self.rests = False
 
     def lives(self, seconds: int, apart_s: int, second: Second) -> Iterator[int]:
@@ -41,8 +44,8 @@ class Life:
                 REVISION, tuple(batch), ready_pods=self.pods, start_time_s=5.0, **self._fixed
             )
             self.state, decision = decide(self.state, self.given, self.now_s, self.tuning)
-            self.pods = decision.pods
-            self.rests = rest(self.state, self.given, decision.pods, self.tuning) is Rest.UNTIL_ASKED
+            self.decision, self.pods = decision, decision.pods
+            self.rests = rest(self.state, self.given, decision, self.tuning) is Rest.UNTIL_ASKED
             yield decision.pods
 
 
@@ -64,7 +67,7 @@ _loads = st.lists(
     loads=_loads,
     low=st.sampled_from((0, 1, 8)),
     limit=st.sampled_from((1, 4, 64)),
-    apart_s=st.sampled_from((1, 5, 20)),
+    apart_s=st.sampled_from((1, 5, 15)),
     tuning=st.sampled_from((Tuning(), shortened(20.0))),
 )
 def test_who_rests_is_given_the_same_by_each_decision_until_somebody_asks(
@@ -114,9 +117,9 @@ def test_a_load_rests_once_it_is_gone_and_its_pods_are() -> None:
 def test_who_may_need_more_by_what_its_window_holds_does_not_rest() -> None:
     life = Life(1, 1, Tuning())
     list(life.lives(10, 5, {}))
-    assert rest(life.state, life.given, 1) is Rest.UNTIL_ASKED
+    assert rest(life.state, life.given, life.decision) is Rest.UNTIL_ASKED
     held = life.state._replace(peaks=((5.0, 0.5), (10.0, 0.0)))
-    assert rest(held, life.given, 1) is Rest.NONE
+    assert rest(held, life.given, life.decision) is Rest.NONE
 
 
 def test_of_whom_nobody_tells_anything_rests_until_somebody_does() -> None:
@@ -128,7 +131,7 @@ def test_of_whom_nobody_tells_anything_rests_until_somebody_does() -> None:
         quiet = Signals(REVISION, (), ready_pods=held, concurrency=ConcurrencyRange(1, 10_000))
         life.state, decision = decide(life.state, quiet, life.now_s + silent_s)
         assert decision.pods == held
-        told = rest(life.state, quiet, decision.pods)
+        told = rest(life.state, quiet, decision)
         assert told is (Rest.UNTIL_TOLD if silent_s >= Tuning().forget_s else Rest.NONE)
 
 
@@ -138,7 +141,18 @@ def test_who_lacks_a_pod_does_not_rest(signals: Make) -> None:
     given = signals(signal_at(11.0), concurrency=ConcurrencyRange(8, 10), ready_pods=3, room=0)
     state, decision = decide(life.state, given, 11.0)
     assert decision.pods == 3
-    assert rest(state, given, decision.pods) is Rest.NONE
+    assert rest(state, given, decision) is Rest.NONE
+
+
+def test_who_lacks_a_pod_does_not_rest_though_nobody_tells_anything(signals: Make) -> None:
+    given = signals(concurrency=ConcurrencyRange(3, 10), ready_pods=1, room=0)
+    state, decision = decide(State(), given, 100.0)
+    assert decision.pods == state.pods == 1
+    assert rest(state, given, decision) is Rest.NONE
+    there_is_room = replace(given, room=9)
+    state, decision = decide(State(), there_is_room, 100.0)
+    assert decision.pods == 3
+    assert rest(state, there_is_room, decision) is Rest.UNTIL_TOLD
 
 
 def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
@@ -148,4 +162,4 @@ def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
     known = life.state.surges._replace(rhythm=Rhythm(1e6, 2e6, 300.0, 50.0))
     state, decision = decide(life.state._replace(surges=known), given, 11.0)
     assert decision.pods == 1
-    assert rest(state, given, decision.pods) is Rest.NONE
+    assert rest(state, given, decision) is Rest.NONE

@@ -9,6 +9,8 @@ import zlib
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from trimtab.control.decisions import Logged
 from trimtab.control.kubernetes.memory import (
@@ -201,3 +203,38 @@ def test_a_damaged_spec_in_a_record_is_told(spec: str) -> None:
     text = base64.b64encode(zlib.compress(json.dumps(told).encode())).decode()
     with pytest.raises(Failed, match=r"iris\.team: status\.record: cannot be read"):
         unpacked(IRIS, text)
+
+
+_puts = st.sampled_from(("endpoint", "revision", "remove revision", "change", "outcome", "decision", "limit"))
+
+
+@given(st.lists(st.tuples(_puts, st.integers(1, 3), st.booleans()), max_size=12))
+def test_what_is_remembered_is_what_is_there_however_often_it_is_asked_for(
+    puts: list[tuple[str, int, bool]],
+) -> None:
+    store = KubernetesStore()
+    store.put_endpoint(endpoint())
+    for kind, number, asked_before in puts:
+        if asked_before:
+            assert store.memory(IRIS) is store.memory(IRIS), "it is not read again"
+        if kind == "endpoint":
+            store.put_endpoint(endpoint(generation=number))
+        elif kind == "revision":
+            store.put_revision(revision(number, pods_wanted=number))
+        elif kind == "remove revision":
+            store.remove_revision(RevisionKey(IRIS, number))
+        elif kind == "change":
+            store.put_change(IRIS, change(number))
+        elif kind == "outcome":
+            store.set_change_outcome(IRIS, number, "failed")
+        elif kind == "decision":
+            store.record([replace(decision(number + 1), name=IRIS)])
+        else:
+            store.record([], [LearnedLimit(f"hash-{number}", number, "{}", float(number))])
+        store.observed[IRIS] = number
+        kept = store.memory(IRIS)
+        store._memories.clear()
+        assert kept == store.memory(IRIS)
+    store.remove_endpoint(IRIS)
+    assert store.memory(IRIS) is None
+    store.close()

@@ -1,6 +1,7 @@
 """The horizontal axis: how many pods a revision should have, decided from signals and nothing else.
 
-`decide` is called each 5 s with the signals that came since the last call, and sooner if they are `urgent`.
+`decide` is called each 5 s with the signals that came since the last call, sooner if they are `urgent`, and
+more seldom while a revision may `rest`.
 It reads no clock, keeps nothing outside `State`, and answers the same for the same input. Its steps:
 
 1. Put the signals into their windows (`windows`); if no Envoy speaks, hold what there is.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from trimtab.autoscaler.horizontal.reasons import THIS_MACHINE
 from trimtab.autoscaler.horizontal.state import Signals, State, pods_for, pods_range
 from trimtab.autoscaler.horizontal.tuning import DEFAULT, Tuning
+from trimtab.core.decision import Decision
 
 
 class Rest(Enum):
@@ -16,20 +18,20 @@ class Rest(Enum):
     UNTIL_ASKED = "a request"
 
 
-def rest(state: State, signals: Signals, pods: int, tuning: Tuning = DEFAULT) -> Rest:
-    """How long a revision may rest. `state` and `pods` are what `decide` made of `signals`.
+def rest(state: State, signals: Signals, decision: Decision, tuning: Tuning = DEFAULT) -> Rest:
+    """How long a revision may rest. `state` and `decision` are what `decide` made of `signals`.
 
     Where nobody tells anything, what there is is held. Where nobody asks, a revision with the fewest pods of
     its range keeps them: demand only falls, and with it what is kept for surges, which is at most
     `surge_spare_max` times the largest demand of the down window. But a surge that comes by the clock is
-    prepared for before anybody asks.
+    prepared for before anybody asks. What the machine keeps from its pods waits for room.
     """
-    if pods != state.pods:  # the machine keeps it from more
+    if decision.binds == THIS_MACHINE:
         return Rest.NONE
     if not signals.revision_signals:
         return Rest.UNTIL_TOLD if not state.envoys else Rest.NONE
     floor = pods_range(signals)[0]
-    if not state.idle_s or pods != floor:
+    if not state.idle_s or decision.pods != floor:
         return Rest.NONE
     most = state.peaks[0][1] * (1.0 + tuning.surge_spare_max)
     enough = state.surges.rhythm is None and pods_for(most, signals.target_concurrency) <= floor

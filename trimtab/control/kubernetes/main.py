@@ -56,7 +56,7 @@ from trimtab.core.names import EndpointName
 from trimtab.fleet.kubernetes import Envoys, Exporters, KubernetesFleet, Placeholders, mirror_of_pods
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.protocol import Fleet
-from trimtab.host.collector import settle
+from trimtab.host.collector import settle, settled
 from trimtab.kube import Api, Lease, Mirror
 from trimtab.kube.lease import Holder
 from trimtab.xds.world import Gateway
@@ -105,7 +105,6 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
     checked_envoys(options, os.environ)
     checked_topology_keys(options)
     home = Home.open(options.home)
-    settle()  # and once more when all is there
     with home.locked():
         metrics = Metrics()
         door = Door(SystemClock(), home, options, Unusable(metrics.unusable, "xds-tls"))
@@ -132,6 +131,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         try:
             with cancelled_by_signals():
                 async with contextlib.AsyncExitStack() as ending:
+                    await ending.enter_async_context(settled())
                     ending.push_async_callback(door.close)
                     leading = await ending.enter_async_context(_leading(options, door))
                     await _run(leading, around, options, door, on_ready)
@@ -243,7 +243,7 @@ async def _run(
         ending.push_async_callback(parts.fleet.close)
         await parts.fleet.open()
         watched.tie(parts.intake, parts.writer)
-        settle()
+        settle()  # once more, now that all is there
         with signals(parts.plane.platform) as ended:
             door.lead(leading.term, parts.plane.intake.take, parts.plane.intake.take_whole)
             for_people, access = checked_api(options), Access(api, SystemClock())

@@ -199,6 +199,8 @@ class Writer:
         if not seen.deleting and not told.held:
             told = await self._put(seen, {"metadata": {"finalizers": [FINALIZER]}})
         status, kept = await self._status_with(memory, seen)
+        if self._store.memory(name) is not memory:
+            return  # something was put meanwhile: it is written again
         if status != told.status:
             before = told.status.get("conditions") or seen.conditions
             await self._put(seen, {"status": status})
