@@ -92,14 +92,15 @@ class Switch:
 
 async def sees_nodes(api: Api, theirs: Api, places: Places) -> None:
     """One that joins cordoned is known to go."""
-    changed = asyncio.Event()
-    nodes, name = Nodes(theirs, changed.set), f"test-{uuid.uuid4().hex[:8]}"
+    told: set[str] = set()
+    nodes, name = Nodes(theirs, told.add), f"test-{uuid.uuid4().hex[:8]}"
     following = asyncio.create_task(nodes.run())
     try:
         await api.create(NODES.path(), {"metadata": {"name": name}, "spec": {"unschedulable": True}})
         await until(lambda: nodes.goes(name))
         await api.delete(NODES.path(name=name))
         await until(lambda: not nodes.goes(name))
+        assert name in told
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
