@@ -114,6 +114,7 @@ def in_home(new_plane: Callable[..., Any], scenario: Callable[[Any], Coroutine[A
 async def _rollout(plane: Any, killed: type[BaseException], spec: Spec, kill_in: int | None) -> bool:
     """Deploy, update and change the range, with a kill after so many instructions; true if it came."""
     plane.step.kill_in(kill_in)
+    plane.load[IRIS] = 0.5  # what nobody asks is seldom decided on
     hit = False
     for wanted in (spec(1, low=2), spec(2, low=2), spec(2, low=3)):
         # People ask again when their command was cut off: the same spec twice is one change.
@@ -142,7 +143,7 @@ def test_a_kill_at_any_instruction_redeploys_nothing(
 
         in_home(new_plane, scenario)
         kill_in += 4
-    assert kill_in > 60, "the scenario has become too short to prove anything"
+    assert kill_in > 80, "the scenario has become too short to prove anything"
 
 
 ACTIONS = st.one_of(

@@ -29,7 +29,7 @@ from trimtab.control.replacing import Replacing
 from trimtab.control.rollout import Plan, RevisionFacts
 from trimtab.control.scaling import Due, Scaling
 from trimtab.control.split import Splits
-from trimtab.control.views import Views, by_number, others
+from trimtab.control.views import Views, by_number, told_anew
 from trimtab.core.clock import Clock
 from trimtab.core.errors import Exhausted, TrimtabError, Unreachable
 from trimtab.core.names import EndpointName
@@ -52,8 +52,7 @@ PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news 
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 200  # in one look; a thousand endpoints have so many in a second if all are busy
 SEEN_AT_ONCE = 200  # endpoints whose turn may have come: of a thousand it takes some milliseconds to tell
-FORGET_EACH_S, FORGET_EACH_MAX_S = 1.0, 60.0
-FORGET_SHARE = 0.002  # of the time, where there are thousands of pods
+FORGET_EACH_S = 1.0  # more seldom where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
 TURN = 1  # endpoints that are decided on before others, such as news of pods, get on
@@ -142,7 +141,7 @@ class Reconciler:
         self._signals_came = False  # since the last look
         self._looked_at_s = float("-inf")
         self._taken = self._publisher.taken()  # as of the last look
-        self._forgets = Seldom(FORGET_SHARE, FORGET_EACH_S, FORGET_EACH_MAX_S)
+        self._forgets = Seldom(FORGET_EACH_S)
         self._kept: tuple[list[EndpointRecord], Mapping[EndpointName, tuple[Pod, ...]] | None] = ([], None)
         self.at_once = 1  # endpoints that are looked at side by side: more where pods are asked of a server
         self._slots: asyncio.Semaphore | None = None
@@ -410,7 +409,7 @@ class Reconciler:
         before, now = self._pods or {}, self._fleet.by_endpoint()
         if now is not self._scanned or self._pods is None:
             pods = dict(now)
-            for name in others(before, now):
+            for name in told_anew(before, now):
                 pods[name] = _same(before.get(name), now[name])
             self._pods, self._scanned = pods, now
         return self._pods
@@ -692,7 +691,7 @@ class Reconciler:
             self.keep_only_present()
 
     def keep_only_present(self) -> None:
-        """Forget now what is of revisions and pods that have gone; looks do so at FORGET_SHARE."""
+        """Forget now what is of revisions and pods that have gone; looks do so seldom."""
         began_s = self._clock.now_s()
         self._keep_only_present()
         self._forgets.done(began_s, self._clock.now_s())

@@ -38,7 +38,6 @@ TICKS = 10
 """Steps into which a round is cut: 0.5 s, so that no more than a tenth of the pods is read at once."""
 
 WINDOW_S = 60.0
-FORGET_SHARE, FORGET_EACH_MAX_S = 0.002, 60.0  # of the time, where there are thousands of pods
 TIMEOUT_S = 2.0
 AT_ONCE_MAX = 16
 PER_S = 200  # pods' pages; of more than a thousand pods each is read less often
@@ -102,7 +101,7 @@ class Scraper:
         self._ready: dict[str, Pod] = {}  # and those of them that are ready
         self._exporters: frozenset[str] = frozenset()
         self._all_kept = False  # whether what has gone is forgotten
-        self._forgets = Seldom(FORGET_SHARE, each_s, FORGET_EACH_MAX_S)
+        self._forgets = Seldom(each_s)
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}

@@ -65,7 +65,7 @@ class Views:
         before = self._pods
         if pods is before:
             return set()
-        changed = {*others(before, pods), *(before.keys() - pods.keys())}
+        changed = {*told_anew(before, pods), *(before.keys() - pods.keys())}
         return {name for name in changed if self._ready.get(name, ()) != _ready(pods.get(name, ()))}
 
     def _make(self, name: EndpointName, pods: tuple[Pod, ...], drains: dict[str, Drain]) -> None:
@@ -98,7 +98,7 @@ class Views:
             self._all = None
 
 
-def others(before: Pods, now: Pods) -> Iterator[EndpointName]:
+def told_anew(before: Pods, now: Pods) -> Iterator[EndpointName]:
     """Those whose pods are not the very tuple that they were. Of thousands, without a loop in Python."""
     return compress(now, map(is_not, now.values(), map(before.get, now)))
 

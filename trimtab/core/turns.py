@@ -52,12 +52,18 @@ class _Polite:
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polite] = WeakKeyDictionary()
 
 
-class Seldom:
-    """What goes through all there is, which news waits for: in no more than a small share of the time."""
+SELDOM_SHARE, SELDOM_MAX_S = 0.002, 60.0
 
-    def __init__(self, share: float, least_s: float, most_s: float) -> None:
-        """`share`: of the time; but at the most each `least_s`, and at the least each `most_s`."""
-        self._share, self._least_s, self._most_s = share, least_s, most_s
+
+class Seldom:
+    """What goes through all there is, which news waits for: in no more than SELDOM_SHARE of the time.
+
+    But once in SELDOM_MAX_S however long it takes.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        """`least_s`: how often at the most."""
+        self._least_s = least_s
         self._next_at_s = float("-inf")
 
     def is_due(self, now_s: float) -> bool:
@@ -66,7 +72,7 @@ class Seldom:
 
     def done(self, began_s: float, ended_s: float) -> None:
         """It was done between these."""
-        rest_s = min(self._most_s, (ended_s - began_s) / self._share)
+        rest_s = min(SELDOM_MAX_S, (ended_s - began_s) / SELDOM_SHARE)
         self._next_at_s = began_s + max(self._least_s, rest_s)
 
 

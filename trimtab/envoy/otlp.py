@@ -142,7 +142,7 @@ def _read(metric: otlp.Metric, flush: Flush) -> None:
     if not flush.since_ns and metric.HasField("sum"):
         flush.since_ns = otlp.Number.FromString(points[0]).start_time_unix_nano
     if name in _SUMMED:
-        _sum(points, *_SUMMED[name], flush)
+        _sum(map(_number, points), *_SUMMED[name], flush)
     elif name == _POD_IN_FLIGHT:
         _read_pods(points, flush.pods)
     elif name == _LATENCY:
@@ -152,7 +152,8 @@ def _read(metric: otlp.Metric, flush: Flush) -> None:
     elif name == _TURNS:
         flush.worked_us += tuple(point.sum for point in metric.histogram.data_points)
     elif name == _ANSWERS:
-        _sum(points, "answered_5xx", 1, flush, response_class="5")
+        failed = [each for each in map(_number, points) if each[0].response_class == "5"]
+        _sum(failed, "answered_5xx", 1, flush)
     else:
         _read_state(name, points, flush)
 
@@ -178,10 +179,10 @@ def _ends(known: dict[str, int], told: Mapping[str, int]) -> None:
         known[name] = min(at_s, known.get(name, at_s))
 
 
-def _sum(points: Iterable[bytes], into: str, sign: int, flush: Flush, response_class: str = "") -> None:
-    for labels, value in map(_number, points):
+def _sum(numbers: Iterable[tuple[Labels, int]], into: str, sign: int, flush: Flush) -> None:
+    for labels, value in numbers:
         counts = _counts(labels, flush)
-        if counts is not None and labels.response_class == response_class:
+        if counts is not None:
             setattr(counts, into, getattr(counts, into) + sign * value)
 
 
@@ -246,7 +247,7 @@ class _Behind(dict[bytes, Labels]):
     def __missing__(self, rest: bytes) -> Labels:
         if len(self) >= LABELS_MAX:
             self.clear()
-        labels = self[rest] = _labels.__wrapped__(tuple(otlp.Number.FromString(rest).attributes))
+        labels = self[rest] = _read_labels(otlp.Number.FromString(rest).attributes)
         return labels
 
 
@@ -256,6 +257,10 @@ _behind = _Behind()
 @lru_cache(maxsize=LABELS_MAX)
 def _labels(attributes: tuple[bytes, ...]) -> Labels:
     """Those of histograms are found again here, which are few and have no fields in fixed places."""
+    return _read_labels(attributes)
+
+
+def _read_labels(attributes: Iterable[bytes]) -> Labels:
     said = _said(attributes)
     revision = revision_of(said.get(_CLUSTER, ""))
     return Labels(

@@ -133,17 +133,20 @@ class Writer:
                 for allowance in (self._loads, self._ready):
                     allowance.pass_time(max(ROUND_S / SLICES, at_s - before_s))
                 for name in names[part::SLICES]:
-                    told = True
-                    try:
-                        told = self._look(name)
-                    except Exception:  # that of one is no reason to tell nothing of the others
-                        log.exception("%s: its status could not be compared", name)
-                    await (self._views.turn() if told else give_way())
+                    await (self._views.turn() if self._contained_look(name) else give_way())
                 await asyncio.sleep(ROUND_S / SLICES)
             for name in self._told.keys() - set(names):
                 del self._told[name]
                 self._viewed.pop(name, None)
                 self._from.pop(name, None)
+
+    def _contained_look(self, name: EndpointName) -> bool:
+        """That of one is no reason to tell nothing of the others."""
+        try:
+            return self._look(name)
+        except Exception:
+            log.exception("%s: its status could not be compared", name)
+            return True
 
     def _look(self, name: EndpointName) -> bool:
         """Whether it had to be told."""
@@ -213,7 +216,8 @@ class Writer:
     async def _status_with(self, memory: Memory | None, seen: SeenEndpoint) -> tuple[Json, bool]:
         """And whether what is remembered is in it: what is too large is told instead."""
         try:
-            text = await asyncio.to_thread(_text, memory)
+            # In a thread: it takes milliseconds, but of what is packed already.
+            text = await asyncio.to_thread(lambda: memory.text) if memory is not None else ""
         except Failed as error:
             return self._status(seen, seen.record, self._view_of(seen.name), error), False
         return self._status(seen, text, self._view_of(seen.name)), True
@@ -258,11 +262,6 @@ class Writer:
         now = datetime.fromtimestamp(self._clock.wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         before = self._last(seen).status.get("conditions") or seen.conditions
         return status_of(view, problem, observed, record, before, now)
-
-
-def _text(memory: Memory | None) -> str:
-    """It takes milliseconds, but of what is packed already."""
-    return memory.text if memory is not None else ""
 
 
 def _differs(load: v1.Load, before: Json) -> bool:
