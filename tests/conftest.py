@@ -9,8 +9,9 @@ import pytest
 from hypothesis import settings
 
 from tests.reruns import pytest_terminal_summary
+from tests.within import pytest_runtest_setup
 
-__all__ = ["pytest_terminal_summary"]  # a hook
+__all__ = ["pytest_runtest_setup", "pytest_terminal_summary"]  # hooks
 
 settings.register_profile("whatever the machine does", deadline=None)
 settings.load_profile("whatever the machine does")

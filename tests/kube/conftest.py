@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,10 +43,6 @@ IMAGE = "localhost/answers:1"
 FIRST_NODE = "node"  # in whose network our control planes run: see `plane`
 OURS = (*build.NAMES, build.HOLD)
 ALWAYS = ("control-plane", "envoy", build.HOLD)  # what a release needs; the last one is a model's
-WITHIN_S = float(
-    os.environ.get("TRIMTAB_KUBE_WITHIN_S", "inf")
-)  # no test begins later than that after the first
-BEGAN_S = time.monotonic()
 
 
 # Where the time does not hold them all the last ones are skipped: first comes what users would miss most. But
@@ -92,18 +87,6 @@ def _needs(item: pytest.Item, fixture: str) -> bool:
 
 def _is_ours(item: pytest.Item) -> bool:
     return item.path.parent == Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Where an hour has to hold all tests, those that are left are skipped, and said to be.
-
-    Before anything is installed for them.
-    """
-    if time.monotonic() - BEGAN_S > WITHIN_S:
-        pytest.skip(
-            f"{WITHIN_S:.0f} s have passed, which TRIMTAB_KUBE_WITHIN_S allows: `make test-kube` runs all"
-        )
 
 
 @pytest.fixture
