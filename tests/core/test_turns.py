@@ -7,44 +7,64 @@ import gc
 import time
 import weakref
 
-from trimtab.core.turns import Pace, Seldom, give_way
+from tests.turns import Turns, turning
+from trimtab.core.turns import PATIENCE_S, Pace, Seldom, give_way
 
 PER_S = 500.0
 
 
-class Turns:
-    """Counts those of the loop for as long as it is entered."""
+async def test_never_two_go_on_in_one_turn_and_each_in_its_order() -> None:
+    went, in_turn, loop = list[int](), 0, asyncio.get_running_loop()
 
-    def __init__(self) -> None:
-        self.count, self._goes_on = 0, True
+    def over() -> None:
+        nonlocal in_turn
+        in_turn = 0
 
-    def __enter__(self) -> Turns:
-        self._next()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._goes_on = False
-
-    def _next(self) -> None:
-        self.count += 1
-        if self._goes_on:
-            asyncio.get_running_loop().call_soon(self._next)
-
-
-async def test_one_goes_on_in_each_turn_and_each_in_its_order() -> None:
-    went: list[tuple[int, int]] = []  # in which turn, who
-
-    async def work(name: int, turns: Turns) -> None:
+    async def work(name: int) -> None:
+        nonlocal in_turn
         for _ in range(5):
             await give_way()
-            went.append((turns.count, name))
+            in_turn += 1
+            assert in_turn == 1
+            loop.call_soon(over)  # comes in the next turn
+            went.append(name)
 
-    with Turns() as turns:
-        await asyncio.gather(*(work(name, turns) for name in range(10)))
-    at = [turn for turn, _ in went]
-    assert len(set(at)) == len(at), "never two in one turn"
-    assert at[-1] - at[0] == len(at) - 1, "and no turn is left out"
-    assert [name for _, name in went] == 5 * list(range(10))
+    await asyncio.gather(*map(work, range(10)))
+    assert went == 5 * list(range(10))
+
+
+async def test_none_goes_on_while_anybody_else_can() -> None:
+    went, loop = list[str](), asyncio.get_running_loop()
+    done = asyncio.Event()
+
+    async def work() -> None:
+        while not done.is_set():
+            await give_way()
+            went.append("a piece")
+
+    def news(turns: int) -> None:
+        went.append("news")
+        if turns:
+            loop.call_soon(news, turns - 1)
+        else:
+            done.set()
+
+    busy = [asyncio.create_task(work()) for _ in range(100)]
+    await asyncio.sleep(0)
+    loop.call_soon(news, 20)
+    await asyncio.gather(*busy)
+    first = went.index("news")
+    assert went[first : first + 21] == 21 * ["news"]
+
+
+async def test_each_has_its_turn_where_others_never_rest() -> None:
+    pieces, turns, began_s = 0, Turns(), time.monotonic()
+    with turning(turns):
+        while pieces < 5:
+            await give_way()
+            pieces += 1
+            assert pieces * PATIENCE_S <= time.monotonic() - began_s
+    assert turns.count > pieces
 
 
 async def test_one_that_is_cancelled_keeps_nobody_waiting() -> None:
@@ -75,7 +95,7 @@ async def test_what_comes_from_outside_waits_for_a_few_pieces_only() -> None:
 
     busy = [asyncio.create_task(work()) for _ in range(100)]
     while pieces < 1_000:  # noqa: ASYNC110 - they are at it all the time
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     before, came = pieces, asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(came.set_result, None)
     await came

@@ -44,6 +44,7 @@ from trimtab.fleet.local import LocalFleet
 from trimtab.host.collector import settled
 from trimtab.host.ports import can_bind
 from trimtab.host.process import find
+from trimtab.host.threads import switch_often
 from trimtab.xds.world import Gateway
 
 ROUTED_WITHIN_S = 10.0  # it takes 0.1 s; with a refused listener `status` and `doctor` tell more than a wait
@@ -72,6 +73,7 @@ async def serve(options: ServeOptions, on_ready: Callable[[Started], None] | Non
         gateway = Gateway(address.host, address.port, options.domain, keys, traces, access_log)
         try:
             parts = _build(home, started, gateway, metrics, dcgm, options.api_keys)
+            switch_often()
             async with settled():
                 await _run(parts, home, started, on_ready)
         finally:

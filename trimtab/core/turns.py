@@ -7,12 +7,15 @@ import time
 from collections import deque
 from weakref import WeakKeyDictionary
 
+PATIENCE_S = 0.02
+
 
 async def give_way() -> None:
-    """Let others go on before the next piece. Of all who have given way one goes on in each turn of the loop.
+    """Let others go on before the next piece. Of all who have given way one goes on where nobody else can.
 
     In the order in which they came. By a `sleep(0)` all of them would, and what comes from outside would wait
-    for a piece of each.
+    for a piece of each; that goes through several turns of the loop, and none of them has a piece in it.
+    Where others always can go on, one who has given way does each PATIENCE_S all the same.
     """
     loop = asyncio.get_running_loop()
     polite = _loops.get(loop)
@@ -27,6 +30,7 @@ class _Polite:
     def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._moves = False
+        self._patient_until_s = 0.0
 
     def place(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
@@ -34,19 +38,35 @@ class _Polite:
         self._waiting.append(waiter)
         if not self._moves:
             self._moves = True
+            self._patient_until_s = loop.time() + PATIENCE_S
             loop.call_soon(self._move)
         return waiter
 
     def _move(self) -> None:
         """Once in each turn, while anybody waits."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        if not _others_can_go_on(loop) or now_s >= self._patient_until_s:
+            self._patient_until_s = now_s + PATIENCE_S
+            self._let_one_go()
+        self._moves = bool(self._waiting)
+        if self._moves:
+            loop.call_soon(self._move)
+
+    def _let_one_go(self) -> None:
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():  # else it was cancelled
                 waiter.set_result(None)
-                break
-        self._moves = bool(self._waiting)
-        if self._moves:
-            asyncio.get_running_loop().call_soon(self._move)
+                return
+
+
+def _others_can_go_on(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether anything but who asks is to be called in this turn, or in the next one already.
+
+    Of a loop that does not tell as asyncio's do, nothing is known: then a piece goes on in each turn.
+    """
+    return bool(getattr(loop, "_ready", ()))
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Polite] = WeakKeyDictionary()

@@ -57,6 +57,7 @@ from trimtab.fleet.kubernetes import Envoys, Exporters, KubernetesFleet, Placeho
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.protocol import Fleet
 from trimtab.host.collector import settle, settled
+from trimtab.host.threads import switch_often
 from trimtab.kube import Api, Lease, Mirror
 from trimtab.kube.lease import Holder
 from trimtab.xds.world import Gateway
@@ -131,6 +132,7 @@ async def serve(options: KubernetesOptions, on_ready: OnReady | None = None) -> 
         try:
             with cancelled_by_signals():
                 async with contextlib.AsyncExitStack() as ending:
+                    switch_often()
                     await ending.enter_async_context(settled())
                     ending.push_async_callback(door.close)
                     leading = await ending.enter_async_context(_leading(options, door))
