@@ -18,7 +18,7 @@ POD = Pod("p", KEY, PodPhase.READY, "127.0.0.1", 9, 1, 0.0)
 
 def signal(at_s: float, arrivals: int = 0, envoy: str = "a", **other: object) -> RevisionSignal:
     base = RevisionSignal(KEY, envoy, at_s, 1.0, arrivals, 0, 0, 0, 0, 0, 0.0)
-    return replace(base, **other)
+    return base._replace(**other)  # type: ignore[arg-type]
 
 
 def saw(*signals: RevisionSignal) -> Observations:
@@ -145,7 +145,7 @@ def test_cores_used_between_two_looks_far_enough_apart() -> None:
 def test_what_is_gone_is_forgotten() -> None:
     found = saw(signal(100.0, 5))
     other = RevisionKey(KEY.endpoint, 2)
-    found.add((replace(signal(100.0, 7), revision=other),), None, ())
+    found.add((signal(100.0, 7)._replace(revision=other),), None, ())
     found.cpu_cores(replace(POD, cpu_seconds=1.0), 97.0)
     found.keep_only({KEY}, (POD,))
     assert found.load(other, 100.0) == LoadNow()

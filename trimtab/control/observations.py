@@ -67,14 +67,20 @@ class Observations:
         latencies: tuple[LatencySignal, ...],
     ) -> None:
         for signal in revisions:
-            seen = self._revisions.setdefault(signal.revision, _Seen())
+            seen = self._revisions.get(signal.revision) or self._begun(signal.revision)
             seen.waiting.append(signal)
-            seen.asked = seen.asked or _asks(signal) or len(seen.waiting) > BATCH_MAX // 2
+            if not seen.asked:
+                seen.asked = _asks(signal) or len(seen.waiting) > BATCH_MAX // 2
             _keep(seen.recent, signal)
         for latency in latencies:
-            _keep(self._revisions.setdefault(latency.revision, _Seen()).latencies, latency)
+            _keep((self._revisions.get(latency.revision) or self._begun(latency.revision)).latencies, latency)
         if pods is not None:
             _note(self._pods, pods)
+
+    def _begun(self, revision: RevisionKey) -> _Seen:
+        """Of one that nothing was told of so far."""
+        seen = self._revisions[revision] = _Seen()
+        return seen
 
     def add_certificates(self, signal: CertificatesSignal) -> None:
         """Until when those of an Envoy are good."""

@@ -51,10 +51,11 @@ REST, REST_MAX_S = 3.0, 0.25  # after a look for so many times as long as it too
 PODS_APART_S, PODS_REST, PODS_REST_MAX_S = 0.005, 1.0, 0.02  # the same of news of pods, which is told apart
 LOG_TAIL_LINES = 20
 DECISIONS_AT_ONCE_MAX = 200  # in one look; a thousand endpoints have so many in a second if all are busy
-SEEN_AT_ONCE = 200  # endpoints whose turn may have come: of a thousand it takes some milliseconds to tell
+SEEN_AT_ONCE = 100  # endpoints whose turn may have come: of a thousand it takes some milliseconds to tell
 FORGET_EACH_S = 1.0  # more seldom where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
+RECORDED_AT_ONCE = 20  # decisions, in a transaction: a hundred take ten milliseconds
 TURN = 1  # endpoints that are decided on before others, such as news of pods, get on
 
 
@@ -245,7 +246,8 @@ class Reconciler:
             await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
             for name in seen.keys() - {record.name for record in records}:
                 await self._contained(name, self._leaving.remove(seen[name]))
-            self._scaling.record_decisions()
+            while self._scaling.record_decisions(RECORDED_AT_ONCE):
+                await give_way()
             await give_way()
             await self._tell()
             await give_way()

@@ -6,6 +6,7 @@ What rests is decided on every REST_EACH_S, until something comes that could cha
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from math import inf
@@ -220,22 +221,24 @@ class Scaling:
         typical_s = _typical_start_s(pods) or known_s
         return inf if typical_s is None else overdue_after_s(typical_s, self._tuning)
 
-    def record_decisions(self) -> None:
-        """Write down what was decided and learned since the last call, all at once.
+    def record_decisions(self, most: int = sys.maxsize) -> bool:
+        """Write down what was decided and learned since the last call; of decisions so many, all at once.
 
-        Decisions are for people: if the disk is full they are lost, and scaling goes on. What was
-        learned is tried again.
+        Returns whether there are more. Decisions are for people: if the disk is full they are lost, and
+        scaling goes on. What was learned is tried again.
         """
-        told, self._unrecorded = self._unrecorded, []
+        told, self._unrecorded = self._unrecorded[:most], self._unrecorded[most:]
         try:
             self._store.record(told, tuple(self._learned.values()))
             self._learned.clear()
         except TrimtabError as error:
+            told, self._unrecorded = [*told, *self._unrecorded], []
             for entry in told:  # a replay cannot pass over a decision that is missing
                 if entry.name in self._axes:
                     self._axes[entry.name].checkpoint_at_s = None
             self._metrics.errors.labels("decisions").inc()
             log.warning("%d decisions were not recorded: %s", len(told), error)
+        return bool(self._unrecorded)
 
     def capped_by(self, name: EndpointName) -> str:
         """What keeps the machine from holding as many pods as the load asks for; empty if it does."""

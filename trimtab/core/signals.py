@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.core.revision import RevisionKey
 
 
-@dataclass(frozen=True, slots=True)
-class RevisionSignal:
+class RevisionSignal(NamedTuple):
     """What one Envoy saw of one revision in one flush of its statistics (1 s).
 
     `in_flight` and `queued` are gauges at `at_s` (requests); the rest are sums over the
     `period_s` seconds that end at `at_s`. `request_time_s` sums the whole time of each completed
     request at Envoy, its time in the queue included: divided by `period_s` it is mean
-    concurrency (Little). Times are monotonic seconds at the receiver.
+    concurrency (Little). Times are monotonic seconds at the receiver. A tuple: of thousands of revisions each
+    Envoy's flush makes one a second.
     """
 
     revision: RevisionKey

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from trimtab.core.errors import InvalidInput
 
@@ -17,7 +18,12 @@ _UNITS |= {unit: Fraction(1000) ** power for power, unit in enumerate("kMGTPE", 
 
 def quantity(text: object) -> Fraction:
     """What it says, exactly. Raises InvalidInput."""
-    found = _FORM.fullmatch(str(text).strip())
+    return _read(str(text).strip())
+
+
+@lru_cache(maxsize=4_096)  # each event of a pod has several, and thousands of pods have the same ones
+def _read(text: str) -> Fraction:
+    found = _FORM.fullmatch(text)
     if found is None:
         raise InvalidInput(f"`{text}` is no quantity", where="Kubernetes", hint="write 500m, 2 or 4Gi")
     number, unit, exponent = found.groups()

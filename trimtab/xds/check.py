@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
+from functools import lru_cache
 from typing import TypeVar
 
 from trimtab.core.errors import InvalidInput, Problem
@@ -86,12 +87,19 @@ def _ports(backend: Backend) -> tuple[int, ...]:
 
 
 def _address_problems(where: str, host: str, port: int) -> Iterator[Problem]:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+    if not _is_address(host):
         yield Problem(where, f"`{host}` is not an IP address", "Envoy is given addresses, not names")
     if not 0 < port < 65_536:
         yield Problem(where, f"{port} is not a port", "1 to 65535")
+
+
+@lru_cache(maxsize=65_536)
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _repeated(values: Iterable[T]) -> list[T]:

@@ -11,12 +11,13 @@ once and joined (see `wire`): a route made as a message of its own takes a hundr
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from operator import itemgetter
 
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
@@ -65,6 +66,7 @@ BUFFER_FILTER = "envoy.filters.http.buffer"
 # A request that pods die of takes one more with each, but Envoy counts all tries alike. Of six pods under
 # load, six times each: with 1 some requests failed where one pod died, with 2 where two or three did at once.
 RETRIES_MAX = 3
+DIGEST_BYTES = 16
 HOST_CHOICES_MAX = 10  # tries to find a pod that this request did not meet before
 # Longer than the total timeout, so that the timeout's own answer is the one that callers see.
 IDLE_MARGIN_S = 10.0
@@ -105,7 +107,7 @@ class Routed:
     """One endpoint's parts of the table, encoded: the host that is its own, and entries of all others' host.
 
     Those are by whole path, by its beginning, by header and, of each of BODY_CALLS, by the model in the body;
-    none of the last if it has no such calls.
+    none of the last if it has no such calls. `digest` tells it from all others.
     """
 
     host: bytes
@@ -113,6 +115,11 @@ class Routed:
     begins: bytes
     header: bytes
     by_model: tuple[bytes, ...]
+
+    @cached_property
+    def digest(self) -> bytes:
+        parts = (self.host, self.whole, self.begins, self.header, *self.by_model)
+        return hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
 
 
 def build_routes(world: World) -> bytes:
@@ -126,6 +133,15 @@ def build_table(routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> bytes:
     """The same, of what the endpoints' routes are."""
     hosts = wire.pieces(_table_head(keys), *[each.host for each in routed])
     return (hosts + _shared_host(routed).within(TABLE_VIRTUAL_HOSTS)).joined()
+
+
+def table_digest(routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> bytes:
+    """Tells that table from all others, without making it: its parts, and how those are put together.
+
+    The latter by the table of one endpoint, which another version of this module may make otherwise.
+    """
+    said = build_table(routed[:1], keys) + b"".join([each.digest for each in routed])
+    return hashlib.blake2b(said, digest_size=DIGEST_BYTES).digest()
 
 
 def target_of(endpoint: EndpointView) -> Target:

@@ -27,7 +27,7 @@ SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 STREAMS_MAX = 1_000
 NAMES_MAX = 100_000  # that one stream may subscribe to, of one type
 NODES_MAX = 1_000  # whose last status is kept after their stream has ended
-ROUTES_BYTES_PER_S, ROUTES_REST_MAX_S = 8e6, 1.0  # to one Envoy: a thousand endpoints have megabytes of them
+ROUTES_BYTES_PER_S, ROUTES_REST_MAX_S = 4e6, 1.0  # to one Envoy: a thousand endpoints have megabytes of them
 VERSIONS_MAX = 1_000  # published versions of one type that `acknowledged` can still be asked about
 
 log = logging.getLogger(__name__)

@@ -7,19 +7,19 @@ and whenever, so a restarted control plane sends a reconnecting Envoy nothing th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from operator import attrgetter
-from typing import NamedTuple
+from itertools import compress, count
+from operator import is_not
+from typing import NamedTuple, cast
 
-from trimtab.core.names import EndpointName
 from trimtab.xds.assignments import build_assignments
 from trimtab.xds.check import check_world
 from trimtab.xds.clusters import build_clusters, limits
 from trimtab.xds.kinds import ASSIGNMENTS, CLUSTERS, LISTENERS, ROUTES
 from trimtab.xds.listeners import LISTENER, build_listener
-from trimtab.xds.routes import ROUTE_TABLE, Routed, build_table, routed_of, target_of
+from trimtab.xds.routes import ROUTE_TABLE, Routed, build_table, routed_of, table_digest, target_of
 from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
 from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
@@ -39,6 +39,31 @@ class Resource:
     payload: bytes
     limit: int = 0
     queue_max: int = 0
+
+
+class RouteTable(Resource):
+    """The table of all endpoints' routes, whose message is made when it is first asked for.
+
+    A thousand endpoints have megabytes of them, another table with each that begins to serve, and few of
+    these are ever sent: see `server.ROUTES_BYTES_PER_S`.
+    """
+
+    _routed: Sequence[Routed]
+    _keys: tuple[ApiKey, ...]
+
+    def __init__(self, routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> None:
+        digest = table_digest(routed, keys)[:VERSION_BYTES]
+        self.__dict__.update(version=digest.hex(), limit=0, queue_max=0, _routed=routed, _keys=keys)
+
+    @cached_property
+    def payload(self) -> bytes:
+        return build_table(self._routed, self._keys)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Resource) and self.version == other.version
+
+    def __hash__(self) -> int:
+        return hash(self.version)
 
 
 Resources = dict[str, Resource]  # by name
@@ -127,8 +152,6 @@ class Snapshot:
         return {type_url: collection.version for type_url, collection in self.collections.items()}
 
 
-_name, _routed = attrgetter("name"), attrgetter("routed")
-
 NOTHING: tuple[str, Collection] = ("", Collection({}))  # of which it is not known what changed since
 
 
@@ -179,52 +202,74 @@ class _Part(_Piece):
     routed: Routed
 
 
+class _Found(NamedTuple):
+    """What a world still has of the last snapshot's parts: of each endpoint one, or None: it is to be built.
+
+    `alike`: the endpoints are the same ones, in the same order, whatever else they are.
+    """
+
+    parts: list[_Part | None]
+    missing: list[int]
+    left: list[_Part]
+    alike: bool
+
+
 class SnapshotBuilder:
     """Builds one snapshot after the other, each as if it were the first.
 
     Of a view that is the very object that it was last time nothing is looked at again: with one pod changed
-    among 10,000 the cost is one endpoint's, and a look at which those are, without a loop in Python.
+    among 10,000 the cost is one endpoint's, and a look at which that is, without a loop in Python.
     """
 
     def __init__(self) -> None:
-        self._parts: dict[int, _Part] = {}  # by the identity of their views, which they keep
+        self._views: tuple[EndpointView, ...] = ()  # of the last snapshot
+        self._parts: list[_Part] = []  # theirs
         self._domain = ""  # that their routes are of
         self._common = _Piece({})  # what is there whatever the endpoints are
-        self._checked: tuple[Gateway, tuple[EndpointName, ...]] | None = None
-        self._routes: tuple[tuple[Routed, ...], tuple[ApiKey, ...]] | None = None
+        self._gateway: Gateway | None = None  # that was checked
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> tuple[EndpointView, ...]:
         """The endpoints of `world` that have to be built."""
-        by_id = _by_id(world)
-        missing = by_id.keys() - self._known(world.gateway).keys()
-        return tuple(sorted([by_id[each] for each in missing], key=_name))
-
-    def _known(self, gateway: Gateway) -> Mapping[int, _Part]:
-        return self._parts if gateway.domain == self._domain else {}
+        return tuple([world.endpoints[place] for place in self._find(world).missing])
 
     def build(self, world: World) -> Snapshot:
         """Every resource of `world`. Raises InvalidInput, naming each problem, if it cannot be built."""
-        new = self.new(world)
-        frame = world.gateway, tuple(map(_name, world.endpoints))
-        check_world(world, new, frame=frame != self._checked)
-        known, by_id = self._known(world.gateway), _by_id(world)
-        made = {id(each): _part(each, world.gateway.domain) for each in new}
-        kept = known.keys() & by_id.keys()
-        left = [self._parts[key] for key in self._parts.keys() - kept]
-        parts = {**known, **made}
-        for key in known.keys() - kept:
-            del parts[key]
+        found = self._find(world)
+        new = [world.endpoints[place] for place in found.missing]
+        check_world(world, new, frame=not found.alike or world.gateway != self._gateway)
+        kept = found.left if world.gateway.domain == self._domain else []
+        before = {part.view.name: part for part in kept}
+        made = [_part(view, world.gateway.domain, before.get(view.name)) for view in new]
         common = _common(world.gateway)
         collections = {
-            kind: self._replaced(kind, [self._common, *left], [common, *made.values()])
+            kind: self._replaced(kind, [self._common, *found.left], [common, *made])
             for kind in (CLUSTERS, ASSIGNMENTS, LISTENERS)
         }
-        table = self._table(tuple(map(_routed, map(parts.__getitem__, by_id))), world.gateway.api_keys)
-        self._last = Snapshot({**collections, ROUTES: table}, world.envoys)
-        self._parts, self._common, self._checked = parts, common, frame
-        self._domain = world.gateway.domain
+        parts = found.parts
+        for place, part in zip(found.missing, made, strict=True):
+            parts[place] = part
+        whole = cast("list[_Part]", parts)
+        same = found.alike and [part.routed for part in made] == [part.routed for part in found.left]
+        self._last = Snapshot({**collections, ROUTES: self._table(whole, world, same=same)}, world.envoys)
+        self._views, self._parts, self._common = world.endpoints, whole, common
+        self._gateway, self._domain = world.gateway, world.gateway.domain
         return self._last
+
+    def _find(self, world: World) -> _Found:
+        now, before, parts = world.endpoints, self._views, self._parts
+        if world.gateway.domain == self._domain and len(now) == len(before):
+            missing = list(compress(count(), map(is_not, now, before)))
+            if all(now[place].name == before[place].name for place in missing):
+                kept: list[_Part | None] = [*parts]
+                for place in missing:
+                    kept[place] = None
+                return _Found(kept, missing, [parts[place] for place in missing], alike=True)
+        known = {id(part.view): part for part in parts} if world.gateway.domain == self._domain else {}
+        found = [known.get(id(view)) for view in now]
+        there = set(map(id, found))
+        left = [part for part in parts if id(part) not in there]
+        return _Found(found, [place for place, part in enumerate(found) if part is None], left, alike=False)
 
     def _replaced(self, kind: str, old: Iterable[_Piece], new: Iterable[_Piece]) -> Collection:
         """The last collection with what is in `new` in the place of what is in `old`."""
@@ -232,18 +277,13 @@ class SnapshotBuilder:
         gone, come = _joined(kind, old), _joined(kind, new)
         return last.replaced({*gone, *come}, come)
 
-    def _table(self, routed: tuple[Routed, ...], keys: tuple[ApiKey, ...]) -> Collection:
+    def _table(self, parts: Iterable[_Part], world: World, *, same: bool) -> Collection:
+        """`same`: all endpoints' routes are what they were."""
         last = self._last.collections[ROUTES] if self._last is not None else Collection({})
-        if self._routes == (routed, keys):
+        keys = world.gateway.api_keys
+        if same and self._gateway is not None and self._gateway.api_keys == keys:
             return last
-        table = last.replaced([ROUTE_TABLE], _collected([(ROUTE_TABLE, build_table(routed, keys))]))
-        self._routes = routed, keys
-        return table
-
-
-def _by_id(world: World) -> dict[int, EndpointView]:
-    """In their order."""
-    return dict(zip(map(id, world.endpoints), world.endpoints, strict=True))
+        return last.replaced([ROUTE_TABLE], {ROUTE_TABLE: RouteTable([part.routed for part in parts], keys)})
 
 
 def build_snapshot(world: World) -> Snapshot:
@@ -256,15 +296,24 @@ def _common(gateway: Gateway) -> _Piece:
     return _Piece({CLUSTERS: _collected(build_traces_cluster(gateway)), LISTENERS: listener})
 
 
-def _part(endpoint: EndpointView, domain: str) -> _Part:
-    clusters = {
-        built.name: _cluster(resource(built.stem).version, built.stem, built.limit, built.queue_max)
-        for revision in endpoint.revisions
-        for built in build_clusters(revision)
-    }
+def _part(endpoint: EndpointView, domain: str, before: _Part | None) -> _Part:
+    """`before`: the last one of that endpoint. Where only pods are others, only assignments are."""
     assignments = _collected(pair for revision in endpoint.revisions for pair in build_assignments(revision))
-    routed = routed_of(target_of(endpoint), domain)
+    if before is not None and _framed(endpoint) == _framed(before.view):
+        clusters, routed = before.resources[CLUSTERS], before.routed
+    else:
+        clusters = {
+            built.name: _cluster(resource(built.stem).version, built.stem, built.limit, built.queue_max)
+            for revision in endpoint.revisions
+            for built in build_clusters(revision)
+        }
+        routed = routed_of(target_of(endpoint), domain)
     return _Part({CLUSTERS: clusters, ASSIGNMENTS: assignments}, endpoint, routed)
+
+
+def _framed(endpoint: EndpointView) -> EndpointView:
+    """All of it but its pods."""
+    return replace(endpoint, revisions=tuple([replace(each, backends=()) for each in endpoint.revisions]))
 
 
 def _joined(kind: str, pieces: Iterable[_Piece]) -> Resources:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from math import inf, isfinite, nan
 
 from tests.autoscaler.faults.plan import Plan, Spell
@@ -84,7 +83,7 @@ class Channel:
         bunch, self._bunch = self._bunch, []
         for index, signal in enumerate(bunch):
             stamped_s = self._begin_s + now_s - 1e-3 * (len(bunch) - index)
-            self._deliver(replace(signal, at_s=stamped_s))
+            self._deliver(signal._replace(at_s=stamped_s))
 
     def _fault(self, signal: RevisionSignal, spell: Spell, now_s: float) -> bool:
         """Let one of the spell's faults happen to a signal, perhaps; True if that has taken it away."""
@@ -117,7 +116,7 @@ class Channel:
             }
         else:
             change = self._wildness(signal)
-        wild = replace(signal, **change)  # type: ignore[arg-type]
+        wild = signal._replace(**change)  # type: ignore[arg-type]
         self._inbox.append(wild)
         at_s = wild.at_s - self._begin_s
         if all(isfinite(value) and value >= 0 for value in change.values()) and at_s <= now_s + 1.5:

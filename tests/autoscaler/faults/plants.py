@@ -62,7 +62,7 @@ def repeated_counts_twice(state: State, signals: Signals, now_s: float, tuning: 
     for signal in signals.revision_signals:
         key = (signal.envoy, signal.at_s)
         before = told.get(key)
-        told[key] = replace(signal, arrivals=signal.arrivals + before.arrivals) if before else signal
+        told[key] = signal._replace(arrivals=signal.arrivals + before.arrivals) if before else signal
     return decide(state, replace(signals, revision_signals=tuple(told.values())), now_s, tuning)
 
 
@@ -73,7 +73,7 @@ def stale_envoy_is_frozen(state: State, signals: Signals, now_s: float, tuning: 
 
 def late_is_now(state: State, signals: Signals, now_s: float, tuning: Tuning) -> Decided:
     """A signal counts for the second in which it came: an old burst is a new one."""
-    told = tuple(replace(signal, at_s=now_s - 0.1 * i) for i, signal in enumerate(signals.revision_signals))
+    told = tuple(signal._replace(at_s=now_s - 0.1 * i) for i, signal in enumerate(signals.revision_signals))
     return decide(state, replace(signals, revision_signals=told), now_s, tuning)
 
 

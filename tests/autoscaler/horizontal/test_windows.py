@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from math import inf, nan
 
 import pytest
@@ -117,7 +116,7 @@ def test_a_share_fades_between_fresh_and_forgotten() -> None:
     ],
 )
 def test_what_cannot_have_been_observed_is_no_signal(signal: Make, wild: dict[str, float]) -> None:
-    assert seen(replace(signal(105.0), **wild)).envoys == ()
+    assert seen(signal(105.0)._replace(**wild)).envoys == ()
 
 
 def test_rejected_requests_count_up_to_the_accepted_ones(signal: Make) -> None:
