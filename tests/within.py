@@ -7,13 +7,12 @@ import time
 
 import pytest
 
-NAME = "TRIMTAB_TESTS_WITHIN_S"
-WITHIN_S = float(os.environ.get(NAME, "inf"))  # no test begins later than that after the first
-BEGAN_S = time.monotonic()
+NAME = "TRIMTAB_TESTS_UNTIL_S"
+UNTIL_S = float(os.environ.get(NAME, "inf"))  # seconds since 1970: no test begins later than that
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup() -> None:
-    """Before anything is installed for it."""
-    if time.monotonic() - BEGAN_S > WITHIN_S:
-        pytest.skip(f"{WITHIN_S:.0f} s have passed, which {NAME} allows")
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before anything is installed for it. One that has failed is run again all the same."""
+    if time.time() > UNTIL_S and getattr(item, "execution_count", 1) == 1:
+        pytest.skip(f"no time is left: {NAME} has passed")

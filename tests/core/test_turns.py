@@ -7,7 +7,10 @@ import gc
 import time
 import weakref
 
+import pytest
+
 from tests.turns import Turns, turning
+from trimtab.core import turns as module
 from trimtab.core.turns import PATIENCE_S, Pace, Seldom, give_way
 
 PER_S = 500.0
@@ -65,6 +68,17 @@ async def test_each_has_its_turn_where_others_never_rest() -> None:
             pieces += 1
             assert pieces * PATIENCE_S <= time.monotonic() - began_s
     assert turns.count > pieces
+
+
+async def test_what_waits_does_not_pile_up_where_others_never_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes on once it has waited for long enough, however many do."""
+    monkeypatch.setattr(module, "PATIENCE_S", 3600.0)
+    monkeypatch.setattr(module, "LATE_S", 0.05)
+    turns, began_s = Turns(), time.monotonic()
+    with turning(turns):
+        await asyncio.gather(*(give_way() for _ in range(500)))
+    assert time.monotonic() - began_s >= module.LATE_S
+    assert turns.count >= 500, "one in each turn"
 
 
 async def test_one_that_is_cancelled_keeps_nobody_waiting() -> None:

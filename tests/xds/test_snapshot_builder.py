@@ -14,8 +14,9 @@ from trimtab.core.protocol import Protocol
 from trimtab.core.revision import RevisionKey
 from trimtab.xds import snapshot
 from trimtab.xds.kinds import ADDITION_ORDER, ASSIGNMENTS, ROUTES
-from trimtab.xds.snapshot import SnapshotBuilder, build_snapshot
-from trimtab.xds.world import Backend, EndpointView, Gateway, RevisionView, Share, World
+from trimtab.xds.routes import ROUTE_TABLE, build_routes
+from trimtab.xds.snapshot import Collection, SnapshotBuilder, build_snapshot
+from trimtab.xds.world import ApiKey, Backend, EndpointView, Gateway, RevisionView, Share, World
 
 Make = Callable[..., EndpointView]
 GATEWAY = Gateway("127.0.0.1", 8080)
@@ -35,22 +36,36 @@ def _views(draw: st.DrawFn) -> EndpointView:
     return EndpointView(name, tuple(revisions), shares, draw(st.sampled_from((5.0, 300.0))))
 
 
+@st.composite
+def _gateways(draw: st.DrawFn) -> Gateway:
+    keys = draw(st.sampled_from(((), (ApiKey("ann", "a"),), (ApiKey("ann", "b"),))))
+    return Gateway("127.0.0.1", 8080, draw(st.sampled_from(("localhost", "example"))), keys)
+
+
 @settings(deadline=None)  # the first time Envoy's types are imported
 @given(
     st.lists(_views(), min_size=1, max_size=6),
-    st.lists(st.tuples(st.sets(st.integers(0, 5)), st.sampled_from(("localhost", "example"))), max_size=8),
+    st.lists(st.tuples(st.sets(st.integers(0, 5)), _gateways()), max_size=8),
 )
 def test_as_if_each_were_the_first(
-    views: Sequence[EndpointView], worlds: Sequence[tuple[set[int], str]]
+    views: Sequence[EndpointView], worlds: Sequence[tuple[set[int], Gateway]]
 ) -> None:
-    builder = SnapshotBuilder()
-    for chosen, domain in worlds:
+    builder, tables = SnapshotBuilder(), dict[bytes, str]()
+    for chosen, gateway in worlds:
         some = {views[each].name: views[each] for each in chosen if each < len(views)}
-        world = World(Gateway("127.0.0.1", 8080, domain), tuple(some[name] for name in sorted(some)))
+        world = World(gateway, tuple(some[name] for name in sorted(some)))
         found, anew = builder.build(world), build_snapshot(world)
         assert found.versions == anew.versions
         for kind in ADDITION_ORDER:
-            assert dict(found.collections[kind].resources) == dict(anew.collections[kind].resources)
+            assert told(found.collections[kind]) == told(anew.collections[kind])
+        version, table = told(found.collections[ROUTES])[ROUTE_TABLE]
+        assert table == build_routes(world)
+        assert tables.setdefault(table, version) == version
+    assert len({*tables.values()}) == len(tables), "other tables have other versions"
+
+
+def told(collection: Collection) -> dict[str, tuple[str, bytes]]:
+    return {name: (each.version, each.payload) for name, each in collection.resources.items()}
 
 
 def test_of_what_is_the_same_nothing_is_built_again(endpoint: Make, monkeypatch: pytest.MonkeyPatch) -> None:

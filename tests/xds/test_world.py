@@ -102,7 +102,7 @@ def _bad_worlds(endpoint: Make) -> dict[str, World]:
         "queue_max is 0": with_revision(queue_max=0),
         "two pods at 127.0.0.1:1": with_revision(backends=revision.backends * 2),
         "`pod-1` is not an IP address": with_revision(
-            backends=(replace(revision.backends[0], host="pod-1"),)
+            backends=(revision.backends[0]._replace(host="pod-1"),)
         ),
     }
 

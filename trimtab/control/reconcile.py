@@ -55,7 +55,7 @@ SEEN_AT_ONCE = 100  # endpoints whose turn may have come: of a thousand it takes
 FORGET_EACH_S = 1.0  # more seldom where there are thousands of pods
 TOLD_WITHIN_S = 0.25  # else looks go on before Envoy is told: a thousand new endpoints take seconds to build
 OTHERS_WAIT_S = 0.02  # for looks that wait for somebody else, such as an API server that makes something
-RECORDED_AT_ONCE = 20  # decisions, in a transaction: a hundred take ten milliseconds
+RECORDED_AT_ONCE = 50  # decisions, in a transaction: two hundred take twenty milliseconds
 TURN = 1  # endpoints that are decided on before others, such as news of pods, get on
 
 
@@ -246,10 +246,11 @@ class Reconciler:
             await (self._one_after_the_other(names) if self.at_once == 1 else self._side_by_side(names))
             for name in seen.keys() - {record.name for record in records}:
                 await self._contained(name, self._leaving.remove(seen[name]))
-            while self._scaling.record_decisions(RECORDED_AT_ONCE):
-                await give_way()
             await give_way()
             await self._tell()
+            await give_way()
+            while self._scaling.record_decisions(RECORDED_AT_ONCE):
+                await give_way()
             await give_way()
             self._forget_gone()
         if self._publisher.connected() and self._publisher.settled(ROUTES):

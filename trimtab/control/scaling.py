@@ -224,8 +224,8 @@ class Scaling:
     def record_decisions(self, most: int = sys.maxsize) -> bool:
         """Write down what was decided and learned since the last call; of decisions so many, all at once.
 
-        Returns whether there are more. Decisions are for people: if the disk is full they are lost, and
-        scaling goes on. What was learned is tried again.
+        Returns whether there are more. Decisions are for people: if the disk is full all that wait are lost,
+        and scaling goes on. What was learned is tried again.
         """
         told, self._unrecorded = self._unrecorded[:most], self._unrecorded[most:]
         try:

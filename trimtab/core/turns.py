@@ -7,7 +7,7 @@ import time
 from collections import deque
 from weakref import WeakKeyDictionary
 
-PATIENCE_S = 0.02
+PATIENCE_S, LATE_S = 0.02, 0.5
 
 
 async def give_way() -> None:
@@ -15,7 +15,8 @@ async def give_way() -> None:
 
     In the order in which they came. By a `sleep(0)` all of them would, and what comes from outside would wait
     for a piece of each; that goes through several turns of the loop, and none of them has a piece in it.
-    Where others always can go on, one who has given way does each PATIENCE_S all the same.
+    Where others always can go on, one of all who have given way does each PATIENCE_S all the same, and in
+    each turn one that has waited for LATE_S: a loop that has too much to do must not pile it up.
     """
     loop = asyncio.get_running_loop()
     polite = _loops.get(loop)
@@ -28,17 +29,17 @@ class _Polite:
     """Those who have given way in one loop. It does not know which: the loop could never go otherwise."""
 
     def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], float]] = deque()  # and since when each does
         self._moves = False
         self._patient_until_s = 0.0
 
     def place(self) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-        self._waiting.append(waiter)
+        waiter, now_s = loop.create_future(), loop.time()
+        self._waiting.append((waiter, now_s))
         if not self._moves:
             self._moves = True
-            self._patient_until_s = loop.time() + PATIENCE_S
+            self._patient_until_s = now_s + PATIENCE_S
             loop.call_soon(self._move)
         return waiter
 
@@ -46,7 +47,8 @@ class _Polite:
         """Once in each turn, while anybody waits."""
         loop = asyncio.get_running_loop()
         now_s = loop.time()
-        if not _others_can_go_on(loop) or now_s >= self._patient_until_s:
+        late = now_s >= min(self._patient_until_s, self._waiting[0][1] + LATE_S)
+        if late or not _others_can_go_on(loop):
             self._patient_until_s = now_s + PATIENCE_S
             self._let_one_go()
         self._moves = bool(self._waiting)
@@ -55,7 +57,7 @@ class _Polite:
 
     def _let_one_go(self) -> None:
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter, _ = self._waiting.popleft()
             if not waiter.done():  # else it was cancelled
                 waiter.set_result(None)
                 return

@@ -118,8 +118,7 @@ class Routed:
 
     @cached_property
     def digest(self) -> bytes:
-        parts = (self.host, self.whole, self.begins, self.header, *self.by_model)
-        return hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES).digest()
+        return _digest((self.host, self.whole, self.begins, self.header, *self.by_model))
 
 
 def build_routes(world: World) -> bytes:
@@ -138,10 +137,17 @@ def build_table(routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> bytes:
 def table_digest(routed: Sequence[Routed], keys: tuple[ApiKey, ...]) -> bytes:
     """Tells that table from all others, without making it: its parts, and how those are put together.
 
-    The latter by the table of one endpoint, which another version of this module may make otherwise.
+    The latter by the table of two endpoints at most, one that is asked by a model's name among them, if any
+    is: another version of this module may make it otherwise.
     """
-    said = build_table(routed[:1], keys) + b"".join([each.digest for each in routed])
-    return hashlib.blake2b(said, digest_size=DIGEST_BYTES).digest()
+    sample = [*routed[:1], *[each for each in routed if each.by_model][:1]]
+    return _digest((build_table(sample, keys), *[each.digest for each in routed]))
+
+
+def _digest(parts: Sequence[bytes]) -> bytes:
+    """Where each of them ends matters, too."""
+    lengths = b",".join([b"%d" % len(each) for each in parts])
+    return hashlib.blake2b(lengths + b";" + b"".join(parts), digest_size=DIGEST_BYTES).digest()
 
 
 def target_of(endpoint: EndpointView) -> Target:

@@ -1,7 +1,8 @@
 """All that one Envoy should know, at one version. Pure.
 
-A resource's version is the hash of its content: equal content has an equal version whoever built it
-and whenever, so a restarted control plane sends a reconnecting Envoy nothing that it has already.
+A resource's version is the hash of its content, the route table's that of all it is made of: equal content
+has an equal version whoever built it and whenever, so a restarted control plane sends a reconnecting Envoy
+nothing that it has already.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class RouteTable(Resource):
     """The table of all endpoints' routes, whose message is made when it is first asked for.
 
     A thousand endpoints have megabytes of them, another table with each that begins to serve, and few of
-    these are ever sent: see `server.ROUTES_BYTES_PER_S`.
+    these are ever sent to an Envoy: see `server.ROUTES_BYTES_PER_S`. Two are equal whose versions are.
     """
 
     _routed: Sequence[Routed]
@@ -64,6 +65,9 @@ class RouteTable(Resource):
 
     def __hash__(self) -> int:
         return hash(self.version)
+
+    def __repr__(self) -> str:
+        return f"RouteTable({self.version})"
 
 
 Resources = dict[str, Resource]  # by name
@@ -224,9 +228,8 @@ class SnapshotBuilder:
     def __init__(self) -> None:
         self._views: tuple[EndpointView, ...] = ()  # of the last snapshot
         self._parts: list[_Part] = []  # theirs
-        self._domain = ""  # that their routes are of
         self._common = _Piece({})  # what is there whatever the endpoints are
-        self._gateway: Gateway | None = None  # that was checked
+        self._gateway: Gateway | None = None  # its
         self._last: Snapshot | None = None
 
     def new(self, world: World) -> tuple[EndpointView, ...]:
@@ -238,8 +241,7 @@ class SnapshotBuilder:
         found = self._find(world)
         new = [world.endpoints[place] for place in found.missing]
         check_world(world, new, frame=not found.alike or world.gateway != self._gateway)
-        kept = found.left if world.gateway.domain == self._domain else []
-        before = {part.view.name: part for part in kept}
+        before = {part.view.name: part for part in found.left} if found.alike else {}
         made = [_part(view, world.gateway.domain, before.get(view.name)) for view in new]
         common = _common(world.gateway)
         collections = {
@@ -252,20 +254,21 @@ class SnapshotBuilder:
         whole = cast("list[_Part]", parts)
         same = found.alike and [part.routed for part in made] == [part.routed for part in found.left]
         self._last = Snapshot({**collections, ROUTES: self._table(whole, world, same=same)}, world.envoys)
-        self._views, self._parts, self._common = world.endpoints, whole, common
-        self._gateway, self._domain = world.gateway, world.gateway.domain
+        self._views, self._parts, self._common, self._gateway = world.endpoints, whole, common, world.gateway
         return self._last
 
     def _find(self, world: World) -> _Found:
         now, before, parts = world.endpoints, self._views, self._parts
-        if world.gateway.domain == self._domain and len(now) == len(before):
+        if self._gateway is None or world.gateway.domain != self._gateway.domain:
+            return _Found([None] * len(now), list(range(len(now))), parts, alike=False)
+        if len(now) == len(before):
             missing = list(compress(count(), map(is_not, now, before)))
             if all(now[place].name == before[place].name for place in missing):
                 kept: list[_Part | None] = [*parts]
                 for place in missing:
                     kept[place] = None
                 return _Found(kept, missing, [parts[place] for place in missing], alike=True)
-        known = {id(part.view): part for part in parts} if world.gateway.domain == self._domain else {}
+        known = {id(part.view): part for part in parts}
         found = [known.get(id(view)) for view in now]
         there = set(map(id, found))
         left = [part for part in parts if id(part) not in there]

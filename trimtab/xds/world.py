@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.core.names import EndpointName
 from trimtab.core.protocol import Protocol
@@ -14,9 +15,11 @@ GRPC_SUFFIX = "/grpc"
 GRPC_PROTOCOLS = frozenset({Protocol.OPEN_INFERENCE_GRPC})
 
 
-@dataclass(frozen=True, order=True)
-class Backend:
-    """One pod as Envoy should see it. A draining one finishes what it has and gets nothing new."""
+class Backend(NamedTuple):
+    """One pod as Envoy should see it. A draining one finishes what it has and gets nothing new.
+
+    A tuple: those of an endpoint are sorted and compared with each piece of news of one of them.
+    """
 
     host: str
     port: int
