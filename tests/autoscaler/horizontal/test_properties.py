@@ -189,7 +189,7 @@ def test_more_arrivals_never_give_fewer_pods(
     state = play(script, signal, signals(), Tuning(down_window_s=10.0))[-1][1]
     begin_s = float(len(script) // 5 * 5 + 1)
     batch = [signal(begin_s + i, arrivals=7, completions=7, request_time_s=2.1) for i in range(5)]
-    extra = [replace(s, arrivals=s.arrivals + n) for s, n in zip(batch, more, strict=True)]
+    extra = [s._replace(arrivals=s.arrivals + n) for s, n in zip(batch, more, strict=True)]
     pods = decide(state, signals(*batch), begin_s + 5)[1].pods
     assert decide(state, signals(*extra), begin_s + 5)[1].pods >= pods
 
@@ -204,7 +204,7 @@ def test_the_clock_has_no_zero_and_a_pause_removes_nothing(
     shift_s = float(round(shift_s))
     for end in range(5, len(script) + 1, 5):
         batch = [s.signal(signal, float(end - 4 + i)) for i, s in enumerate(script[end - 5 : end]) if s.kept]
-        moved = [replace(s, at_s=s.at_s + shift_s) for s in batch]
+        moved = [s._replace(at_s=s.at_s + shift_s) for s in batch]
         here, expected = decide(here, replace(fleet, revision_signals=tuple(batch)), float(end), tuning)
         there, decision = decide(there, replace(fleet, revision_signals=tuple(moved)), end + shift_s, tuning)
         assert decision.pods == expected.pods
@@ -225,5 +225,5 @@ def test_clients_that_retry_rejections_do_not_multiply_demand(
         signal(begin_s + i, arrivals=10, completions=10, request_time_s=2.0, rejected=10 * retries)
         for i in range(5)
     ]
-    double = [replace(s, arrivals=20, rejected=0) for s in plain]
+    double = [s._replace(arrivals=20, rejected=0) for s in plain]
     assert decide(State(), signals(*plain), 6.0)[1].pods <= decide(State(), signals(*double), 6.0)[1].pods

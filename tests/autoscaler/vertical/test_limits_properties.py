@@ -87,7 +87,7 @@ def test_bounds_and_steps_whatever_comes(
         signals = LimitSignals(
             REVISION,
             tuple(replace(each, at_s=each.at_s + begin_s) for each in of_pods),
-            tuple(replace(each, at_s=each.at_s + begin_s) for each in of_envoys),
+            tuple(each._replace(at_s=each.at_s + begin_s) for each in of_envoys),
             ready_pods=ready,
             limit=limit,
             memory_limit_bytes=1e9,
