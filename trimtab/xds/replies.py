@@ -41,6 +41,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Struct
 
 from trimtab.core.names import EndpointName
+from trimtab.xds import wire
 from trimtab.xds.doors import INVOCATIONS_PREFIX
 from trimtab.xds.world import BODY_BYTES_MAX
 
@@ -49,6 +50,8 @@ SENT_HEADER, SENT = "x-trimtab-sent", "%UPSTREAM_WIRE_BYTES_SENT%"
 CALLER, MODEL, PLATFORM = "caller", "model", "platform"
 RETRY_AFTER_S = 1
 ENVOYS_WORDS = "%LOCAL_REPLY_BODY%"
+REPLY_STATUS, REPLY_BODY = 1, 2  # field numbers of envoy.config.route.v3.DirectResponseAction,
+SOURCE_INLINE_STRING = 3  # and of envoy.config.core.v3.DataSource
 
 
 @dataclass(frozen=True)
@@ -176,24 +179,27 @@ def unknown_model() -> DirectResponseAction:
     )
 
 
-def not_served(endpoint: EndpointName, served: list[str]) -> DirectResponseAction:
-    """404 for a path that the endpoint's protocols do not have, or that is not for the outside."""
+def not_served(endpoint: EndpointName, served: list[str]) -> bytes:
+    """404 for a path that the endpoint's protocols do not have, or that is not for the outside. Encoded."""
     what = "; ".join(call for call in served if "[" not in call)
-    return _direct(404, f"`{endpoint.short}` does not serve this path; it serves {what}")
+    return _encoded(404, f"`{endpoint.short}` does not serve this path; it serves {what}")
 
 
 def wrong_method(allowed: list[str]) -> DirectResponseAction:
     """405, naming the methods that the path has."""
-    return _direct(405, f"use {' or '.join(allowed)} for this path")
+    body = DataSource(inline_string=f"use {' or '.join(allowed)} for this path")
+    return DirectResponseAction(status=405, body=body)
 
 
-def nothing_serves(endpoint: EndpointName) -> DirectResponseAction:
-    """503 for an endpoint of which nothing was ready yet."""
-    return _direct(503, f"`{endpoint.short}` is not ready yet; `trimtab status {endpoint.short}` says why")
+def nothing_serves(endpoint: EndpointName) -> bytes:
+    """503 for an endpoint of which nothing was ready yet. Encoded."""
+    return _encoded(503, f"`{endpoint.short}` is not ready yet; `trimtab status {endpoint.short}` says why")
 
 
-def _direct(status: int, message: str) -> DirectResponseAction:
-    return DirectResponseAction(status=status, body=DataSource(inline_string=message))
+def _encoded(status: int, message: str) -> bytes:
+    """As a DirectResponseAction: each endpoint has its own, of each of its doors."""
+    body = wire.field(REPLY_BODY, wire.text(SOURCE_INLINE_STRING, message))
+    return wire.number(REPLY_STATUS, status) + body
 
 
 def _direct_format(status: int, message: str) -> DirectResponseAction:

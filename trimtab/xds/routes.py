@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import IntEnum
@@ -32,12 +32,10 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteMatch,
     RouteMatchGrpcRouteMatchOptions,
     VirtualHost,
-    WeightedCluster,
     WeightedClusterClusterWeight,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import BufferPerRoute
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from trimtab.core.names import EndpointName
@@ -71,12 +69,15 @@ HOST_CHOICES_MAX = 10  # tries to find a pod that this request did not meet befo
 # Longer than the total timeout, so that the timeout's own answer is the one that callers see.
 IDLE_MARGIN_S = 10.0
 
-# Field numbers of envoy.config.route.v3, and of envoy.type.matcher.v3.RegexMatcher.
+# Field numbers of envoy.config.route.v3, and of envoy.type.matcher.v3: RegexMatcher, RegexMatchAndSubstitute.
 TABLE_VIRTUAL_HOSTS = 2
 VIRTUAL_HOST_NAME, VIRTUAL_HOST_DOMAINS, VIRTUAL_HOST_ROUTES, VIRTUAL_HOST_MATCHER = 1, 2, 3, 21
 ROUTE_MATCH, ROUTE_ACTION, ROUTE_REPLY = 1, 2, 7
 MATCH_PATH, MATCH_REGEX, MATCH_SEPARATED_PREFIX = 2, 10, 14
-REGEX = 2
+ACTION_CLUSTER, ACTION_WEIGHTED_CLUSTERS, ACTION_REGEX_REWRITE = 1, 3, 32
+WEIGHTED_CLUSTERS, WEIGHT_NAME, WEIGHT_WEIGHT = 1, 1, 2
+REGEX, REWRITE_PATTERN = 2, 1
+UINT32_VALUE = 1  # of google.protobuf
 
 
 class Rank(IntEnum):
@@ -180,8 +181,9 @@ def _table_head(keys: tuple[ApiKey, ...]) -> bytes:
 @lru_cache(maxsize=8192)
 def routed_of(target: Target, domain: str) -> Routed:
     """What an endpoint has in the table of a gateway of that domain."""
+    own = _in_order(HOST_DOOR, target)
     host = _virtual_host(str(target.name), hosts(target.name, domain))
-    host += wire.repeated(VIRTUAL_HOST_ROUTES, _in_order(HOST_DOOR, target))
+    host += wire.repeated(VIRTUAL_HOST_ROUTES, own)
     whole, begins = [], []
     for door in path_doors(target.name):
         routes = _in_order(door, target)
@@ -189,7 +191,7 @@ def routed_of(target: Target, domain: str) -> Routed:
         whole.append(lookup.entry(door.prefix, rest))
         begins.append(lookup.entry(f"{door.prefix}/", lookup.routes(routes)))
         begins.append(lookup.entry(f"{door.prefix}?", rest))
-    named = lookup.routes(_in_order(HOST_DOOR, target))
+    named = lookup.routes(own)
     header = b"".join(lookup.entry(name, named) for name in written_names(target.name))
     return Routed(
         wire.field(TABLE_VIRTUAL_HOSTS, host), b"".join(whole), b"".join(begins), header, _by_model(target)
@@ -274,20 +276,20 @@ def _nobodys() -> tuple[bytes, ...]:
 def _behind(door: Door, target: Target) -> list[tuple[Rank, bytes]]:
     """All routes behind one door of an endpoint, the last of which takes whatever is left."""
     if not target.clusters:
-        return [(Rank.REST, _rest(door, bytes(replies.nothing_serves(target.name))))]
+        return [(Rank.REST, _rest(door, replies.nothing_serves(target.name)))]
     found: list[tuple[Rank, bytes]] = []
     served: list[Call] = []
     unable: list[Call] = []
     spoken = frozenset(protocol for protocol, _ in target.clusters)
     for protocol, weights in target.clusters:
-        for call in _calls(door, protocol, spoken):
-            (served if _able(call, weights) else unable).append(call)
-        for call in merged(tuple(call for call in _calls(door, protocol, spoken) if _able(call, weights))):
+        calls = _calls(door, protocol, spoken)
+        able = tuple([call for call in calls if _able(call, weights)])
+        served += able
+        unable += [call for call in calls if call not in able] if len(able) < len(calls) else ()
+        for call in merged(able):
             route = _call_route(door, protocol, call, _able(call, weights), target.timeout_s)
             found.append((_rank(protocol, call), route))
-    refused = bytes(
-        replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
-    )
+    refused = replies.not_served(target.name, [f"{call.method} {door.prefix}{call.path}" for call in served])
     hidden = [path for protocol, _ in target.clusters for path in HIDDEN.get(protocol, ())]
     hidden = [] if door.invocations_only else hidden
     found += [(Rank.REFUSED, _exactly(door, path, refused)) for path in hidden]
@@ -298,7 +300,7 @@ def _behind(door: Door, target: Target) -> list[tuple[Rank, bytes]]:
 
 def _able(call: Call, weights: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
     """The clusters that can take a call."""
-    return tuple(weight for weight in weights if not (call.duplex and is_bridged(weight[0])))
+    return tuple(weight for weight in weights if not is_bridged(weight[0])) if call.duplex else weights
 
 
 def _rank(protocol: Protocol, call: Call) -> Rank:
@@ -310,8 +312,13 @@ def _rank(protocol: Protocol, call: Call) -> Rank:
 def _calls(door: Door, protocol: Protocol, spoken: frozenset[Protocol]) -> tuple[Call, ...]:
     if door.invocations_only and protocol is not Protocol.INVOCATIONS:
         return ()
+    return _calls_by(protocol, spoken, by_path=bool(door.prefix))
+
+
+@cache
+def _calls_by(protocol: Protocol, spoken: frozenset[Protocol], *, by_path: bool) -> tuple[Call, ...]:
     calls = (*CALLS[protocol], *health(protocol, spoken))
-    return tuple(call for call in calls if not (door.prefix and call.host_only))
+    return tuple(call for call in calls if not (by_path and call.host_only))
 
 
 def _call_route(
@@ -399,8 +406,8 @@ def _cut(before: str) -> bytes:
     """Leave of the path what the model server knows: `/serving-endpoints/iris/v2/…` becomes `/v2/…`."""
     if not before:
         return b""
-    pattern = RegexMatcher(regex="^" + re.escape(before) + "/" + SEGMENT)
-    return bytes(RouteAction(regex_rewrite=RegexMatchAndSubstitute(pattern=pattern)))
+    pattern = wire.text(REGEX, "^" + re.escape(before) + "/" + SEGMENT)
+    return wire.field(ACTION_REGEX_REWRITE, wire.field(REWRITE_PATTERN, pattern))
 
 
 @cache
@@ -416,34 +423,44 @@ def _timeouts(timeout_s: float, *, streams: bool) -> bytes:
     return bytes(RouteAction(timeout=timedelta(seconds=total_s), idle_timeout=timedelta(seconds=silence_s)))
 
 
-@lru_cache(maxsize=1024)
 def _clusters(weights: tuple[tuple[str, int], ...]) -> bytes:
-    return bytes(_action(weights))
+    return wire.text(ACTION_CLUSTER, weights[0][0]) if len(weights) == 1 else _weighted(weights)
 
 
-@lru_cache(maxsize=1024)
 def _grpc_clusters(weights: tuple[tuple[str, int], ...]) -> bytes:
-    return bytes(_grpc_action(weights))
-
-
-def _action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
-    if len(weights) == 1:
-        return RouteAction(cluster=weights[0][0])
-    shares = [WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
-    return RouteAction(weighted_clusters=WeightedCluster(clusters=shares))
-
-
-def _grpc_action(weights: tuple[tuple[str, int], ...]) -> RouteAction:
     """Where some pods take gRPC over the bridge and others do not, that is each cluster's own affair."""
     if not any(is_bridged(name) for name, _ in weights):
-        return _action(weights)
-    shares = [WeightedClusterClusterWeight(name=name, weight=weight) for name, weight in weights]
-    for share in shares:
-        if is_bridged(share.name):
-            over(share)
-        else:
-            share.typed_per_filter_config[BUFFER_FILTER] = _unbuffered()
-    return RouteAction(weighted_clusters=WeightedCluster(clusters=shares))
+        return _clusters(weights)
+    return _weighted(weights, _bridged)
+
+
+def _weighted(
+    weights: tuple[tuple[str, int], ...], settings: Callable[[str], bytes] = lambda _: b""
+) -> bytes:
+    """`settings`: what else is said of a cluster of that name."""
+    clusters = [
+        wire.text(WEIGHT_NAME, name)
+        + wire.field(WEIGHT_WEIGHT, wire.number(UINT32_VALUE, weight))
+        + settings(name)
+        for name, weight in weights
+    ]
+    return wire.field(ACTION_WEIGHTED_CLUSTERS, wire.repeated(WEIGHTED_CLUSTERS, clusters))
+
+
+def _bridged(cluster: str) -> bytes:
+    return _over_the_bridge() if is_bridged(cluster) else _at_once_there()
+
+
+@cache
+def _over_the_bridge() -> bytes:
+    share = WeightedClusterClusterWeight()
+    over(share)
+    return bytes(share)
+
+
+@cache
+def _at_once_there() -> bytes:
+    return bytes(WeightedClusterClusterWeight(typed_per_filter_config={BUFFER_FILTER: _unbuffered()}))
 
 
 def _unbuffered() -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 LENGTH_DELIMITED = 2  # the wire type of strings, bytes and messages
 
@@ -23,6 +24,7 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
+@lru_cache(maxsize=8_192)  # a thousand endpoints have some hundred thousand fields, most of a few lengths
 def head(number: int, length: int) -> bytes:
     """What comes before the bytes of a length-delimited field."""
     return varint(number << 3 | LENGTH_DELIMITED) + varint(length)
