@@ -317,6 +317,9 @@ class FakeEnvoy:
         types = (TypeStatus(ROUTES, "2", "1", self.nack, 5.0),) if self.nack else ()
         return (NodeStatus(NODE, self.connected, 0.0, types),)
 
+    def any_refused(self) -> bool:
+        return bool(self.nack)
+
     def connected_nodes(self) -> set[str]:
         return {NODE} if self.connected else set()
 

@@ -56,6 +56,7 @@ def axis(monkeypatch: pytest.MonkeyPatch) -> Axis:
 async def served(plane: Any, spec: Any, name: EndpointName = IRIS) -> None:
     plane.apply(spec, name)
     await plane.until(lambda: plane.record(name).outcome is Outcome.SERVING)
+    plane.load.setdefault(name, 0.5)  # what nobody asks rests
 
 
 def told_to_envoy(plane: Any, number: int = 1) -> int:
@@ -72,7 +73,6 @@ async def test_one_decision_each_half_minute_from_all_that_came_meanwhile(
 ) -> None:
     await served(plane, spec(1))
     await plane.until(lambda: axis.given, within_s=int(LIMIT_EACH_S) + 10)
-    plane.load[IRIS] = 0.5
     key = RevisionKey(IRIS, 1)
     plane.pod_news[key] = (PodSignal(key, "p", 1.0, 5.0, in_flight=2.0),)
     await plane.seconds(300)
@@ -309,6 +309,7 @@ async def test_what_another_version_learned_is_learned_anew(
     plane.kill()
     plane.start()
     plane.envoy.connected = True
+    plane.load[IRIS] = 0.5
     await plane.until(lambda: plane.record().outcome is Outcome.SERVING)
     await plane.seconds(int(LIMIT_EACH_S) + 6)
     assert axis.states[0] == LimitState()

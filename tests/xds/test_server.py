@@ -192,17 +192,20 @@ async def test_a_node_that_left_is_remembered_and_news_are_told(
     client = served.client()
     await client.ask(CLUSTERS)
     answer = await client.hear()
+    assert not served.ads.any_refused()
     served.ads.changed.clear()
     served.clock.advance(5)
     await client.ask(CLUSTERS, response_nonce=answer.nonce, error_detail=_status("too odd"))
     await asyncio.wait_for(served.ads.changed.wait(), 10)
     [told] = served.ads.nodes()[0].types
     assert (told.nack, told.nack_at_s, told.acked_version) == ("too odd", 1_005.0, "")
+    assert served.ads.any_refused()
     served.ads.changed.clear()
     client.leave()
     await asyncio.wait_for(served.ads.changed.wait(), 10)
     [node] = served.ads.nodes()
     assert (node.node, node.connected, node.connected_since_s) == ("n1", False, 1_000.0)
+    assert served.ads.any_refused()
 
 
 async def test_publishing_the_same_again_is_no_news(served: Served, endpoint: Any, eventually: Any) -> None:

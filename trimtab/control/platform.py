@@ -340,6 +340,8 @@ class Platform:
 
     def _nacks(self, hidden: str = "") -> Iterator[str]:
         """`hidden` stands for Envoy's words, if it is given."""
+        if not self._ads.any_refused():  # asked for each endpoint, again and again
+            return
         for node in self._ads.nodes():
             for told in node.types:
                 if told.nack:

@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
 
-REST_EACH_S = 15.0  # of what rests: less than a decision looks back (20 s), so that it misses no second
+REST_EACH_S = 60.0  # of what rests: nothing follows from it until something comes, it only says so again
 
 URGENT_AFTER_S = 2.0
 """Least time between two decisions when load jumps (s): the first of them has then met its second signal."""

@@ -221,6 +221,14 @@ class AdsServer:
             found[status.node] = status
         return tuple(found[node] for node in sorted(found))
 
+    def any_refused(self) -> bool:
+        """Whether a type of any Envoy in `nodes()` was refused as it was last sent: mostly none was."""
+        if any(each.nack for stream in self._streams for each in stream.state.subscriptions.values()):
+            return True
+        told = [stream.status for some in self._relayed.values() for stream in some]
+        told += [status for status, _ in self._last_seen.values()]
+        return any(each.nack for status in told for each in status.types)
+
     def add_to(self, server: grpc.aio.Server) -> None:
         """Add the service to a server that is not yet started."""
         handlers = {

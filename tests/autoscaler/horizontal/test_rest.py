@@ -67,7 +67,7 @@ _loads = st.lists(
     loads=_loads,
     low=st.sampled_from((0, 1, 8)),
     limit=st.sampled_from((1, 4, 64)),
-    apart_s=st.sampled_from((1, 5, 15)),
+    apart_s=st.sampled_from((1, 5, 60)),
     tuning=st.sampled_from((Tuning(), shortened(20.0))),
 )
 def test_who_rests_is_given_the_same_by_each_decision_until_somebody_asks(
@@ -133,6 +133,17 @@ def test_of_whom_nobody_tells_anything_rests_until_somebody_does() -> None:
         assert decision.pods == held
         told = rest(life.state, quiet, decision)
         assert told is (Rest.UNTIL_TOLD if silent_s >= Tuning().forget_s else Rest.NONE)
+
+
+def test_who_was_not_asked_rests_on_while_what_told_so_grows_old() -> None:
+    life = Life(1, 1, Tuning())
+    list(life.lives(10, 5, {}))
+    for silent_s in range(5, 100, 5):
+        quiet = replace(life.given, revision_signals=())
+        life.state, decision = decide(life.state, quiet, life.now_s + silent_s)
+        assert decision.pods == 1
+        told = rest(life.state, quiet, decision)
+        assert told is (Rest.UNTIL_TOLD if silent_s >= Tuning().forget_s else Rest.UNTIL_ASKED)
 
 
 def test_who_lacks_a_pod_does_not_rest(signals: Make) -> None:

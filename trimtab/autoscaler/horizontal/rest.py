@@ -28,8 +28,8 @@ def rest(state: State, signals: Signals, decision: Decision, tuning: Tuning = DE
     """
     if decision.binds == THIS_MACHINE:
         return Rest.NONE
-    if not signals.revision_signals:
-        return Rest.UNTIL_TOLD if not state.envoys else Rest.NONE
+    if not signals.revision_signals and not state.envoys:
+        return Rest.UNTIL_TOLD
     floor = pods_range(signals)[0]
     if not state.idle_s or decision.pods != floor:
         return Rest.NONE
