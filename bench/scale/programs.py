@@ -83,8 +83,10 @@ class ControlPlane:
             return buckets(await answer.text(), "trimtab_pod_news_to_envoy_seconds")
 
     def cpu_s(self) -> float:
-        """Of a core, since it began."""
+        """Of a core, since it began. Raises RuntimeError with its last words if it has ended."""
         assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the control plane has ended: {self.last_words()}")
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 

@@ -13,8 +13,9 @@ import logging
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import chain
-from math import floor
+from math import floor, inf
 from zlib import crc32
 
 import aiohttp
@@ -103,6 +104,7 @@ class Scraper:
         self._all_kept = False  # whether what has gone is forgotten
         self._forgets = Seldom(each_s)
         self._due_at_s: dict[str, float] = {}  # by pod id or exporter; while it is being read, never
+        self._turns: list[tuple[float, str]] = []  # a heap; what is another there by now counts no more
         self._last: dict[str, Counts] = {}
         self._recent: dict[RevisionKey, deque[tuple[float, Counts]]] = {}
         self._gpus: dict[str, tuple[float, tuple[Gpu, ...]]] = {}
@@ -166,9 +168,12 @@ class Scraper:
             self._forgets.done(now_s, self._clock.now_s())
         self._match_gpus(now)
         self._see_exporters(frozenset(self._dcgm), now_s)
-        due = [name for name, at_s in self._due_at_s.items() if at_s <= now_s]
-        self._due_at_s.update(dict.fromkeys(due, float("inf")))
-        return {name: self._ready.get(name) for name in due}
+        due: dict[str, Pod | None] = {}
+        while self._turns and self._turns[0][0] <= now_s:
+            at_s, asked = heappop(self._turns)
+            if self._due_at_s.get(asked) == at_s:
+                self._due_at_s[asked], due[asked] = inf, self._ready.get(asked)
+        return due
 
     def _see(self, before: Iterable[Pod], now: Iterable[Pod], now_s: float) -> None:
         """The pods of one endpoint as they were and are."""
@@ -190,7 +195,11 @@ class Scraper:
         if not tells:
             self._due_at_s.pop(name, None)
         elif name not in self._due_at_s:
-            self._due_at_s[name] = self._turn_s(name, now_s)
+            self._take_turn(name, now_s)
+
+    def _take_turn(self, name: str, now_s: float) -> None:
+        at_s = self._due_at_s[name] = self._turn_s(name, now_s)
+        heappush(self._turns, (at_s, name))
 
     def _tells(self, pod: Pod) -> bool:
         """Whether anything of it may be known: by its own page, its fleet, or an exporter."""
@@ -216,7 +225,7 @@ class Scraper:
             log.exception("reading the metrics of %s", name)
         finally:
             if name in self._due_at_s:
-                self._due_at_s[name] = self._turn_s(name, self._clock.now_s())
+                self._take_turn(name, self._clock.now_s())
 
     async def _page_of(self, session: aiohttp.ClientSession, pod: Pod, path: str) -> str | None:
         await self._pace.turn()

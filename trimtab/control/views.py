@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import compress
-from operator import attrgetter, is_, is_not
+from operator import is_, is_not
 
 from trimtab.control import view
 from trimtab.control.draining import Drain
@@ -16,8 +16,6 @@ from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import RevisionKey
 from trimtab.xds.world import EndpointView
-
-_name = attrgetter("name")
 
 Pods = Mapping[EndpointName, tuple[Pod, ...]]
 
@@ -41,7 +39,9 @@ class Views:
         self._touched: set[EndpointName] = set()
         self._drains: dict[EndpointName, dict[str, Drain]] = {}  # those that its view shows, if any
         self._divided: set[EndpointName] = set()  # by what is observed: never known to be what they were
-        self._all: tuple[EndpointView, ...] | None = None  # until one of them is another
+        self._all: list[EndpointView] = []  # in the order of their names,
+        self._places: dict[EndpointName, int] = {}  # by which they are found; none: to be put in order
+        self._told: tuple[EndpointView, ...] | None = None  # until one of them is another
 
     def touch(self, name: EndpointName) -> None:
         """Its drains may be others: most looks change none."""
@@ -56,9 +56,13 @@ class Views:
         for name in stale:
             self._make(name, pods.get(name, ()), drains(name))
         self._pods, self._stale = pods, set()
-        if self._all is None:
-            self._all = tuple(map(self._views.__getitem__, map(_name, self._endpoints.all())))
-        return self._all
+        if not self._places:
+            names = [record.name for record in self._endpoints.all()]
+            self._places = {name: place for place, name in enumerate(names)}
+            self._all = [self._views[name] for name in names]
+        if self._told is None:
+            self._told = tuple(self._all)
+        return self._told
 
     def _others(self, pods: Pods) -> set[EndpointName]:
         """Endpoints of which other pods are ready. One that starts has started for longer each second."""
@@ -90,14 +94,18 @@ class Views:
         self._ready[name] = _ready(pods)
         if self._views.get(name) != made:
             self._views[name] = made
-            self._all = None
+            self._told = None
+            if name in self._places:
+                self._all[self._places[name]] = made
+            else:
+                self._places = {}
 
     def _forget(self, name: EndpointName) -> None:
         self._divided.discard(name)
         self._ready.pop(name, None)
         self._drains.pop(name, None)
         if self._views.pop(name, None) is not None:
-            self._all = None
+            self._places, self._told = {}, None
 
 
 def told_anew(before: Pods, now: Pods) -> Iterator[EndpointName]:

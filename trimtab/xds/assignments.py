@@ -36,7 +36,7 @@ def build_assignments(revision: RevisionView) -> tuple[tuple[str, bytes], ...]:
 def _localities(backends: tuple[Backend, ...], *, grpc: bool) -> bytes:
     if not backends:
         return b""
-    pods = wire.repeated(LOCALITY_LB_ENDPOINTS, (encode_backend(pod, grpc=grpc) for pod in backends))
+    pods = b"".join([_entry(pod, grpc) for pod in backends])
     return wire.field(ASSIGNMENT_LOCALITIES, pods + LOCALITY_WEIGHT)
 
 
@@ -46,6 +46,11 @@ def empty_assignment(cluster: str) -> bytes:
 
 
 @lru_cache(maxsize=65_536)
+def _entry(backend: Backend, grpc: bool) -> bytes:
+    """One pod as an entry of a locality's list."""
+    return wire.field(LOCALITY_LB_ENDPOINTS, encode_backend(backend, grpc=grpc))
+
+
 def encode_backend(backend: Backend, *, grpc: bool = False) -> bytes:
     """One pod as an encoded LbEndpoint: HEALTHY, or DRAINING (finishes what it has, gets nothing new)."""
     port = backend.grpc_port if grpc and backend.grpc_port else backend.port

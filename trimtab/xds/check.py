@@ -77,7 +77,8 @@ def _revision_problems(revision: RevisionView) -> Iterator[Problem]:
         yield Problem(where, f"grpc_concurrency is {revision.grpc_concurrency}", hint)
     addresses = [(pod.host, port) for pod in revision.backends for port in _ports(pod)]
     for host, port in addresses:
-        yield from _address_problems(where, host, port)
+        if not _is_fine(host, port):
+            yield from _address_problems(where, host, port)
     for host, port in _repeated(addresses):
         yield Problem(where, f"has two pods at {host}:{port}")
 
@@ -94,6 +95,11 @@ def _address_problems(where: str, host: str, port: int) -> Iterator[Problem]:
 
 
 @lru_cache(maxsize=65_536)
+def _is_fine(host: str, port: int) -> bool:
+    """Whether that is the address of a pod: mostly it is, and was when the last one was looked at."""
+    return not any(_address_problems("", host, port))
+
+
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
@@ -103,4 +109,7 @@ def _is_address(host: str) -> bool:
 
 
 def _repeated(values: Iterable[T]) -> list[T]:
-    return [value for value, count in Counter(values).items() if count > 1]
+    there = list(values)
+    if len(set(there)) == len(there):  # told without counting
+        return []
+    return [value for value, count in Counter(there).items() if count > 1]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from itertools import compress, count
-from operator import is_not
+from operator import attrgetter, is_not
 from typing import NamedTuple, cast
 
 from trimtab.xds.assignments import build_assignments
@@ -23,7 +23,7 @@ from trimtab.xds.listeners import LISTENER, build_listener
 from trimtab.xds.routes import ROUTE_TABLE, Routed, build_table, routed_of, table_digest, target_of
 from trimtab.xds.shares import share
 from trimtab.xds.telemetry import build_traces_cluster
-from trimtab.xds.world import ApiKey, EndpointView, Gateway, World
+from trimtab.xds.world import ApiKey, EndpointView, Gateway, RevisionView, World
 
 CHANGES_KEPT = 16  # who missed more of them compares all
 VERSION_BYTES = 8  # 16 hex digits; two contents of one name share one with odds of 2**-64
@@ -314,9 +314,16 @@ def _part(endpoint: EndpointView, domain: str, before: _Part | None) -> _Part:
     return _Part({CLUSTERS: clusters, ASSIGNMENTS: assignments}, endpoint, routed)
 
 
-def _framed(endpoint: EndpointView) -> EndpointView:
+def _framed(endpoint: EndpointView) -> tuple[object, ...]:
     """All of it but its pods."""
-    return replace(endpoint, revisions=tuple([replace(each, backends=()) for each in endpoint.revisions]))
+    return _of_endpoint(endpoint), [_of_revision(each) for each in endpoint.revisions]
+
+
+def _all_but(kind: type[EndpointView | RevisionView], left_out: str) -> attrgetter[tuple[object, ...]]:
+    return attrgetter(*(each.name for each in fields(kind) if each.name != left_out))
+
+
+_of_endpoint, _of_revision = _all_but(EndpointView, "revisions"), _all_but(RevisionView, "backends")
 
 
 def _joined(kind: str, pieces: Iterable[_Piece]) -> Resources:

@@ -68,12 +68,13 @@ class Told:
             await self.fleet.stop_pod(pod_id, 0.0)
 
     def anew(self) -> dict[EndpointName, tuple[Any, ...]]:
-        """What it would tell if it kept nothing."""
-        self.fleet._stale |= {key.endpoint for key in (IRIS, WINE)}
-        for key in (*self.fleet._pods, *self.fleet._wanted):
+        """What it would tell if it kept nothing. What it has kept stays for what comes next."""
+        for key in (IRIS, WINE, *self.fleet._pods, *self.fleet._wanted):
             self.fleet._touch(key)
-        self.fleet._reported.clear()
-        return dict(self.fleet.by_endpoint())
+        kept, self.fleet._reported = self.fleet._reported, {}
+        told = dict(self.fleet.by_endpoint())
+        self.fleet._reported = kept
+        return told
 
 
 def test_a_pod_that_failed_is_known_to_have_served_as_long_as_it_is_there() -> None:
@@ -222,3 +223,11 @@ async def test_starts_are_told_of_at_times_of_their_own() -> None:
     second = told.fleet.by_endpoint()
     assert second[IRIS.endpoint] is first[IRIS.endpoint]
     assert second[WINE.endpoint] is not first[WINE.endpoint]
+
+
+def test_news_of_one_pod_tells_of_no_other_as_it_was_long_ago() -> None:
+    told = Told()
+    for name, kind in (("a", "ready"), ("a", "starting"), ("b", "ready")):
+        told.pod(IRIS, name, kind)
+        told.fleet.by_endpoint()
+    assert [pod.phase for pod in told.fleet.pods()] == [PodPhase.STARTING, PodPhase.READY]

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import trimtab
 from trimtab.control.anew import KeysFile, Unusable
@@ -370,7 +371,8 @@ async def _tidy(endpoints: Endpoints, fleet: Fleet) -> None:
     """Nobody prunes here: revisions that are too old go by themselves."""
     while True:
         await asyncio.sleep(TIDY_EACH_S)
-        endpoints.forget_revisions(endpoints.old_revisions({pod.revision for pod in fleet.pods()}))
+        pods = chain.from_iterable(fleet.by_endpoint().values())  # in no order: to sort thousands takes long
+        endpoints.forget_revisions(endpoints.old_revisions({pod.revision for pod in pods}))
 
 
 @contextlib.asynccontextmanager

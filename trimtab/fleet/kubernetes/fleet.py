@@ -64,6 +64,7 @@ WORKERS = 8  # revisions that are written at a time: the API server is not ours 
 PODS_AT_ONCE = 16  # of one revision: of a node that is dead none answers, and its count may not wait for each
 ASK_AGAIN_EACH_S = 30.0  # of pods that are refused: left alone a ReplicaSet waits for up to 16 minutes
 ASKED_AGAIN = "serving.trimtab.dev/asked-again"
+BOUND_AGAIN_S, BOUND_WITHIN_S = 0.5, 20.0  # what stands around pods, to its Deployment: see `_may_wait`
 NOT_BEGUN_GRACE_S = 1  # of a pod whose server was never started
 _BACKGROUND = {"propagationPolicy": "Background"}
 ASKED = "-asked-"  # in the id of a pod that the API server does not show yet
@@ -76,10 +77,11 @@ class Wanted:
     pods: int = 0
     leaving: set[str] = field(default_factory=set)
     made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
-    attended: bool = False  # all that stands around its pods is there
+    attended: bool = False  # all that stands around its pods is there, and goes with the Deployment
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
     lowering: counts.Lowering = field(default_factory=counts.Lowering)
     replaced: set[str] = field(default_factory=set)  # of `leaving`: others are made in their place
+    bound_by_s: float | None = None  # by when it is to be `attended` (monotonic), where that has had to wait
 
 
 class KubernetesFleet:
@@ -131,14 +133,15 @@ class KubernetesFleet:
         self._wanted: dict[RevisionKey, Wanted] = {}
         self._pods: dict[RevisionKey, dict[str, SeenPod]] = {}  # by name
         self._key_of: dict[Key, RevisionKey] = {}  # of pods
-        self._made: dict[Key, RevisionKey] = {}  # Deployments
+        self._made: dict[Key, RevisionKey] = {}  # Deployments,
+        self._making = 0  # and those that are being made
         self._adopted = False  # all that was there at the start
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._served: dict[str, float] = {}  # wall clock, by id: since when a pod has answered, or had
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
         self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
         self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
-        self._stale: set[EndpointName] = set()  # of which that may have changed since
+        self._stale: dict[EndpointName, set[str] | None] = {}  # since then: see `_pods_of`
         self._ages = Ages(clock)
         self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
         self._all: tuple[Pod, ...] | None = None
@@ -222,12 +225,13 @@ class KubernetesFleet:
 
     def _look_again(self) -> None:
         """At what may have changed."""
-        self._stale.update(self._ages.due())
-        for name in tuple(self._stale):
-            pods = self._pods_of(name, self._ages.as_of(name))
+        for name in self._ages.due():
+            self._stale.setdefault(name, set())
+        for name, only in tuple(self._stale.items()):
+            pods = self._pods_of(name, self._ages.as_of(name), only)
             if all(pod.ready_at_s is not None for pod in pods):
                 self._ages.forget(name)
-            self._stale.discard(name)
+            del self._stale[name]
             if pods == self._shown.get(name, ()):
                 continue
             self._all = self._told = None
@@ -236,19 +240,20 @@ class KubernetesFleet:
             else:
                 del self._shown[name]
 
-    def _pods_of(self, name: EndpointName, now_s: float) -> tuple[Pod, ...]:
-        """Those that start have done so until `now_s` (wall clock)."""
+    def _pods_of(self, name: EndpointName, now_s: float, only: set[str] | None) -> tuple[Pod, ...]:
+        """Those that start have done so until `now_s` (wall clock).
+
+        `only`: ids of those that may be others than they were reported, beside these; None: all may.
+        """
         found: list[Pod] = []
         keys = self._keys.get(name, set())
         for key in tuple(keys):
             pods, wanted = self._pods.get(key, {}), self._wanted.get(key)
             if not pods and wanted is None:
                 keys.discard(key)
-            leaving = None if wanted is None else wanted.leaving
-            found += [
-                self._pod(seen, now_s, stopped=seen.leaving if leaving is None else seen.name in leaving)
-                for seen in pods.values()
-            ]
+            for seen in pods.values():
+                before = None if only is None or seen.id in only else self._reported.get(seen.id)
+                found.append(before[2] if before is not None else self._pod(seen, now_s, wanted))
             if wanted is not None:
                 found += self._asked(key, wanted, now_s)
         if not keys:
@@ -258,7 +263,15 @@ class KubernetesFleet:
     def _touch(self, key: RevisionKey) -> None:
         """Something of this revision has changed, or is wanted otherwise: what is told of it is made anew."""
         self._keys.setdefault(key.endpoint, set()).add(key)
-        self._stale.add(key.endpoint)
+        self._stale[key.endpoint] = None
+
+    def _touch_pod(self, seen: SeenPod) -> None:
+        """Nothing else has."""
+        name = seen.key.endpoint
+        self._keys.setdefault(name, set()).add(seen.key)
+        only = self._stale.setdefault(name, set())
+        if only is not None:
+            only.add(seen.id)
 
     def _touch_node(self, node: str) -> None:
         """The same of all that have pods there: what those use is known anew, say."""
@@ -285,6 +298,7 @@ class KubernetesFleet:
         self._touch(key)
         if not wanted.made:
             wanted.made = True
+            self._making += 1
             try:
                 async with _in_time(_place(key)):
                     await self._create(revision)
@@ -293,6 +307,8 @@ class KubernetesFleet:
                 wanted.pods = max(0, wanted.pods - 1)
                 self._touch(key)
                 raise
+            finally:
+                self._making -= 1
         self._work.add(key)
         self.changed.set()
         return back.id if back else f"{key.endpoint.namespace}/{name_of(key)}{ASKED}{number}"
@@ -363,9 +379,10 @@ class KubernetesFleet:
         """When each pod that is there was asked for, and what it takes; by id."""
         return ((seen.id, Start(seen.created_at_s, seen.takes)) for seen in self._seen())
 
-    def _pod(self, seen: SeenPod, now_s: float, *, stopped: bool) -> Pod:
+    def _pod(self, seen: SeenPod, now_s: float, wanted: Wanted | None) -> Pod:
         """As it was reported before, if nothing has changed: of 10,000 pods few have."""
         pod_id = seen.id
+        stopped = seen.leaving if wanted is None else seen.name in wanted.leaving
         known = (
             self._causes.get(pod_id),
             stopped or pod_id in self._let_go,
@@ -380,6 +397,8 @@ class KubernetesFleet:
         pod = pod_of(seen, Known(*known), now_s)
         if pod.ready_at_s is not None:  # the start of any other takes longer at each look
             self._reported[pod_id] = seen, known, pod
+        else:
+            self._reported.pop(pod_id, None)
         return pod
 
     def _nodes_of_pods(self) -> set[str]:
@@ -416,7 +435,7 @@ class KubernetesFleet:
             if seen.ready_at_s is not None:
                 self._served.setdefault(seen.id, seen.ready_at_s)
             self._look_at(seen)
-            self._touch(seen.key)
+            self._touch_pod(seen)
             self._work.add(seen.key)
         self.changed.set()
 
@@ -593,8 +612,11 @@ class KubernetesFleet:
         if deployment is None:
             return
         if not wanted.attended:
-            await self._attendants.bind(key, deployment.uid)
-            wanted.attended = True
+            if self._may_wait(wanted):
+                self._work.add_after(key, BOUND_AGAIN_S)
+            else:
+                await self._attendants.bind(key, deployment.uid)
+                wanted.attended = True
         pods = await self._without_failed(pods, wanted)
         now_s = self._clock.now_s()
         replicas, rest_s = wanted.lowering.replicas(wanted.pods, pods, wanted.leaving, deployment, now_s)
@@ -603,8 +625,18 @@ class KubernetesFleet:
         with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
             if replicas != deployment.replicas:
                 await self._put_count(deployment, replicas)
-            elif replicas == 0 and not pods:
+            elif replicas == 0 and not pods and wanted.attended:  # else what stands around them would stay
                 await self._api.delete(DEPLOYMENTS.path(*_place(key)), _background(deployment))
+
+    def _may_wait(self, wanted: Wanted) -> bool:
+        """Whether other Deployments come first: of many at once each has pods before any is bound.
+
+        It takes three requests, and what its first pod must not be without is there already.
+        """
+        now_s = self._clock.now_s()
+        if wanted.bound_by_s is None:
+            wanted.bound_by_s = now_s + BOUND_WITHIN_S
+        return wanted.pods > 0 and self._making > 0 and now_s < wanted.bound_by_s
 
     async def _without_failed(self, pods: tuple[SeenPod, ...], wanted: Wanted) -> tuple[SeenPod, ...]:
         """Of those that failed before they served as many end at once as others are wanted; the rest is left.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from trimtab.core.clock import Clock
 from trimtab.core.names import EndpointName
-from trimtab.core.turns import Pace
+from trimtab.core.turns import Pace, give_way
 from trimtab.fleet.kubernetes.seen import SeenPod
 from trimtab.fleet.kubernetes.template import HOLD_PORT
 from trimtab.fleet.liveness import SILENT_MIN_S, UNWELL_LOOKS_MIN, Waits
@@ -64,10 +64,7 @@ class Lives:
 
     async def look(self, prober: Prober) -> None:
         """Once at each pod that serves now."""
-        serving = [(pod, runtime) for pod in self._pods() if (runtime := _asked(pod)) is not None]
-        there = {pod.id for pod, _ in serving}
-        self._known = {pod_id: known for pod_id, known in self._known.items() if pod_id in there}
-        at_once = asyncio.Semaphore(AT_ONCE_MAX)
+        at_once, there = asyncio.Semaphore(AT_ONCE_MAX), set[str]()
 
         async def one(pod: SeenPod, runtime: Runtime) -> None:
             async with at_once:
@@ -76,9 +73,15 @@ class Lives:
                     self._hangs(pod.id, cause)
 
         async with asyncio.TaskGroup() as looks:
-            for pod, runtime in serving:
-                await self._pace.turn()
-                looks.create_task(one(pod, runtime))
+            for pod in tuple(self._pods()):
+                runtime = _asked(pod)
+                if runtime is not None:
+                    there.add(pod.id)
+                    await self._pace.turn()
+                    looks.create_task(one(pod, runtime))
+                else:
+                    await give_way()  # of thousands none may serve
+        self._known = {pod_id: known for pod_id, known in self._known.items() if pod_id in there}
 
     async def _look_at(self, prober: Prober, pod: SeenPod, runtime: Runtime) -> str:
         """Why it must be given up; empty if it need not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from trimtab.core.names import EndpointName
@@ -103,7 +104,7 @@ class SeenPod:
         """Whether it is on its way, and has not served yet."""
         return self.active and not self.answers and not self.gate
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.key.endpoint.namespace}/{self.name}"
 

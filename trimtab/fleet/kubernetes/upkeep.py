@@ -95,7 +95,9 @@ class Upkeep:
         query = {"labelSelector": ENDPOINT, "limit": str(PAGE)}
         while True:
             page = orjson.loads(await self._api.get(resource.path(self._namespace), query))
-            for each in page["items"] or ():
+            for number, each in enumerate(page["items"] or (), 1):
+                if number % TURN == 0:
+                    await give_way()
                 metadata = each["metadata"]
                 owners = frozenset(owner["uid"] for owner in metadata.get("ownerReferences") or ())
                 found[metadata["namespace"], metadata["name"]] = Standing(owners, each.get("spec"))
