@@ -70,10 +70,10 @@ class Told:
     def anew(self) -> dict[EndpointName, tuple[Any, ...]]:
         """What it would tell if it kept nothing. What it has kept stays for what comes next."""
         for key in (IRIS, WINE, *self.fleet._pods, *self.fleet._wanted):
-            self.fleet._touch(key)
-        kept, self.fleet._reported = self.fleet._reported, {}
+            self.fleet._shown.touch(key)
+        kept, self.fleet._shown._made = self.fleet._shown._made, {}
         told = dict(self.fleet.by_endpoint())
-        self.fleet._reported = kept
+        self.fleet._shown._made = kept
         return told
 
 
@@ -158,7 +158,7 @@ async def test_a_start_takes_longer_at_each_look() -> None:
     told = Told()
     told.pod(IRIS, "a", "starting")
     told.fleet._wanted[WINE] = Wanted(2)
-    told.fleet._touch(WINE)
+    told.fleet._shown.touch(WINE)
     [before] = told.fleet.by_endpoint()[IRIS.endpoint]
     told.clock.advance(3.0)
     [after] = told.fleet.by_endpoint()[IRIS.endpoint]
@@ -198,7 +198,7 @@ async def test_what_happens_to_one_pod_tells_no_other_age_of_those_that_start() 
     told.pod(IRIS, "a", "starting")
     [before] = told.fleet.by_endpoint()[IRIS.endpoint]
     told.clock.advance(EACH_S / 2)
-    told.fleet._touch(IRIS)
+    told.fleet._shown.touch(IRIS)
     assert told.fleet.by_endpoint()[IRIS.endpoint] == (before,)
     told.pod(IRIS, "b", "ready")
     assert before in told.fleet.by_endpoint()[IRIS.endpoint]

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import chain
 
 import orjson
 
@@ -23,7 +22,6 @@ from trimtab.core.pod import Pod, PodPhase
 from trimtab.core.revision import Revision, RevisionKey
 from trimtab.core.spec import REQUEST_TIMEOUT_MAX_S
 from trimtab.fleet.kubernetes import counts, template
-from trimtab.fleet.kubernetes.ages import Ages
 from trimtab.fleet.kubernetes.attendants import Attendants, Callers
 from trimtab.fleet.kubernetes.holds import Holds
 from trimtab.fleet.kubernetes.lives import Lives
@@ -36,10 +34,10 @@ from trimtab.fleet.kubernetes.seen import (
     SeenDeployment,
     SeenPod,
     cause_of,
-    pod_of,
     read_deployment,
     read_pod,
 )
+from trimtab.fleet.kubernetes.shown import Shown
 from trimtab.fleet.kubernetes.template import (
     COST,
     COST_OF_LEAVING,
@@ -139,13 +137,7 @@ class KubernetesFleet:
         self._causes: dict[str, str] = {}  # of pods that failed, by id
         self._served: dict[str, float] = {}  # wall clock, by id: since when a pod has answered, or had
         self._answered: dict[str, float] = {}  # wall clock, by id of those that the kubelet calls unready yet
-        self._reported: dict[str, tuple[SeenPod, tuple[object, ...], Pod]] = {}  # by id; see `_pod`
-        self._shown: dict[EndpointName, tuple[Pod, ...]] = {}  # as they were told last; see `by_endpoint`
-        self._stale: dict[EndpointName, set[str] | None] = {}  # since then: see `_pods_of`
-        self._ages = Ages(clock)
-        self._keys: dict[EndpointName, set[RevisionKey]] = {}  # that have pods, or of which some are wanted
-        self._all: tuple[Pod, ...] | None = None
-        self._told: Mapping[EndpointName, tuple[Pod, ...]] | None = None
+        self._shown = Shown(clock, self._of, self._asked, self._known)
         self._let_go: set[str] = set()  # ids of pods that are taken away and may end
         self._hurried: set[str] = set()  # ids of those that were given less time for it
         self._pod_mirror = mirror_of_pods(api, namespace) if pods is None else pods
@@ -211,73 +203,17 @@ class KubernetesFleet:
         A pod that was asked for and that the API server does not show yet is among them, as starting.
         The same tuple for as long as nothing has changed.
         """
-        self._look_again()
-        if self._all is None:
-            self._all = tuple(sorted(chain.from_iterable(self._shown.values()), key=_age))
-        return self._all
+        return self._shown.pods()
 
     def by_endpoint(self) -> Mapping[EndpointName, tuple[Pod, ...]]:
         """The same of each endpoint: the same mapping and tuples for as long as nothing has changed."""
-        self._look_again()
-        if self._told is None:
-            self._told = dict(self._shown)
-        return self._told
-
-    def _look_again(self) -> None:
-        """At what may have changed."""
-        for name in self._ages.due():
-            self._stale.setdefault(name, set())
-        for name, only in tuple(self._stale.items()):
-            pods = self._pods_of(name, self._ages.as_of(name), only)
-            if all(pod.ready_at_s is not None for pod in pods):
-                self._ages.forget(name)
-            del self._stale[name]
-            if pods == self._shown.get(name, ()):
-                continue
-            self._all = self._told = None
-            if pods:
-                self._shown[name] = pods
-            else:
-                del self._shown[name]
-
-    def _pods_of(self, name: EndpointName, now_s: float, only: set[str] | None) -> tuple[Pod, ...]:
-        """Those that start have done so until `now_s` (wall clock).
-
-        `only`: ids of those that may be others than they were reported, beside these; None: all may.
-        """
-        found: list[Pod] = []
-        keys = self._keys.get(name, set())
-        for key in tuple(keys):
-            pods, wanted = self._pods.get(key, {}), self._wanted.get(key)
-            if not pods and wanted is None:
-                keys.discard(key)
-            for seen in pods.values():
-                before = None if only is None or seen.id in only else self._reported.get(seen.id)
-                found.append(before[2] if before is not None else self._pod(seen, now_s, wanted))
-            if wanted is not None:
-                found += self._asked(key, wanted, now_s)
-        if not keys:
-            self._keys.pop(name, None)
-        return tuple(sorted(found, key=_age))
-
-    def _touch(self, key: RevisionKey) -> None:
-        """Something of this revision has changed, or is wanted otherwise: what is told of it is made anew."""
-        self._keys.setdefault(key.endpoint, set()).add(key)
-        self._stale[key.endpoint] = None
-
-    def _touch_pod(self, seen: SeenPod) -> None:
-        """Nothing else has."""
-        name = seen.key.endpoint
-        self._keys.setdefault(name, set()).add(seen.key)
-        only = self._stale.setdefault(name, set())
-        if only is not None:
-            only.add(seen.id)
+        return self._shown.by_endpoint()
 
     def _touch_node(self, node: str) -> None:
-        """The same of all that have pods there: what those use is known anew, say."""
+        """Something is known anew of the pods there: what they use, say."""
         for key, pods in self._pods.items():
             if any(pod.node == node for pod in pods.values()):
-                self._touch(key)
+                self._shown.touch(key)
 
     async def start_pod(self, revision: Revision) -> str:
         """Ask for one more pod of the revision; returns at once an id that stands for it until it is there.
@@ -295,7 +231,7 @@ class KubernetesFleet:
         wanted.pods += 1  # before it is made: the mirror may show it before we are answered
         number = wanted.pods
         wanted.asked_at_s = self._clock.wall_s()
-        self._touch(key)
+        self._shown.touch(key)
         if not wanted.made:
             wanted.made = True
             self._making += 1
@@ -305,7 +241,7 @@ class KubernetesFleet:
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
                 wanted.pods = max(0, wanted.pods - 1)
-                self._touch(key)
+                self._shown.touch(key)
                 raise
             finally:
                 self._making -= 1
@@ -334,13 +270,13 @@ class KubernetesFleet:
                 await self._api.delete(PODS.path(namespace, name))
         elif seen.deleting:  # another one comes in its place
             self._let_go.add(pod_id)
-            self._touch(key)
+            self._shown.touch(key)
             self._work.add(key)
             self.changed.set()
         elif seen.active and wanted is not None and name not in wanted.leaving:
             wanted.leaving.add(name)
             wanted.pods = max(0, wanted.pods - 1)
-            self._touch(key)
+            self._shown.touch(key)
             self._work.add(key)
             self.changed.set()
 
@@ -379,27 +315,17 @@ class KubernetesFleet:
         """When each pod that is there was asked for, and what it takes; by id."""
         return ((seen.id, Start(seen.created_at_s, seen.takes)) for seen in self._seen())
 
-    def _pod(self, seen: SeenPod, now_s: float, wanted: Wanted | None) -> Pod:
-        """As it was reported before, if nothing has changed: of 10,000 pods few have."""
-        pod_id = seen.id
+    def _known(self, seen: SeenPod) -> Known:
+        wanted = self._wanted.get(seen.key)
         stopped = seen.leaving if wanted is None else seen.name in wanted.leaving
-        known = (
-            self._causes.get(pod_id),
-            stopped or pod_id in self._let_go,
-            self._answered.get(pod_id),
-            self._usage.of(seen.node, pod_id),
-            self._nodes is not None and self._nodes.goes(seen.node),
-            self._served.get(pod_id),
+        return Known(
+            cause=self._causes.get(seen.id),
+            stopped=stopped or seen.id in self._let_go,
+            answered_at_s=self._answered.get(seen.id),
+            used=self._usage.of(seen.node, seen.id),
+            node_goes=self._nodes is not None and self._nodes.goes(seen.node),
+            served_at_s=self._served.get(seen.id),
         )
-        before = self._reported.get(pod_id)
-        if before is not None and before[0] is seen and before[1] == known:
-            return before[2]
-        pod = pod_of(seen, Known(*known), now_s)
-        if pod.ready_at_s is not None:  # the start of any other takes longer at each look
-            self._reported[pod_id] = seen, known, pod
-        else:
-            self._reported.pop(pod_id, None)
-        return pod
 
     def _nodes_of_pods(self) -> set[str]:
         return {pod.node for pod in self._seen() if pod.node}
@@ -427,7 +353,7 @@ class KubernetesFleet:
             if before in self._wanted:
                 self._wanted[before].leaving.discard(name)
                 self._wanted[before].replaced.discard(name)
-            self._touch(before)
+            self._shown.touch(before)
             self._work.add(before)
         if seen is not None:
             self._key_of[place] = seen.key
@@ -435,13 +361,13 @@ class KubernetesFleet:
             if seen.ready_at_s is not None:
                 self._served.setdefault(seen.id, seen.ready_at_s)
             self._look_at(seen)
-            self._touch_pod(seen)
+            self._shown.touch_pod(seen)
             self._work.add(seen.key)
         self.changed.set()
 
     def _forget(self, pod_id: str) -> None:
         self._causes.pop(pod_id, None)
-        self._reported.pop(pod_id, None)
+        self._shown.forget(pod_id)
         self._answered.pop(pod_id, None)
         self._served.pop(pod_id, None)
         self._let_go.discard(pod_id)
@@ -467,7 +393,7 @@ class KubernetesFleet:
         self._answered[pod_id] = self._clock.wall_s()
         self._served.setdefault(pod_id, self._answered[pod_id])
         key = self._key_of[namespace, name]
-        self._touch(key)
+        self._shown.touch(key)
         self._work.add(key)
         self.changed.set()
 
@@ -482,7 +408,7 @@ class KubernetesFleet:
         key = self._key_of.get((namespace, name))
         if key is not None:
             self._causes.setdefault(pod_id, cause)
-            self._touch(key)
+            self._shown.touch(key)
             self.changed.set()
 
     def _deployment_changed(self, place: Key) -> None:
@@ -491,13 +417,13 @@ class KubernetesFleet:
             key = self._made.pop(place, None)
             if key is not None:
                 self._wanted.pop(key, None)
-                self._touch(key)
+                self._shown.touch(key)
         else:
             self._made[place] = deployment.key
             known = self._wanted.get(deployment.key)
             if self._adopted and not (known and known.made):
                 self._adopt(deployment, attended=False)
-            self._touch(deployment.key)  # whether its pods are refused
+            self._shown.touch(deployment.key)  # whether its pods are refused
             self._work.add(deployment.key)
         self.changed.set()
 
@@ -507,13 +433,16 @@ class KubernetesFleet:
         leaving = {pod.name for pod in pods if pod.active and pod.leaving}
         pods_wanted = counts.wanted_before(deployment.replicas, pods)
         self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, attended, self._clock.wall_s())
-        self._touch(deployment.key)
+        self._shown.touch(deployment.key)
 
     def _is_attended(self, key: RevisionKey) -> bool:
         return key in self._wanted and self._wanted[key].attended
 
-    def _asked(self, key: RevisionKey, wanted: Wanted, now_s: float) -> list[Pod]:
-        """Those that the API server does not show yet."""
+    def _asked(self, key: RevisionKey, now_s: float) -> list[Pod]:
+        """Those that the API server does not show yet, as of `now_s` (wall clock)."""
+        wanted = self._wanted.get(key)
+        if wanted is None:
+            return []
         missing = counts.missing(wanted.pods, self._of(key), wanted.leaving)
         deployment = self._deployments.objects.get(_place(key))
         return [
@@ -540,7 +469,7 @@ class KubernetesFleet:
         wanted = self._wanted.get(key)
         if wanted is not None and counts.missing(wanted.pods, self._of(key), wanted.leaving):
             wanted.pods -= 1
-            self._touch(key)
+            self._shown.touch(key)
             self._work.add(key)
             self.changed.set()
 
@@ -692,7 +621,7 @@ class KubernetesFleet:
             restarted = pod.restarts > 0 and pod.ended.container == template.CONTAINER
             lines = await self._logs.keep(pod.id, previous=restarted, container=pod.ended.container)
             self._causes[pod.id] = cause_of(pod.ended, lines)
-            self._touch(pod.key)
+            self._shown.touch(pod.key)
             self.changed.set()
         if not pod.active:
             return
@@ -732,10 +661,6 @@ async def _in_time(place: Key) -> AsyncIterator[None]:
         told = f"the API server has not answered within {ANSWER_WITHIN_S:g} s"
         hint = "see whether it runs: `kubectl get --raw /readyz`; it is asked again by itself"
         raise Unreachable(told, where="/".join(place), hint=hint) from error
-
-
-def _age(pod: Pod) -> tuple[float, str]:
-    return pod.started_at_s, pod.id
 
 
 def _place(key: RevisionKey) -> Key:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import Pod, PodPhase
@@ -164,8 +164,7 @@ def read_pod(body: Json) -> SeenPod:
     )
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What is known of a pod beyond what the API server shows.
 
     `cause` is why it failed, None if it has not or if that is not known yet; `stopped` that it was told to
