@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,15 +24,26 @@ async def answering(answer: Answer, folder: Path) -> AsyncIterator[Api]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
+    try:
+        async with connected(folder, f"http://{host}:{port}") as api:
+            yield api
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def connected(folder: Path, server: str, authority: bytes = b"") -> AsyncIterator[Api]:
+    """To the API server at that URL, whose certificate this authority signed (PEM) if it has one."""
+    trusts = {"certificate-authority-data": b64encode(authority).decode()} if authority else {}
+    clusters = [{"name": "c", "cluster": {"server": server, **trusts}}]
+    users = [{"name": "u", "user": {}}]
+    contexts = [{"name": "x", "context": {"cluster": "c", "user": "u"}}]
     kubeconfig = folder / "kubeconfig"
-    cluster = {"name": "c", "cluster": {"server": f"http://{host}:{port}"}}
-    context = {"name": "x", "context": {"cluster": "c"}}
     kubeconfig.write_text(
-        json.dumps({"clusters": [cluster], "users": [], "contexts": [context], "current-context": "x"})
+        json.dumps({"clusters": clusters, "users": users, "contexts": contexts, "current-context": "x"})
     )
     api = await Api.connect("trimtab-tests", str(kubeconfig))
     try:
         yield api
     finally:
         await api.close()
-        await runner.cleanup()

@@ -19,6 +19,7 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import LineTooLong
 from kubernetes.aio import client, config
+from yaml import YAMLError
 
 from trimtab.core.errors import (
     Conflict,
@@ -37,6 +38,8 @@ Json = dict[str, Any]
 CALL_TIMEOUT_S = 30.0
 ERROR_BYTES_MAX = 1 << 20
 
+_NO_SHAPE = (AttributeError, LookupError, TypeError, ValueError)  # of YAML that is no kubeconfig
+_NO_KUBECONFIG = (config.ConfigException, OSError, YAMLError, *_NO_SHAPE)
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML too
 
 
@@ -81,12 +84,12 @@ class Api:
                 config.load_incluster_config(client_configuration=settings)
             else:
                 await config.load_kube_config(kubeconfig, context, client_configuration=settings)
-        except (config.ConfigException, OSError) as error:
+            return cls(client.ApiClient(settings), owner)
+        except _NO_KUBECONFIG as error:
             hint = "give a kubeconfig: export KUBECONFIG=FILE; `kubectl get nodes` should work with it"
             raise InvalidInput(
                 f"no Kubernetes to speak to: {error}", where="kubeconfig", hint=hint
             ) from error
-        return cls(client.ApiClient(settings), owner)
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -136,12 +139,10 @@ class Api:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CALL_TIMEOUT_S, sock_read=read_timeout_s)
         with _explained(path):
             answer = await self._send("GET", path, query, None, {"Accept": "application/json"}, timeout)
-            try:
+            with _until_left(answer):
                 if answer.status != 200:
                     raise meaning(answer.status, await answer.content.read(ERROR_BYTES_MAX), path)
                 yield answer.content
-            finally:
-                answer.close()
 
     async def _call(
         self,
@@ -158,10 +159,8 @@ class Api:
         with _explained(path):
             headers = {"Accept": accept, "Content-Type": content_type}
             answer = await self._send(method, path, query, body, headers, timeout)
-            try:
+            with _until_left(answer):
                 content: bytes = await answer.read()
-            finally:
-                answer.release()
         if answer.status >= 300:
             raise meaning(answer.status, content, path)
         return content
@@ -182,6 +181,21 @@ class Api:
         answer = await self._inner.call_api(*made, _request_timeout=within)
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+@contextmanager
+def _until_left(answer: aiohttp.ClientResponse) -> Iterator[None]:
+    """Of an answer that is left before its end the connection ends at once.
+
+    Else TLS waits for the other side's farewell: for half a minute where that is gone.
+    """
+    transport = None if answer.connection is None else answer.connection.transport
+    try:
+        yield
+    finally:
+        if transport is not None and not answer.content.is_eof():  # it is kept for another call after that
+            transport.abort()
+        answer.close()
 
 
 @contextmanager
