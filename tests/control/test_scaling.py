@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from trimtab.autoscaler.horizontal import REST_WITHIN_S, Rest
 from trimtab.control.limits import Limits
 from trimtab.control.records import Outcome
-from trimtab.control.scaling import DECIDE_EACH_S, REST_EACH_S, URGENT_AFTER_S
+from trimtab.control.scaling import DECIDE_EACH_S, URGENT_AFTER_S
 from trimtab.core.errors import Exhausted
 from trimtab.core.names import EndpointName
 from trimtab.core.signals import RevisionSignal
@@ -42,7 +43,7 @@ def wanted(plane: Any, number: int = 1) -> int:
 async def test_one_decision_each_five_seconds_however_often_it_looks(plane: Any, spec: Spec) -> None:
     await served(plane, spec(1))
     plane.load[IRIS] = 0.5
-    await plane.seconds(int(REST_EACH_S))
+    await plane.seconds(int(REST_WITHIN_S[Rest.UNTIL_ASKED]))
     before = decisions(plane)
     for _ in range(20):
         await plane.seconds()
@@ -61,7 +62,7 @@ async def test_what_nobody_asks_is_seldom_decided_on_until_somebody_does(plane: 
     await served(plane, spec(1))
     await plane.seconds(2 * int(DECIDE_EACH_S))
     before = len(decisions(plane))
-    await plane.seconds(3 * int(REST_EACH_S))
+    await plane.seconds(3 * int(REST_WITHIN_S[Rest.UNTIL_ASKED]))
     assert len(decisions(plane)) - before == 3
     await plane.seconds(int(DECIDE_EACH_S))
     plane.load[IRIS] = 0.5
@@ -79,7 +80,7 @@ async def test_silence_is_seldom_decided_on_until_it_ends(plane: Any, spec: Spec
     plane.envoy.connected = False
     await plane.seconds(60)
     before = len(decisions(plane))
-    await plane.seconds(3 * int(REST_EACH_S))
+    await plane.seconds(3 * int(REST_WITHIN_S[Rest.UNTIL_TOLD]))
     assert len(decisions(plane)) - before == 3
     assert decisions(plane)[0].rule == "unknown"
     await plane.seconds(int(DECIDE_EACH_S))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from trimtab.autoscaler.horizontal import REST_WITHIN_S, Rest
 from trimtab.control.limits import Limits
 from trimtab.control.records import Outcome
 from trimtab.control.replay import CHECKPOINT_EACH_S, replay
@@ -147,6 +148,20 @@ async def test_a_new_endpoint_gets_its_floor_from_one_that_holds_all(plane: Any,
     assert (machine.pods(A), machine.pods(B)) == (6, 2)
     plane.endpoints.delete(B)
     await plane.until(lambda: machine.pods(A) == 8, within_s=120)
+
+
+async def test_one_that_rests_on_its_floor_gives_back_to_a_new_one_without_waiting(
+    plane: Any, spec: Spec
+) -> None:
+    machine = Machine(plane, 800, {A: 100, B: 100})
+    await served(plane, A, spec(1, name="a", low=8))
+    await plane.seconds(30)
+    assert machine.pods(A) == 8
+    began_s = plane.clock.now_s()
+    plane.apply(spec(1, name="b", low=4), B)
+    await plane.until(lambda: machine.pods(B) >= 1)
+    assert plane.clock.now_s() - began_s < REST_WITHIN_S[Rest.UNTIL_ASKED], "void: a rest was over"
+    await plane.until(lambda: (machine.pods(A), machine.pods(B)) == (4, 4))
 
 
 async def test_one_that_cannot_start_keeps_nothing_from_the_others(plane: Any, spec: Spec) -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from tests.kube.words import until
 from tests.turns import Turns, turning
+from trimtab.autoscaler.horizontal import REST_WITHIN_S, Rest
 from trimtab.control import reconcile
 from trimtab.control.draining import Step
 from trimtab.control.records import Outcome
-from trimtab.control.scaling import REST_EACH_S
 from trimtab.core.names import EndpointName
 from trimtab.core.pod import PodPhase
 
@@ -125,7 +125,7 @@ async def test_a_decision_that_fails_is_told_and_disturbs_no_other(
         return real(record, *rest)
 
     monkeypatch.setattr(plane.scaling, "decided", broken)
-    plane.clock.advance(REST_EACH_S)  # both are due
+    plane.clock.advance(REST_WITHIN_S[Rest.UNTIL_ASKED])  # both are due
     before = _decisions(plane)
     await plane.look()
     assert "a slip" in plane.reconciler.live(IRIS).error
@@ -141,7 +141,7 @@ async def test_decisions_of_many_are_spread_over_looks(
     monkeypatch.setattr(reconcile, "DECISIONS_AT_ONCE_MAX", 2)
     await _served(plane, spec, *(f"e{number}" for number in range(5)))
     plane.reconciler.wake.clear()
-    plane.clock.advance(REST_EACH_S)  # all are due
+    plane.clock.advance(REST_WITHIN_S[Rest.UNTIL_ASKED])  # all are due
     looks = []
     for _ in range(3):
         before = _decisions(plane)
@@ -155,7 +155,7 @@ async def test_decisions_of_many_leave_room_for_what_comes_meanwhile(
     plane: Any, spec: Spec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _served(plane, spec, *(f"e{number}" for number in range(3 * reconcile.TURN)))
-    plane.clock.advance(REST_EACH_S)  # all are due
+    plane.clock.advance(REST_WITHIN_S[Rest.UNTIL_ASKED])  # all are due
     turns, decisions, real = Turns(), Counter[int](), plane.reconciler._decided_still
 
     def decided(name: EndpointName) -> bool:

@@ -1,6 +1,6 @@
 """Calls the autoscaler for each endpoint: every DECIDE_EACH_S, sooner if load jumps or the spec changes.
 
-What rests is decided on every REST_EACH_S, until something comes that could change what was decided.
+What rests is decided on every REST_WITHIN_S, until something comes that could change what was decided.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from math import inf
 from typing import NamedTuple
 
 from trimtab.autoscaler.horizontal import (
+    REST_WITHIN_S,
     Rest,
     Signals,
     State,
@@ -48,8 +49,6 @@ from trimtab.fleet.protocol import Room
 log = logging.getLogger(__name__)
 
 DECIDE_EACH_S = 5.0
-
-REST_EACH_S = 60.0  # of what rests: nothing follows from it until something comes, it only says so again
 
 URGENT_AFTER_S = 2.0
 """Least time between two decisions when load jumps (s): the first of them has then met its second signal."""
@@ -155,7 +154,7 @@ class Scaling:
         axis.state, decision = decide_in_share(before, signals, now_s, self._tuning)
         axis.rest = rest(axis.state, signals, decision, self._tuning)
         if axis.rest is not Rest.NONE:
-            axis.next_at_s = now_s + REST_EACH_S
+            axis.next_at_s = now_s + REST_WITHIN_S[axis.rest]
         self._log(record.name, axis, before, signals, decision)
         self._note(record.name, before, signals, decision, room)
         axis.capped_by = (room.why or THIS_MACHINE) if decision.binds == THIS_MACHINE else ""
@@ -283,7 +282,8 @@ class Scaling:
             return False
         asked = self._observations.asked(key)
         if since_s >= DECIDE_EACH_S:  # it rests
-            return asked or (axis.rest is Rest.UNTIL_TOLD and bool(self._observations.waiting(key)))
+            told = axis.rest is Rest.UNTIL_TOLD and bool(self._observations.waiting(key))
+            return asked or told or self._sharing.others_are_short(record.name)
         return asked and urgent(
             axis.state,
             self._signals(record, serving, pods, self._observations.waiting(key), axis.start_time_s),

@@ -64,10 +64,14 @@ class Sharing:
         self._asks.pop(str(name), None)
         self._short.discard(str(name))
 
+    def others_are_short(self, name: EndpointName) -> bool:
+        """Whether there is one, besides this, to which it may have to give back."""
+        return bool(self._short) and not self._short <= {str(name)}
+
     def room(self, name: EndpointName, floor: int, held: int, room: Room) -> Room:
         """The room within the endpoint's fair share: below 0 if it holds more than that."""
         me = str(name)
-        if room.pods is None or not room.pod_bytes or self._short <= {me}:
+        if room.pods is None or not room.pod_bytes or not self.others_are_short(name):
             return room
         asks = self._asks | {me: Ask(floor, held, PODS_MAX, room.pod_bytes)}
         whole = room.free_bytes + sum(ask.held * ask.size for ask in asks.values())

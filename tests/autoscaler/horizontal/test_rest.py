@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import event, given, target
 from hypothesis import strategies as st
 
 from tests.autoscaler.conftest import REVISION, signal_at
-from trimtab.autoscaler.horizontal import Rest, Signals, State, Tuning, decide, rest
+from trimtab.autoscaler.horizontal import REST_WITHIN_S, Rest, Signals, State, Tuning, decide, rest
 from trimtab.autoscaler.horizontal.rhythm import Rhythm
 from trimtab.autoscaler.horizontal.tuning import shortened
 from trimtab.core.decision import Decision
@@ -38,15 +38,17 @@ class Life:
     def lives(self, seconds: int, apart_s: int, second: Second) -> Iterator[int]:
         """The pods that each decision gives, so many seconds apart."""
         for _ in range(seconds // apart_s):
-            batch = [signal_at(self.now_s + 1.0 + i, **second) for i in range(apart_s)]
-            self.now_s += apart_s
-            self.given = Signals(
-                REVISION, tuple(batch), ready_pods=self.pods, start_time_s=5.0, **self._fixed
-            )
-            self.state, decision = decide(self.state, self.given, self.now_s, self.tuning)
-            self.decision, self.pods = decision, decision.pods
-            self.rests = rest(self.state, self.given, decision, self.tuning) is Rest.UNTIL_ASKED
-            yield decision.pods
+            yield self.hears([second] * apart_s)
+
+    def hears(self, seconds: Sequence[Second]) -> int:
+        """The pods that the decision gives to which all of these are new."""
+        batch = [signal_at(self.now_s + 1.0 + i, **second) for i, second in enumerate(seconds)]
+        self.now_s += len(seconds)
+        self.given = Signals(REVISION, tuple(batch), ready_pods=self.pods, start_time_s=5.0, **self._fixed)
+        self.state, decision = decide(self.state, self.given, self.now_s, self.tuning)
+        self.decision, self.pods = decision, decision.pods
+        self.rests = rest(self.state, self.given, decision, self.tuning) is Rest.UNTIL_ASKED
+        return decision.pods
 
 
 def _second(rate: int, service_s: float) -> Second:
@@ -174,3 +176,31 @@ def test_who_is_asked_by_the_clock_does_not_rest(signals: Make) -> None:
     state, decision = decide(life.state._replace(surges=known), given, 11.0)
     assert decision.pods == 1
     assert rest(state, given, decision) is Rest.NONE
+
+
+PERIOD_S, SURGE_S = 900, 30
+
+
+def _pods_before_surges(rest_s: int, phase_s: int, many: int) -> list[int]:
+    """How many there are just before each surge; they come by the clock, `phase_s` after a rest's begin."""
+    life, before, unheard = Life(1, 4, Tuning()), list[int](), list[Second]()
+    begins_s = PERIOD_S - 2 * SURGE_S + phase_s
+    for second in range(PERIOD_S * many):
+        since_s = second % PERIOD_S - begins_s
+        surges = 0 <= since_s < SURGE_S
+        if since_s == -1:
+            before.append(life.pods)
+        unheard.append(_second(20, 1.0) if surges else {})
+        if len(unheard) >= (rest_s if life.rests and not surges else 5):
+            life.hears(unheard)
+            unheard.clear()
+    return before
+
+
+@pytest.mark.parametrize("phase_s", [0, 4, 9, 14])
+def test_surges_by_the_clock_are_foreseen_though_it_rests_between_them(phase_s: int) -> None:
+    """Neither is a second of that clock missed, nor whether a surge came at once."""
+    awake = _pods_before_surges(5, phase_s, 5)
+    assert awake[:2] == [1, 1], "void: it never rested"
+    assert min(awake[2:]) > 1, "void: nothing was foreseen"
+    assert _pods_before_surges(int(REST_WITHIN_S[Rest.UNTIL_ASKED]), phase_s, 5) == awake

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from trimtab.core.clock import ManualClock
+from trimtab.core.errors import Conflict
 from trimtab.core.names import EndpointName
 from trimtab.core.revision import RevisionKey
 from trimtab.fleet.kubernetes import KubernetesFleet
@@ -21,13 +22,17 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.there: set[str] = set()  # kinds of which what is made is there already
 
     async def merge(self, path: str, _body: Any) -> bytes:
         self.asked.append(path.rpartition("/")[2])
         return b"{}"
 
     async def create(self, path: str, _body: Any) -> bytes:
-        self.asked.append(path.rpartition("/")[2])
+        kind = path.rpartition("/")[2]
+        self.asked.append(kind)
+        if kind in self.there:
+            raise Conflict("it is there")
         return b"{}"
 
     async def delete(self, path: str, _body: Any) -> bytes:
@@ -38,11 +43,11 @@ class FakeApi:
 class Settling:
     """One revision with a Deployment that is not `attended` yet, while so many others are being made."""
 
-    def __init__(self, pods: int, others: int) -> None:
+    def __init__(self, pods: int, others: int, *, provided: bool = True) -> None:
         self.api, self.clock = FakeApi(), ManualClock()
         api: Any = self.api
         self.fleet = KubernetesFleet(api, self.clock, {})
-        self.wanted = self.fleet._wanted[IRIS] = Wanted(pods, made=True)
+        self.wanted = self.fleet._wanted[IRIS] = Wanted(pods, made=True, provided=provided)
         self.fleet._deployments.objects["team", "iris-r1"] = SeenDeployment(IRIS, "u", "1", pods)
         self.fleet._making = others
 
@@ -70,6 +75,19 @@ async def test_others_that_are_being_made_come_first_but_not_for_ever() -> None:
     assert not one.wanted.attended
     one.clock.advance(BOUND_WITHIN_S / 2)
     assert await one.settle() == BOUND
+
+
+async def test_what_goes_with_an_older_deployment_is_bound_to_this_one_at_once() -> None:
+    """That one may be about to go, and would take them along from under these pods."""
+    one = Settling(pods=1, others=3, provided=False)
+    assert await one.settle() == BOUND
+
+
+async def test_what_was_made_for_it_is_known_from_what_was_there() -> None:
+    one = Settling(pods=1, others=0)
+    assert await one.fleet._attendants.provide(IRIS.endpoint)
+    one.api.there = {"networkpolicies"}
+    assert not await one.fleet._attendants.provide(IRIS.endpoint)
 
 
 async def test_once_they_are_made_it_is_bound() -> None:

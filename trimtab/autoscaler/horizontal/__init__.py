@@ -1,6 +1,7 @@
 """How many pods: `decide`, each 5 s, from traffic. Its constants, with their reasons, are `Tuning`."""
 
 from trimtab.autoscaler.horizontal.axis import decide, urgent
+from trimtab.autoscaler.horizontal.rest import WITHIN_S as REST_WITHIN_S
 from trimtab.autoscaler.horizontal.rest import Rest, rest
 from trimtab.autoscaler.horizontal.state import (
     Signals,
@@ -14,6 +15,7 @@ from trimtab.autoscaler.horizontal.state import (
 from trimtab.autoscaler.horizontal.tuning import Tuning
 
 __all__ = [
+    "REST_WITHIN_S",
     "Rest",
     "Signals",
     "State",

@@ -18,6 +18,13 @@ class Rest(Enum):
     UNTIL_ASKED = "a request"
 
 
+WITHIN_S = {
+    Rest.UNTIL_ASKED: 15.0,  # no window misses a second, and what ends the rest is seen to come at once
+    Rest.UNTIL_TOLD: 60.0,  # no time goes on that counts
+}
+"""The next decision is due after so long at the latest (s), though it will say the same."""
+
+
 def rest(state: State, signals: Signals, decision: Decision, tuning: Tuning = DEFAULT) -> Rest:
     """How long a revision may rest. `state` and `decision` are what `decide` made of `signals`.
 

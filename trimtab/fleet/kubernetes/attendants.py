@@ -5,7 +5,6 @@ All of it goes with the last Deployment that owns it: the API server collects it
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,11 +120,15 @@ class Attendants:
             (each["metadata"]["namespace"], each["metadata"]["name"]) for each in found["items"] or ()
         )
 
-    async def provide(self, endpoint: EndpointName) -> None:
-        """What the first pod must not be without."""
+    async def provide(self, endpoint: EndpointName) -> bool:
+        """What the first pod must not be without. Whether none of it was there, to go with somebody else."""
+        new = True
         for resource, body in self._of(endpoint):
-            with contextlib.suppress(Conflict):
-                await self._api.create(resource.path(endpoint.namespace), body)
+            try:
+                await self._create(resource, body)
+            except Conflict:
+                new = False
+        return new
 
     async def bind(self, key: RevisionKey, uid: str) -> None:
         """Make all of it as it is meant, and let it go with the Deployment that has this `uid`.

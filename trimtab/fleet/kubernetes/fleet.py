@@ -75,7 +75,8 @@ class Wanted:
     pods: int = 0
     leaving: set[str] = field(default_factory=set)
     made: bool = False  # its Deployment was created, whether or not the mirror shows it yet
-    attended: bool = False  # all that stands around its pods is there, and goes with the Deployment
+    provided: bool = False  # what its pods must not be without was made for it, and goes with no other one
+    attended: bool = False  # all that stands around them is there, and goes with this one
     asked_at_s: float = 0.0  # wall clock, of the last pod asked for
     lowering: counts.Lowering = field(default_factory=counts.Lowering)
     replaced: set[str] = field(default_factory=set)  # of `leaving`: others are made in their place
@@ -237,7 +238,7 @@ class KubernetesFleet:
             self._making += 1
             try:
                 async with _in_time(_place(key)):
-                    await self._create(revision)
+                    await self._create(revision, wanted)
             except BaseException:
                 wanted.made = False  # if it was made all the same, the mirror will tell
                 wanted.pods = max(0, wanted.pods - 1)
@@ -431,8 +432,13 @@ class KubernetesFleet:
         """Know what an earlier control plane wanted: see `counts.wanted_before`."""
         pods = self._of(deployment.key)
         leaving = {pod.name for pod in pods if pod.active and pod.leaving}
-        pods_wanted = counts.wanted_before(deployment.replicas, pods)
-        self._wanted[deployment.key] = Wanted(pods_wanted, leaving, True, attended, self._clock.wall_s())
+        self._wanted[deployment.key] = Wanted(
+            pods=counts.wanted_before(deployment.replicas, pods),
+            leaving=leaving,
+            made=True,
+            attended=attended,
+            asked_at_s=self._clock.wall_s(),
+        )
         self._shown.touch(deployment.key)
 
     def _is_attended(self, key: RevisionKey) -> bool:
@@ -475,15 +481,18 @@ class KubernetesFleet:
 
     # what is written
 
-    async def _create(self, revision: Revision) -> None:
-        """Make the Deployment, once. Raises Failed if one of that name is not ours, or of another life."""
+    async def _create(self, revision: Revision, wanted: Wanted) -> None:
+        """Make the Deployment, once.
+
+        Raises Failed if one of that name is not ours, Unreachable if it is of another life.
+        """
         key = revision.key
         body = template.deployment(revision, self._images, 1, self._model_cache, self._topology_keys)
         owner = self._owner(key.endpoint)
         if owner is not None:
             body["metadata"]["ownerReferences"] = [owner]
         namespace = key.endpoint.namespace
-        await self._attendants.provide(key.endpoint)
+        wanted.provided = await self._attendants.provide(key.endpoint)  # before the mirror shows it
         try:
             await self._api.create(DEPLOYMENTS.path(namespace), body)
         except Conflict as error:
@@ -550,7 +559,7 @@ class KubernetesFleet:
         now_s = self._clock.now_s()
         replicas, rest_s = wanted.lowering.replicas(wanted.pods, pods, wanted.leaving, deployment, now_s)
         if rest_s:
-            self._work.add_after(key, rest_s)
+            self._work.add_after(key, rest_s if wanted.attended else min(rest_s, BOUND_AGAIN_S))
         with contextlib.suppress(Conflict):  # it is another one since; the mirror tells of that, and we look
             if replicas != deployment.replicas:
                 await self._put_count(deployment, replicas)
@@ -560,12 +569,13 @@ class KubernetesFleet:
     def _may_wait(self, wanted: Wanted) -> bool:
         """Whether other Deployments come first: of many at once each has pods before any is bound.
 
-        It takes three requests, and what its first pod must not be without is there already.
+        It takes three requests, and what its pods must not be without is there already, and stays.
         """
         now_s = self._clock.now_s()
         if wanted.bound_by_s is None:
             wanted.bound_by_s = now_s + BOUND_WITHIN_S
-        return wanted.pods > 0 and self._making > 0 and now_s < wanted.bound_by_s
+        others = self._making > 0 and now_s < wanted.bound_by_s
+        return others and wanted.provided and wanted.pods > 0
 
     async def _without_failed(self, pods: tuple[SeenPod, ...], wanted: Wanted) -> tuple[SeenPod, ...]:
         """Of those that failed before they served as many end at once as others are wanted; the rest is left.
