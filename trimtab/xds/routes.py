@@ -285,7 +285,7 @@ def _behind(door: Door, target: Target) -> list[tuple[Rank, bytes]]:
         calls = _calls(door, protocol, spoken)
         able = tuple([call for call in calls if _able(call, weights)])
         served += able
-        unable += [call for call in calls if call not in able] if len(able) < len(calls) else ()
+        unable += [call for call in calls if not _able(call, weights)]
         for call in merged(able):
             route = _call_route(door, protocol, call, _able(call, weights), target.timeout_s)
             found.append((_rank(protocol, call), route))
